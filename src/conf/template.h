@@ -1,0 +1,56 @@
+/*
+ * "lit$var${capture}" compiled once, expanded per request.
+ *
+ * Which names exist is checked when the file is read, with the captures of the route's own regex.
+ */
+#ifndef CONF_TEMPLATE_H
+#define CONF_TEMPLATE_H
+
+#include "base/arena.h"
+#include "base/regex.h"
+
+enum variable {
+#define VARIABLE(id, name, when, help) VAR_##id,
+#include "conf/variable.tbl"
+#undef VARIABLE
+        VAR_ARG,             /* $arg_NAME: name without the prefix */
+        VAR_HEADER,          /* $header_NAME: '_' in it means '-' */
+        VAR_RESPONSE_HEADER,
+        VAR_COOKIE,
+        VAR_CAPTURE,         /* $1, $NAME: group */
+        VAR_MODULE           /* $jwt_user: set by a function; name is the whole of it */
+};
+
+struct template_op {
+        bool literal;
+        uint8_t var;      /* enum variable */
+        uint16_t group;   /* VAR_CAPTURE */
+        str text;         /* literal, or the name of ARG HEADER RESPONSE_HEADER COOKIE MODULE (headers: with '-') */
+};
+
+/* Immutable; lives in the configuration's arena. */
+struct template {
+        str source;       /* as written, for dumps */
+        uint32_t n;
+        bool constant;    /* no variable: op[0] is all of it, or n is 0 */
+        struct template_op op[];
+};
+
+/* What names are known at this place. */
+struct template_scope {
+        const struct regex *route_regex; /* captures of the route, or NULL */
+        bool response;                   /* response-side variables allowed */
+        bool (*module_variable)(void *ctx, str name); /* is $NAME set by a function of this configuration? NULL: none is */
+        void *ctx;
+};
+
+/* NULL: *error says what is wrong, *at is the offset in text. */
+MUST_CHECK struct template *template_compile(struct arena *a, str text, const struct template_scope *scope,
+                                             const char **error, size_t *at);
+
+/* The value of op in this request; absent counts as empty. */
+typedef str template_lookup(void *ctx, const struct template_op *op);
+/* Constant and single-variable templates are not copied.  Absent when the arena is used up. */
+str template_expand(const struct template *t, struct arena *a, template_lookup *lookup, void *ctx);
+
+#endif
