@@ -18,7 +18,8 @@
 struct arena; /* opaque; lives inside its own first chunk */
 
 /* limit: bytes after which allocation fails (NULL); 0 means none: then NULL never comes, the
- * process aborts when memory is out. */
+ * process aborts when memory is out.  A string that found no room is absent.  Vectors and hooks
+ * never fail: they may go over the limit, and whoever asks next is refused. */
 struct arena *arena_new(size_t limit);
 void arena_free(struct arena *a); /* runs on_end hooks, last added first; NULL is fine */
 

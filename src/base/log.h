@@ -42,7 +42,10 @@ void log_vwrite(enum log_level level, const char *subject, const char *fmt, va_l
 struct log_quota { int64_t window; uint32_t used, dropped; };
 bool log_quota(struct log_quota *q, uint32_t burst);
 
-/* A copy of every line goes here too when set (used by the checker to hand its report over). */
+uint64_t log_dropped(void);  /* lines that could not be written, since the process began */
+bool log_is_stderr(void);    /* nothing else was given by log_to_fd yet */
+
+/* A copy of every line (without its newline) goes here too when set (used by the checker to hand its report over). */
 extern void (*log_tap)(enum log_level level, str line);
 
 #endif

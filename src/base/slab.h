@@ -8,8 +8,8 @@
 #include "base/defs.h"
 
 struct slab {
-        void *free;       /* singly linked through the first word */
-        uint32_t size;    /* of an object, bytes, >= sizeof(void *) */
+        void *free;       /* singly linked, behind a first word that is DEAD_MAGIC */
+        uint32_t size;    /* of an object, bytes, at least 16 */
         uint32_t kept, keep_max;
         uint64_t live;    /* handed out and not returned */
 };
