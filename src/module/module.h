@@ -1,0 +1,50 @@
+/*
+ * Modules in this process: opened from a private copy, checked, counted, closed at zero (core-notes B).
+ *
+ * The difficulty: dlopen compares names and inodes, so a new version is seen only under a name never used before;
+ * and dlclose that succeeds may leave the object mapped.  Control thread only (or the checker's main thread).
+ */
+#ifndef MODULE_MODULE_H
+#define MODULE_MODULE_H
+
+#include "base/arena.h"
+
+#include <weir/module.h>
+
+#define MODULE_NAME_MAX 64
+
+/* What a module is opened from.  path is a uniquely named copy that stays until the last drop ("/var/cache/weir/modules/x.0123456789ab.7.so",
+ * or "/proc/self/fd/N" of a sealed memfd whose descriptor stays open). */
+struct module_file {
+        str name;            /* in the configuration */
+        str origin;          /* the installed file, for messages */
+        str bytes;           /* its content, as in the bundle */
+        const char *path;
+};
+
+struct module {
+        uint32_t magic, refs;
+        str name, origin;
+        uint8_t sha[32];
+        char id[13];         /* first 12 hex digits of sha */
+        uint32_t copy;       /* serial in this process: crumbs name it */
+        const weir_module *desc;
+        bool pinned;
+        void *handle; uintptr_t load_addr;
+        /* private to module.c */
+        struct module *next;
+        char *path;
+};
+#define MODULE_MAGIC UINT32_C(0x4d4f4455)
+
+/* The same content already open: shared, one more reference.  NULL: *error says why, naming file and the rule. */
+MUST_CHECK struct module *module_open(const struct module_file *f, const weir_host *host, struct arena *a, str *error);
+void module_drop(struct module *m);            /* closes at zero; checks that it is gone; pinned ones stay */
+struct module *module_hold(struct module *m);
+/* Those open now, for status; returns how many. */
+size_t module_list(const struct module **out, size_t max);
+unsigned module_leaked(void);                  /* copies that dlclose left mapped */
+
+/* ELF lint over the bytes (pure, fuzzed): refuses what cannot be unloaded or weakens the process; see module/elf.h. */
+
+#endif
