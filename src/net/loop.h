@@ -53,14 +53,28 @@ struct loop {
         struct loop_inbox *inbox;
         struct loop_timeouts *timeouts;
         bool stop;
+        bool awake;                       /* this turn has begun: now is fresh */
+        int64_t wall_offset, wall_read;   /* wall - now, and when it was last taken */
+        struct list lingering;            /* of io_close_lingering */
+        uint32_t n_lingering;
+        metric_cell **closes;             /* by reason, made on first use */
         /* Load of this loop, for handing connections over; written by its thread only, relaxed. */
         _Atomic uint32_t connections, handshakes;
 };
 
 struct loop *loop_new(unsigned index, struct metric_slot *metrics); /* aborts when the system refuses */
 void loop_run(struct loop *l);      /* until loop_stop; sets crumb beat and waiting each turn */
+void loop_turn(struct loop *l, bool wait); /* one turn, waiting for something to happen or not (loop_run, tests) */
 void loop_stop(struct loop *l);     /* this thread only; others post a message that calls it */
 void loop_free(struct loop *l);     /* nothing may be linked any more */
+
+/* Every callback of an event begins with this: the first one in a turn reads the clock. */
+void loop_begin_turn_(struct loop *l);
+static inline void loop_woke(struct loop *l)
+{
+        if (!l->awake)
+                loop_begin_turn_(l);
+}
 
 extern _Thread_local struct loop *loop_self; /* the loop this thread runs, or NULL */
 
@@ -75,7 +89,8 @@ static inline void loop_defer(struct loop *l, struct loop_task *t, void (*fn)(st
 }
 
 /* (Re)arms d to fire timeout_us from now (rounded up to 5 ms); timeout 0 clears it.  Cheap when the
- * same d is armed again with the same timeout. */
+ * same d is armed again with the same timeout.  While more than 64 different timeouts are in use at once, those beyond
+ * fire up to 1/16 late. */
 void deadline_set(struct loop *l, struct deadline *d, int64_t timeout_us,
                   void (*fn)(struct deadline *));
 void deadline_clear(struct deadline *d);
