@@ -16,6 +16,8 @@
 
 #include <weir/module.h>
 
+struct chain_plan; /* proxy/instance.h */
+struct instance;
 struct module; /* module/module.h */
 struct tree;   /* conf/tree.h */
 
@@ -88,6 +90,7 @@ struct function_conf {
         void *inst;            /* desc->inst_size bytes, arguments filled in; create has not been called */
         uint32_t index;        /* in conf.functions */
         struct function_conf *shared; /* `function ratelimit NAME;`: the named block's; else itself */
+        struct instance *instance;    /* of shared ones: what instances_create made of it (proxy/instance.c) */
 };
 
 struct module_conf {           /* `module NAME [path];` */
@@ -139,6 +142,7 @@ struct route_conf {
         const struct template *rewrite; /* path sent; NULL: none */
         bool rewrite_query;           /* the template holds a '?' */
         struct function_conf **functions; size_t n_functions; /* the host's first, then its own */
+        const struct chain_plan *plan; /* their hooks, worked out by instances_create; NULL: none has any */
         struct settings own;          /* as written in the route */
         struct settings eff;          /* effective without an upstream */
         const struct host_conf *host;

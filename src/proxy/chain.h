@@ -24,7 +24,7 @@ struct chain_user { void (*resumed)(struct txn *t, enum chain_result how); };
 struct chain *chain_new(struct txn *t, struct function_conf *const *functions, size_t n, const struct chain_user *user);
 enum chain_result chain_request(struct chain *c);
 /* Response hooks of the functions that were entered, in reverse, on t->r->res. */
-enum chain_result chain_response(struct chain *c);
+enum chain_result chain_response(struct chain *c); /* CUT and RESPOND: once the answer stands in r->res, call again for the functions left */
 void chain_log(struct chain *c);   /* on_log of each function of which a hook was called; drops what is outstanding */
 void chain_cancel(struct chain *c); /* the client has gone: completions are dropped; chain_log still comes */
 
@@ -35,6 +35,10 @@ struct instance_env {                 /* of this process */
         struct store *store;          /* the local store */
         bool checker;                 /* no background work, no network */
         bool (*quarantined)(const uint8_t sha[32]); /* NULL: none */
+        const struct redis_conf *redises; /* by store index; NULL: none can be reached (the checker) */
+        /* On the thread of l: instances_pending became 0 there after instances_retire.  NULL: nobody is told. */
+        void (*idle)(void *ctx, struct loop *l);
+        void *ctx;
 };
 /* Control thread: create for every function of c (linked already).  NULL: mistakes are in rep, everything was destroyed again. */
 struct instance_set *instances_create(struct instance_env *env, struct conf *c, struct report *rep);
