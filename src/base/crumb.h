@@ -13,16 +13,18 @@
 #include <stdatomic.h>
 
 struct crumb {
-        _Alignas(128) _Atomic uint64_t where; /* 0: not in a function; else copy id << 32 | instance << 8 | phase */
+        _Alignas(128) _Atomic uint64_t
+                where; /* 0: not in a function; else copy id << 32 | instance << 8 | phase */
         _Atomic uint64_t beat;
-        _Atomic uint32_t waiting;  /* 1 while inside epoll_wait */
+        _Atomic uint32_t waiting; /* 1 while inside epoll_wait */
         _Atomic uint32_t tid;
         _Atomic uint64_t sig, addr, pc;
         _Atomic uint64_t frames[8]; /* of a stalled loop, filled by SIGUSR2 */
 };
 
-extern _Thread_local struct crumb *crumb_self; /* never NULL: a private one until crumb_use */
-void crumb_use(struct crumb *c);               /* this thread writes here from now on */
+extern _Thread_local struct crumb
+        *crumb_self;             /* never NULL: one that nobody reads until crumb_use */
+void crumb_use(struct crumb *c); /* this thread writes here from now on; stores its tid */
 
 static inline void crumb_enter(uint32_t copy, uint32_t instance, uint8_t phase)
 {
@@ -38,8 +40,14 @@ static inline void crumb_leave(void)
 }
 
 /* Handlers for SEGV BUS ILL FPE ABRT on an alternate stack for the calling thread; write one byte
- * to notify_fd (-1: none), then let the default action have the core. */
+ * (the signal's number) to notify_fd (-1: none), then let whatever was there before, normally the
+ * default action, have the core.  Again in a child: with another descriptor. */
 void crumb_catch_faults(int notify_fd);
 void crumb_thread_stack(void); /* each further thread: its own alternate stack */
+
+/* SIGUSR2, sent to one thread, fills frames of its crumb: frames[0] is the pc, then return
+ * addresses as far as frame pointers lead; frames[0] is stored last, so whoever waits for it sees
+ * all. */
+void crumb_catch_dump(void);
 
 #endif

@@ -3,13 +3,15 @@
  * share.  The difficulty: no lock on the hot path, and counters that survive a worker's death.
  *
  * The region is cut into slots, one for each loop of each worker (and one for each worker's control
- * thread, one for the master).  A slot has ONE writer and is a self-describing table: name + labels -> cells.  The writer
- * finds or makes a series once (metric_series; the only slow call) and keeps the pointer to its cells;
- * an update is a relaxed load and store.  Readers sum equal series over all slots.  A replacement
- * worker takes over the slots of the dead one: counters go on; gauges of such a slot are reset to 0 by metric_slot_begin.
+ * thread, one for the master).  A slot has ONE writer and is a self-describing table: name + labels
+ * -> cells.  The writer finds or makes a series once (metric_series; the only slow call) and keeps
+ * the pointer to its cells; an update is a relaxed load and store.  Readers sum equal series over
+ * all slots.  A replacement worker takes over the slots of the dead one: counters go on; gauges of
+ * such a slot are reset to 0 by metric_slot_begin.
  *
- * Series that nobody has bound for a whole generation stay (a counter never goes back) until the slot is full;
- * then metric_series returns a dummy cell set, counts it in weir_metrics_dropped_total, and logs once.
+ * Series that nobody has bound for a whole generation stay (a counter never goes back) until the
+ * slot is full; then metric_series returns a dummy cell set, counts it in
+ * weir_metrics_dropped_total, and logs once.
  */
 #ifndef BASE_METRIC_H
 #define BASE_METRIC_H
@@ -18,16 +20,26 @@
 
 #include <stdatomic.h>
 
-enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+/* What a cell holds, and how the slots' cells make one value: counts and gauges are summed, of a
+ * GAUGE_MAX the largest counts (a fact that every loop states).  REAL cells hold the bits of a
+ * double and are for functions' metrics. */
+enum metric_kind {
+        METRIC_COUNTER,      /* uint64 */
+        METRIC_GAUGE,        /* int64 */
+        METRIC_HISTOGRAM,    /* uint64 counts, then the sum: microseconds; custom: a double */
+        METRIC_GAUGE_MAX,    /* int64 */
+        METRIC_COUNTER_REAL, /* double */
+        METRIC_GAUGE_REAL,   /* double */
+};
 
-typedef _Atomic uint64_t metric_cell; /* counter: count; gauge: int64 bits */
+typedef _Atomic uint64_t metric_cell;
 
 /* Static description of a family; rows in metric.tbl become metric_families[]. */
 struct metric_family {
-        const char *name;  /* "weir_requests_total" */
+        const char *name; /* "weir_requests_total" */
         enum metric_kind kind;
         const char *help;
-        const char *unit;  /* "" or "seconds" (cells then hold microseconds), "bytes" */
+        const char *unit; /* "" or "seconds" (cells then hold microseconds), "bytes" */
 };
 enum {
 #define METRIC(id, name, kind, unit, help) METRIC_##id,
@@ -46,6 +58,7 @@ struct metric_slot;
 
 /* Master, before the first fork.  bytes_per_slot is address space; pages are touched as used. */
 struct metric_region *metric_region_new(unsigned slots, size_t bytes_per_slot);
+void metric_region_free(struct metric_region *r); /* unmaps it; NULL is fine */
 struct metric_slot *metric_slot(struct metric_region *r, unsigned i);
 void metric_slot_begin(struct metric_slot *s); /* a new writer takes the slot over */
 
@@ -54,7 +67,10 @@ void metric_slot_begin(struct metric_slot *s); /* a new writer takes the slot ov
  * Called by the slot's writer only. */
 metric_cell *metric_series(struct metric_slot *s, unsigned family, str labels);
 
-/* Families made at run time (functions' metrics): the same as a row of the table.  bounds: NULL or n upper bounds. */
+/* Families made at run time (functions' metrics): the same as a row of the table.  bounds: for a
+ * histogram, n <= METRIC_BOUNDS_MAX ascending upper ones.  Another kind or other bounds than the
+ * series had replace it: it begins anew, and the old cells are counted no more. */
+#define METRIC_BOUNDS_MAX 64
 metric_cell *metric_series_custom(struct metric_slot *s, str name, enum metric_kind kind, str help,
                                   str labels, const double *bounds, size_t n_bounds);
 
@@ -72,9 +88,15 @@ static inline void metric_set(metric_cell *c, int64_t v)
 }
 void metric_observe(metric_cell *hist, uint64_t us); /* built-in bounds */
 
+/* For cells of functions' metrics; any thread of the slot's process may call these. */
+void metric_real_add(metric_cell *c, double v);
+void metric_real_set(metric_cell *c, double v);
+void metric_custom_observe(metric_cell *hist, const double *bounds, size_t n, double v);
+
 /* Any process that maps the region: Prometheus text exposition 0.0.4 of all families, summed. */
 void metric_export(struct metric_region *r, struct buf *out);
-/* The sum of one series over all slots (tests, /status). */
+/* The value of one series over all slots (tests, /status); of a histogram how many were observed.
+ */
 uint64_t metric_sum(struct metric_region *r, unsigned family, str labels);
 
 #endif

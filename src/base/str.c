@@ -8,6 +8,8 @@
 
 #include "base/check.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define LOWER_16(b)                                                                                \
@@ -101,6 +103,31 @@ bool str_has_ctl(str s)
         return false;
 }
 
+size_t str_utf8(str s)
+{
+        const unsigned char *p = (const unsigned char *)s.p;
+        unsigned char low = 0x80, high = 0xbf; /* of the second byte */
+        size_t n;
+
+        if (s.n == 0)
+                return 0;
+        if (p[0] < 0x80)
+                return 1;
+        n = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
+        if (p[0] < 0xc2 || p[0] > 0xf4 || s.n < n)
+                return 0;
+        if (p[0] == 0xe0 || p[0] == 0xf0)
+                low = p[0] == 0xe0 ? 0xa0 : 0x90; /* not longer than needed */
+        else if (p[0] == 0xed || p[0] == 0xf4)
+                high = p[0] == 0xed ? 0x9f : 0x8f; /* no surrogates, nothing above U+10FFFF */
+        if (p[1] < low || p[1] > high)
+                return 0;
+        for (size_t i = 2; i < n; i++)
+                if ((p[i] & 0xc0) != 0x80)
+                        return 0;
+        return n;
+}
+
 bool str_cut(str s, char c, str *head, str *rest)
 {
         ptrdiff_t i = str_chr(s, c);
@@ -154,6 +181,19 @@ size_t str_put_u64(char *buf, uint64_t v)
         while ((v /= 10) != 0);
         memcpy(buf, digits + sizeof(digits) - n, n);
         return n;
+}
+
+size_t str_put_double(char buf[STR_DOUBLE_MAX], double v)
+{
+        int n;
+
+        if (isnan(v))
+                n = snprintf(buf, STR_DOUBLE_MAX, "NaN");
+        else if (isinf(v))
+                n = snprintf(buf, STR_DOUBLE_MAX, v < 0 ? "-Inf" : "+Inf");
+        else if ((n = snprintf(buf, STR_DOUBLE_MAX, "%.15g", v)), strtod(buf, NULL) != v)
+                n = snprintf(buf, STR_DOUBLE_MAX, "%.17g", v);
+        return (size_t)n;
 }
 
 bool str_copyz(char *buf, size_t cap, str s)

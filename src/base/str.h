@@ -68,6 +68,9 @@ ptrdiff_t str_find(str s, str needle);   /* index or -1 */
 str str_trim(str s);                     /* spaces and tabs off both ends */
 bool str_has_ctl(str s);                 /* any byte < 0x20 but TAB, or 0x7f */
 
+/* Bytes of the UTF-8 sequence (RFC 3629) that s begins with; 0 when there is none. */
+size_t str_utf8(str s);
+
 /* Cuts s at the first c: *head gets what is before, *rest what is after; without c: all and
  * absent.  Returns whether c was found. */
 bool str_cut(str s, char c, str *head, str *rest);
@@ -78,6 +81,10 @@ MUST_CHECK bool str_hex64(str s, uint64_t max, uint64_t *out);
 
 /* Decimal digits of v into buf (20 bytes suffice), returns how many. */
 size_t str_put_u64(char *buf, uint64_t v);
+
+/* The shortest of %.15g and %.17g that reads back as v; NaN, +Inf, -Inf.  Returns how many bytes. */
+#define STR_DOUBLE_MAX 32
+size_t str_put_double(char buf[STR_DOUBLE_MAX], double v);
 
 /* Copies with a NUL into a caller's buffer of size cap; false when it does not fit or s has a NUL. */
 MUST_CHECK bool str_copyz(char *buf, size_t cap, str s);

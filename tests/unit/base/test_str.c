@@ -116,6 +116,43 @@ static void digits(void **state)
         }
 }
 
+static void doubles(void **state)
+{
+        static const struct {
+                double v;
+                const char *text;
+        } rows[] = {{0, "0"},           {0.1, "0.1"},
+                    {-1.5, "-1.5"},     {1e300, "1e+300"},
+                    {INFINITY, "+Inf"}, {-INFINITY, "-Inf"},
+                    {NAN, "NaN"},       {1.0 / 3, "0.33333333333333331"}};
+        char buf[STR_DOUBLE_MAX];
+
+        (void)state;
+        for (size_t i = 0; i < COUNT(rows); i++)
+                assert_true(
+                        str_eq(str_of(buf, str_put_double(buf, rows[i].v)), str_z(rows[i].text)));
+}
+
+static void utf8(void **state)
+{
+        (void)state;
+        assert_int_equal(str_utf8(STR("a\x80")), 1);
+        assert_int_equal(str_utf8(STR("\0")), 1);
+        assert_int_equal(str_utf8(STR("\xc2\x80z")), 2);
+        assert_int_equal(str_utf8(STR("\xe0\xa0\x80")), 3);
+        assert_int_equal(str_utf8(STR("\xed\x9f\xbf")), 3);
+        assert_int_equal(str_utf8(STR("\xf4\x8f\xbf\xbf")), 4);
+        assert_int_equal(str_utf8(STR("\xc1\x80")), 0);
+        assert_int_equal(str_utf8(STR("\xc2")), 0);
+        assert_int_equal(str_utf8(STR("\xc2\xc0")), 0);
+        assert_int_equal(str_utf8(STR("\xe0\x9f\x80")), 0);
+        assert_int_equal(str_utf8(STR("\xed\xa0\x80")), 0);
+        assert_int_equal(str_utf8(STR("\xf0\x8f\x80\x80")), 0);
+        assert_int_equal(str_utf8(STR("\xf4\x90\x80\x80")), 0);
+        assert_int_equal(str_utf8(STR("\xf1\x80\x80\x7f")), 0);
+        assert_int_equal(str_utf8(STR_NONE), 0);
+}
+
 static void copies(void **state)
 {
         char buf[4] = "zzz", *z;
@@ -150,8 +187,8 @@ static void distance(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(comparing), cmocka_unit_test(searching),
-                cmocka_unit_test(numbers),   cmocka_unit_test(digits),
+                cmocka_unit_test(comparing), cmocka_unit_test(searching), cmocka_unit_test(numbers),
+                cmocka_unit_test(digits),    cmocka_unit_test(doubles),   cmocka_unit_test(utf8),
                 cmocka_unit_test(copies),    cmocka_unit_test(distance),
         };
 

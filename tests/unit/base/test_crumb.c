@@ -1,0 +1,195 @@
+/* Last words: children that die of every kind of fault must leave their record and still die of it.
+ */
+#include "base/crumb.c"
+
+#include "unit.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <time.h>
+
+static struct crumb *shared;
+static int notes[2];
+
+static int make_shared(void **state)
+{
+        (void)state;
+        shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                      0);
+        assert_true(shared != MAP_FAILED);
+        assert_int_equal(pipe(notes), 0);
+        return 0;
+}
+
+static int drop_shared(void **state)
+{
+        (void)state;
+        munmap(shared, sizeof(*shared));
+        close(notes[0]);
+        close(notes[1]);
+        return 0;
+}
+
+/* In a child: what a worker's loop does before it calls a function, with the plain default action
+ * behind the handlers also where a sanitizer has put its own. */
+static void begin(void)
+{
+        for (size_t i = 0; i < COUNT(fatal); i++)
+                signal(fatal[i], SIG_DFL);
+        crumb_use(shared);
+        crumb_catch_faults(notes[1]);
+        crumb_catch_faults(notes[1]); /* again is fine */
+        crumb_enter(7, 3, 2);
+}
+
+static char *volatile nowhere = (char *)16;
+
+static void segv(void *arg)
+{
+        (void)arg;
+        begin();
+        *nowhere = 1;
+}
+
+static void ill(void *arg)
+{
+        (void)arg;
+        begin();
+        __builtin_trap();
+}
+
+static void aborts(void *arg)
+{
+        (void)arg;
+        begin();
+        abort();
+}
+
+static void killed(void *arg)
+{
+        begin();
+        kill(getpid(), *(int *)arg);
+        pause();
+}
+
+__attribute__((noinline)) static int deeper(volatile char *above, int n)
+{
+        volatile char here[4096];
+
+        memset((char *)here, n, sizeof(here));
+        return n > 1 << 20 ? above[0] : deeper(here, n + 1) + here[n % 4096];
+}
+
+static void overflow(void *arg)
+{
+        (void)arg;
+        begin();
+        setrlimit(RLIMIT_STACK, &(struct rlimit){1 << 20, 1 << 20});
+        _exit(deeper(NULL, 0));
+}
+
+static void *thread_segv(void *arg)
+{
+        crumb_thread_stack();
+        crumb_use(shared);
+        crumb_enter(9, 1, 1);
+        *(char *volatile)arg = 1;
+        return NULL;
+}
+
+static void other_thread(void *arg)
+{
+        pthread_t t;
+
+        (void)arg;
+        crumb_catch_faults(notes[1]);
+        for (size_t i = 0; i < COUNT(fatal); i++)
+                before[i].sa_handler = SIG_DFL;
+        pthread_create(&t, NULL, thread_segv, nowhere);
+        pthread_join(t, NULL);
+}
+
+static void dies(void (*fn)(void *), void *arg, int sig, uint64_t where)
+{
+        unsigned char note = 0;
+        int status;
+
+        memset(shared, 0, sizeof(*shared));
+        status = in_child(fn, arg);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), sig);
+        assert_int_equal(shared->sig, sig);
+        assert_int_not_equal(shared->pc, 0);
+        assert_int_not_equal(shared->tid, 0);
+        assert_int_equal(shared->where, where);
+        assert_int_equal(read(notes[0], &note, 1), 1);
+        assert_int_equal(note, sig);
+}
+
+static void every_fault_leaves_a_record(void **state)
+{
+        static int sent[] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL};
+        const uint64_t where = UINT64_C(7) << 32 | 3 << 8 | 2;
+
+        (void)state;
+        dies(segv, NULL, SIGSEGV, where);
+        assert_int_equal(shared->addr, 16);
+        dies(ill, NULL, SIGILL, where);
+        dies(aborts, NULL, SIGABRT, where);
+        for (size_t i = 0; i < COUNT(sent); i++)
+                dies(killed, &sent[i], sent[i], where);
+        dies(other_thread, NULL, SIGSEGV, UINT64_C(9) << 32 | 1 << 8 | 1);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        dies(overflow, NULL, SIGSEGV, where);
+#else
+        (void)overflow; /* the sanitizers' stack frames do not end where the limit says */
+#endif
+}
+
+static void enter_and_leave(void **state)
+{
+        (void)state;
+        assert_non_null(crumb_self);
+        crumb_enter(1, 0x1000002, 3);
+        assert_int_equal(crumb_self->where, UINT64_C(1) << 32 | 2 << 8 | 3);
+        crumb_leave();
+        assert_int_equal(crumb_self->where, 0);
+        assert_int_equal(sizeof(struct crumb) % 128, 0);
+}
+
+static void *stalls(void *arg)
+{
+        crumb_use(shared);
+        atomic_store(&shared->waiting, 1);
+        while (atomic_load((_Atomic uint64_t *)&shared->frames[0]) == 0)
+                sched_yield();
+        return arg;
+}
+
+static void stalled_thread_says_where(void **state)
+{
+        pthread_t t;
+
+        (void)state;
+        memset(shared, 0, sizeof(*shared));
+        crumb_catch_dump();
+        assert_int_equal(pthread_create(&t, NULL, stalls, NULL), 0);
+        while (atomic_load(&shared->waiting) == 0)
+                sched_yield();
+        assert_int_equal(pthread_kill(t, SIGUSR2), 0);
+        pthread_join(t, NULL); /* ends only when frames[0] was stored */
+        assert_int_not_equal(shared->frames[0], 0);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(every_fault_leaves_a_record, make_shared,
+                                                drop_shared),
+                cmocka_unit_test(enter_and_leave),
+                cmocka_unit_test_setup_teardown(stalled_thread_says_where, make_shared,
+                                                drop_shared),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
