@@ -14,6 +14,7 @@
 
 struct gen;
 struct gen_loop;
+struct tls_facts;
 
 struct txn_var { struct txn_var *next; str name, value; }; /* set by functions: "jwt_user", or "arg_x" overrides */
 
@@ -28,8 +29,8 @@ struct txn {
         struct addr client;           /* the same as an address; port 0 when reported */
         bool trusted;                 /* the peer is one of trusted_proxies */
         str scheme;                   /* "http" "https" (of the client's connection, or reported by a trusted one) */
-        char request_id[33];          /* or the trusted one's: */
-        str request_id_text;
+        str request_id;               /* made here, or what a trusted peer sent */
+        const struct tls_facts *tls;  /* of the client's connection; NULL: plain */
         struct route_match match;     /* route NULL: none */
         const struct settings *eff;   /* effective now: listener's/top's, then the route's, then the target's */
         struct txn_var *vars;
@@ -38,6 +39,7 @@ struct txn {
         str method, uri, authority;
         const struct upstream_conf *upstream;
         const struct proxy_target *target;
+        bool rewriting;               /* the route's rewrite is being expanded */
 
         /* Filled by origin. */
         str server;                   /* of the last attempt */

@@ -15,6 +15,8 @@ static inline str vars_expand(struct txn *t, const struct template *tpl)
 {
         return template_expand(tpl, t->r->arena, vars_lookup, t);
 }
+/* Target as it will be sent: encoded, with the query. */
+str vars_uri(struct txn *t);
 /* Value of query parameter name in query, decoded ('+' is a space); absent when there is none. */
 str vars_query_arg(struct arena *a, str query, str name);
 /* Encodes for a query: everything but unreserved characters. */

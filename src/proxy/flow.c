@@ -1,0 +1,633 @@
+/*
+ * The way of a request: one machine with named steps, always ending in LOG.
+ *
+ * The difficulty: codecs, functions and origin may each end the request inside a call that flow makes.  So every
+ * entry holds the request, a step that calls out returns PARKED, and whoever ends it goes through finish(), once.
+ */
+#include "proxy/flow.h"
+
+#include "base/log.h"
+#include "http/field.h"
+#include "http/h1_server.h"
+#include "http/reply.h"
+#include "proxy/accesslog.h"
+#include "proxy/forward.h"
+#include "proxy/origin.h"
+#include "proxy/vars.h"
+
+#include <stdio.h>
+
+#define FLOW_MAGIC UINT32_C(0x464c4f57)
+
+enum step {
+#define STEP(id, fn, text) STEP_##id,
+#include "proxy/step.tbl"
+#undef STEP
+        STEPS
+};
+
+enum next { MORE, PARKED };
+
+/* Lives in the request's arena from begin to finish.  Invariant: step only goes forward, but for a local answer,
+ * which goes to RESPONSE from anywhere before SEND. */
+struct flow {
+        uint32_t magic;
+        enum step step;
+        struct txn t;
+        struct chain *chain;
+        struct origin *origin;
+        struct msg sent;           /* the head for the server */
+        struct deadline deadline;  /* timeout request= */
+        bool finished, local;      /* local: weir or a function answers */
+        bool origin_head;          /* the server's head is in r->res */
+        bool functions_done;       /* response functions have run */
+};
+
+static void run(struct flow *f);
+static void finish(struct flow *f);
+
+static struct flow *flow_of(struct txn *t)
+{
+        struct flow *f = CONTAINER_OF(t, struct flow, t);
+        CHECK_OBJ(f, FLOW_MAGIC);
+        return f;
+}
+
+static struct flow *flow_of_request(struct request *r)
+{
+        return CAST(struct flow, FLOW_MAGIC, r->flow_ctx);
+}
+
+/* ------------------------------------------------------------------ per loop */
+
+/* Counters of a loop that belong to no generation. */
+struct flow_loop {
+        metric_cell *reasons[REASONS], *limits[REASONS];
+        metric_cell *open, *bytes_in, *bytes_out;
+        uint64_t requests;
+};
+
+static struct flow_loop *flow_loop(struct loop *l)
+{
+        struct flow_loop *fl = l->slot[LOOP_SLOT_PROXY];
+        if (LIKELY(fl != NULL))
+                return fl;
+        static _Thread_local struct flow_loop own;
+        fl = l->slot[LOOP_SLOT_PROXY] = &own;
+        fl->open = metric_series(l->metrics, METRIC_REQUESTS_OPEN, STR(""));
+        fl->bytes_in = metric_series(l->metrics, METRIC_BYTES_IN, STR(""));
+        fl->bytes_out = metric_series(l->metrics, METRIC_BYTES_OUT, STR(""));
+        return fl;
+}
+
+uint64_t flow_requests(struct loop *l)
+{
+        return flow_loop(l)->requests;
+}
+
+static metric_cell *labelled(struct loop *l, unsigned family, const char *label, const char *value)
+{
+        struct buf labels = BUF_INIT;
+        metric_label(&labels, label, str_z(value));
+        metric_cell *c = metric_series(l->metrics, family, buf_front(&labels));
+        buf_clear(&labels);
+        return c;
+}
+
+static void count_reason(struct loop *l, enum reason why)
+{
+        metric_cell **c = &flow_loop(l)->reasons[why];
+        if (*c == NULL)
+                *c = labelled(l, METRIC_LOCAL_REPLIES, "reason", reason_word(why));
+        metric_add(*c, 1);
+}
+
+/* ------------------------------------------------------------------ limits and messages */
+
+static void say_refused(struct flow *f, enum reason why)
+{
+        static _Thread_local struct log_quota quota;
+        struct request *r = f->t.r;
+        char peer[ADDR_TEXT] = "?", subject[ADDR_TEXT + 16];
+        const struct client_facts *facts = r->client ? r->client->facts(r) : NULL;
+
+        if (log_level < LOG_INFO || !log_quota(&quota, 50))
+                return;
+        if (facts != NULL)
+                addr_print(&facts->peer, peer);
+        snprintf(subject, sizeof subject, "client %s", peer);
+        if (r->limit != 0)
+                log_info(subject, "%d %s: %s (limit %llu, measured %llu)", reason_rows[why].status,
+                         reason_word(why), reason_rows[why].text, (unsigned long long)r->limit,
+                         (unsigned long long)r->measured);
+        else
+                log_info(subject, "%d %s: %s: %.*s %.*s", reason_rows[why].status, reason_word(why),
+                         reason_rows[why].text, STR_ARG(r->req.method_text),
+                         STR_ARG(str_head(r->req.target, 200)));
+}
+
+static void count_limit(struct loop *l, enum reason why)
+{
+        metric_cell **c = &flow_loop(l)->limits[why];
+        if (*c == NULL)
+                *c = labelled(l, METRIC_LIMIT_HITS, "setting", reason_word(why));
+        metric_add(*c, 1);
+}
+
+/* ------------------------------------------------------------------ local answers */
+
+static bool is_limit(enum reason why)
+{
+        switch (why) {
+        case REASON_BODY_MAX:
+        case REASON_HEADER_LINE:
+        case REASON_FIELD_LINE:
+        case REASON_HEADER_MAX:
+        case REASON_HEADER_FIELDS:
+        case REASON_CLIENT_HEAD:
+        case REASON_CLIENT_BODY:
+        case REASON_QUEUE_TIMEOUT:
+        case REASON_CONNECT_TIMEOUT:
+        case REASON_RESPONSE_TIMEOUT:
+        case REASON_RESPONSE_IDLE:
+        case REASON_REQUEST_TIMEOUT:
+        case REASON_UPSTREAM_HEADER_MAX:
+                return true;
+        default:
+                return false;
+        }
+}
+
+static const struct error_page *error_page(const struct settings *s, int status)
+{
+        for (size_t i = 0; i < s->n_error_pages; i++)
+                if (s->error_pages[i].status == status)
+                        return &s->error_pages[i];
+        return NULL;
+}
+
+/* Sets up weir's own answer; the machine goes on at RESPONSE. */
+static void answer(struct flow *f, int status, enum reason why, str body, str content_type)
+{
+        struct request *r = f->t.r;
+        const struct error_page *page = body.p == NULL ? error_page(f->t.eff, status) : NULL;
+
+        f->t.reason = why;
+        f->local = true;
+        f->step = STEP_RESPONSE;
+        if (page != NULL)
+                reply_fill(r, status, why, page->body, page->content_type);
+        else
+                reply_fill(r, status, why, body, content_type);
+        if (status == 503 && why != REASON_FUNCTION)
+                fields_set(r->arena, &r->res.fields, FIELD_RETRY_AFTER,
+                           field_name_of(FIELD_RETRY_AFTER), STR("1"));
+}
+
+static enum next refuse(struct flow *f, enum reason why)
+{
+        say_refused(f, why);
+        if (is_limit(why))
+                count_limit(f->t.r->loop, why);
+        answer(f, reason_rows[why].status, why, STR_NONE, STR_NONE);
+        return MORE;
+}
+
+/* The response has begun and cannot be completed: it must look cut. */
+static void cut(struct flow *f, enum reason why)
+{
+        struct request *r = f->t.r;
+        f->t.reason = why;
+        if (r->client != NULL)
+                r->client->cut(r, why);
+        finish(f);
+}
+
+/* For the moments when something failed while the machine was parked. */
+static void fail(struct flow *f, enum reason why)
+{
+        struct request *r = f->t.r;
+        if (f->finished)
+                return;
+        if (f->origin != NULL) {
+                origin_abort(f->origin, why);
+                f->origin = NULL;
+        }
+        if (r->res_head_sent) {
+                cut(f, why);
+                return;
+        }
+        if (f->chain != NULL)
+                chain_cancel(f->chain);
+        refuse(f, why);
+        run(f);
+}
+
+/* ------------------------------------------------------------------ steps */
+
+static enum next step_route(struct flow *f)
+{
+        struct txn *t = &f->t;
+        struct request *r = t->r;
+        enum reason why = r->refused;
+
+        if (why == REASON_NONE && !path_parse(r->arena, r->req.target, &t->path))
+                why = REASON_AMBIGUOUS_PATH;
+        if (why != REASON_NONE) {
+                r->close_after = r->close_after || r->refused != REASON_NONE;
+                return refuse(f, why);
+        }
+        forward_client(t);
+        why = gen_policy_fits(t->gen, t->listen, t->tls) ? REASON_NONE : REASON_MISDIRECTED;
+        if (why == REASON_NONE)
+                why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
+        else
+                r->close_after = true;
+        if (why != REASON_NONE)
+                return refuse(f, why);
+
+        t->eff = &t->match.route->eff;
+        forward_limits(t);
+        f->step = STEP_REQUEST;
+        return MORE;
+}
+
+static void resumed(struct txn *t, enum chain_result how);
+static const struct chain_user chain_user = {.resumed = resumed};
+
+static enum next after_chain(struct flow *f, enum chain_result how)
+{
+        bool response = f->step == STEP_RESPONSE;
+        switch (how) {
+        case CHAIN_WAIT:
+                return PARKED;
+        case CHAIN_CONTINUE:
+                f->functions_done = response;
+                f->step = response ? STEP_SEND : STEP_ACTION;
+                return MORE;
+        case CHAIN_RESPOND:
+                /* A function has filled the response; what the server may still send is not wanted. */
+                f->local = true;
+                if (f->origin != NULL)
+                        origin_abort(f->origin, f->t.reason);
+                f->origin = NULL;
+                f->functions_done = response;
+                f->step = response ? STEP_SEND : STEP_RESPONSE;
+                return MORE;
+        case CHAIN_CUT:
+                if (f->origin != NULL)
+                        origin_abort(f->origin, f->t.reason);
+                f->origin = NULL;
+                f->functions_done = true;
+                refuse(f, f->t.reason);
+                f->step = STEP_SEND;
+                return MORE;
+        }
+        UNREACHABLE();
+}
+
+static void resumed(struct txn *t, enum chain_result how)
+{
+        struct flow *f = flow_of(t);
+        struct request *r = t->r;
+        if (f->finished)
+                return;
+        request_hold(r);
+        if (after_chain(f, how) == MORE)
+                run(f);
+        request_drop(r);
+}
+
+static void request_timeout(struct deadline *d)
+{
+        struct flow *f = CONTAINER_OF(d, struct flow, deadline);
+        struct request *r = f->t.r;
+        request_hold(r);
+        fail(f, REASON_REQUEST_TIMEOUT);
+        request_drop(r);
+}
+
+static enum next step_request(struct flow *f)
+{
+        struct txn *t = &f->t;
+        const struct route_conf *route = t->match.route;
+        if (t->eff->request != 0)
+                deadline_set(t->r->loop, &f->deadline, t->eff->request, request_timeout);
+        f->chain = chain_new(t, route->functions, route->n_functions, &chain_user);
+        if (f->chain == NULL) {
+                f->step = STEP_ACTION;
+                return MORE;
+        }
+        return after_chain(f, chain_request(f->chain));
+}
+
+static enum next respond(struct flow *f)
+{
+        const struct route_conf *route = f->t.match.route;
+        str body = route->body ? vars_expand(&f->t, route->body) : str_of("", 0);
+        answer(f, route->status, REASON_RESPOND, body, STR_NONE);
+        return MORE;
+}
+
+static enum next redirect(struct flow *f)
+{
+        struct request *r = f->t.r;
+        const struct route_conf *route = f->t.match.route;
+        str url = forward_clean(r->arena, vars_expand(&f->t, route->body));
+        answer(f, route->status, REASON_REDIRECT, STR_NONE, STR_NONE);
+        fields_set(r->arena, &r->res.fields, FIELD_LOCATION, field_name_of(FIELD_LOCATION), url);
+        return MORE;
+}
+
+static enum next step_action(struct flow *f)
+{
+        struct txn *t = &f->t;
+        switch (t->match.route->action) {
+        case ACTION_RESPOND:
+                return respond(f);
+        case ACTION_REDIRECT:
+                return redirect(f);
+        case ACTION_FUNCTION:
+                return refuse(f, REASON_INTERNAL); /* it said that it always answers, and did not */
+        case ACTION_PROXY:
+                break;
+        }
+        forward_target(t);
+        if (t->r->req.upgrade.p != NULL && !t->eff->upgrade)
+                return refuse(f, REASON_UPGRADE_OFF);
+        forward_limits(t);
+        f->step = STEP_BUFFER;
+        return MORE;
+}
+
+/* A body up to `buffer request=` is here before a server is asked; a larger one streams from there on. */
+static enum next step_buffer(struct flow *f)
+{
+        struct request *r = f->t.r;
+        uint64_t want = f->t.eff->buffer_request;
+        bool body = r->req.framing != FRAMING_NONE && r->req.upgrade.p == NULL;
+        if (want != 0 && body && !r->req_body.end) {
+                r->req_body.high = want;
+                if (!pipe_full(&r->req_body)) {
+                        r->client->req_room(r);
+                        if (f->finished || f->step != STEP_BUFFER || !(r->req_body.end || pipe_full(&r->req_body)))
+                                return PARKED;
+                }
+                r->req_body.high = PIPE_HIGH;
+        }
+        f->step = STEP_ORIGIN;
+        return MORE;
+}
+
+static const struct origin_user origin_user;
+
+static enum next step_origin(struct flow *f)
+{
+        struct txn *t = &f->t;
+        if (f->origin != NULL || f->origin_head)
+                return PARKED;
+        forward_request(t, &f->sent);
+        f->origin = origin_start(t, t->gen->upstreams[t->upstream->index], t->eff, &f->sent, &origin_user);
+        return PARKED;
+}
+
+/* A body up to `buffer response=` is held back, so that a slow client does not keep the server. */
+static enum next step_hold(struct flow *f)
+{
+        struct request *r = f->t.r;
+        uint64_t want = f->t.eff->buffer_response;
+        if (want != 0 && r->res.status != 101 && !r->res_body.end) {
+                r->res_body.high = want;
+                if (!pipe_full(&r->res_body))
+                        return PARKED;
+        }
+        f->step = STEP_RESPONSE;
+        return MORE;
+}
+
+static enum next step_response(struct flow *f)
+{
+        struct request *r = f->t.r;
+        if (!f->local)
+                field_strip_hop(&r->res.fields);
+        if (f->chain == NULL || f->functions_done) {
+                f->step = STEP_SEND;
+                return MORE;
+        }
+        return after_chain(f, chain_response(f->chain));
+}
+
+static enum next step_send(struct flow *f)
+{
+        struct request *r = f->t.r;
+        f->step = STEP_DELIVER;
+        if (!f->local && r->res.status == 101) {
+                r->tunnel = true;
+                deadline_clear(&f->deadline);
+        }
+        if (f->local)
+                count_reason(r->loop, f->t.reason);
+        if (fields_get(&r->res.fields, FIELD_DATE) == NULL)
+                fields_add(r->arena, &r->res.fields, FIELD_DATE, field_name_of(FIELD_DATE),
+                           arena_dup(r->arena, field_date(r->loop->wall)));
+        r->res_head_sent = true;
+        r->client->head(r);
+        return PARKED;
+}
+
+static enum next step_deliver(struct flow *f)
+{
+        (void)f;
+        return PARKED; /* codec and origin move the body between themselves */
+}
+
+static enum next step_log(struct flow *f)
+{
+        (void)f;
+        return PARKED;
+}
+
+static enum next (*const steps[STEPS])(struct flow *) = {
+#define STEP(id, fn, text) [STEP_##id] = fn,
+#include "proxy/step.tbl"
+#undef STEP
+};
+
+static void run(struct flow *f)
+{
+        while (!f->finished && steps[f->step](f) == MORE)
+                ;
+}
+
+static void enter(struct flow *f)
+{
+        struct request *r = f->t.r;
+        request_hold(r);
+        run(f);
+        request_drop(r);
+}
+
+/* ------------------------------------------------------------------ what origin says */
+
+static void origin_interim(struct txn *t, const struct msg *res)
+{
+        if (t->r->client != NULL && !t->r->res_head_sent)
+                t->r->client->interim(t->r, res);
+}
+
+static void origin_has_head(struct txn *t)
+{
+        struct flow *f = flow_of(t);
+        f->origin_head = true;
+        f->step = STEP_HOLD;
+        enter(f);
+}
+
+static void origin_res_ready(struct txn *t)
+{
+        struct flow *f = flow_of(t);
+        struct request *r = t->r;
+        if (r->res_body.end)
+                f->origin = r->tunnel ? f->origin : NULL;
+        if (f->step == STEP_HOLD)
+                enter(f);
+        else if (f->step == STEP_DELIVER && r->client != NULL)
+                r->client->res_ready(r);
+}
+
+static void origin_req_room(struct txn *t)
+{
+        if (t->r->client != NULL)
+                t->r->client->req_room(t->r);
+}
+
+static void origin_failed(struct txn *t, enum reason why)
+{
+        struct flow *f = flow_of(t);
+        struct request *r = t->r;
+        f->origin = NULL;
+        request_hold(r);
+        fail(f, why);
+        request_drop(r);
+}
+
+static const struct origin_user origin_user = {
+        .interim = origin_interim,
+        .head = origin_has_head,
+        .res_ready = origin_res_ready,
+        .req_room = origin_req_room,
+        .failed = origin_failed,
+};
+
+/* ------------------------------------------------------------------ what the client's codec says */
+
+static void begin(struct request *r)
+{
+        struct flow *f = ARENA_NEW(r->arena, struct flow);
+        struct txn *t = &f->t;
+        struct flow_loop *fl = flow_loop(r->loop);
+        const struct client_facts *facts = r->client->facts(r);
+        const struct flow_listener *listener = facts->listener;
+
+        f->magic = FLOW_MAGIC;
+        r->flow_ctx = f;
+        t->r = r;
+        t->gl = gen_current(r->loop);
+        t->gen = t->gl->gen;
+        gen_hold(t->gl);
+        t->listen = gen_listen(t->gen, &listener->addr);
+        t->tls = facts->tls;
+        t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
+        t->upstream_us = -1;
+        metric_set(fl->open, (int64_t)++fl->requests);
+        f->step = STEP_ROUTE;
+        enter(f);
+}
+
+static void req_ready(struct request *r)
+{
+        struct flow *f = flow_of_request(r);
+        if (f->step == STEP_BUFFER)
+                enter(f);
+        else if (f->origin != NULL)
+                origin_req_ready(f->origin);
+}
+
+static void req_failed(struct request *r, enum reason why)
+{
+        struct flow *f = flow_of_request(r);
+        r->close_after = true;
+        request_hold(r);
+        fail(f, why);
+        request_drop(r);
+}
+
+static void res_room(struct request *r)
+{
+        struct flow *f = flow_of_request(r);
+        if (f->origin != NULL)
+                origin_res_room(f->origin);
+}
+
+static void res_sent(struct request *r)
+{
+        finish(flow_of_request(r));
+}
+
+static void gone(struct request *r, enum reason why)
+{
+        struct flow *f = flow_of_request(r);
+        f->t.reason = why;
+        if (!r->res_head_sent)
+                r->res.status = 499; /* what logs of other proxies call it: nobody was there to answer */
+        if (f->chain != NULL)
+                chain_cancel(f->chain);
+        finish(f);
+}
+
+const struct flow_ops flow_ops = {
+        .begin = begin,
+        .req_ready = req_ready,
+        .req_failed = req_failed,
+        .res_room = res_room,
+        .res_sent = res_sent,
+        .gone = gone,
+};
+
+/* ------------------------------------------------------------------ the end */
+
+static void finish(struct flow *f)
+{
+        struct txn *t = &f->t;
+        struct request *r = t->r;
+        struct flow_loop *fl = flow_loop(r->loop);
+
+        if (f->finished)
+                return;
+        f->finished = true;
+        f->step = STEP_LOG;
+        deadline_clear(&f->deadline);
+        if (f->origin != NULL)
+                origin_abort(f->origin, t->reason ? t->reason : REASON_CLIENT_GONE);
+        f->origin = NULL;
+        t->finished = r->loop->now;
+        if (f->chain != NULL)
+                chain_log(f->chain);
+        gen_count_request(t);
+        if (t->eff->access_log != NULL && t->eff->access_log->path.p != NULL)
+                accesslog_write(t, t->eff->access_log);
+        metric_add(fl->bytes_in, r->bytes_in);
+        metric_add(fl->bytes_out, r->bytes_out);
+        metric_set(fl->open, (int64_t)--fl->requests);
+        f->magic = DEAD_MAGIC;
+        gen_drop(t->gl);
+        request_drop(r);
+}
+
+/* ------------------------------------------------------------------ connections */
+
+void flow_accept(struct loop *l, int fd, const struct addr *peer, void *flow_listener)
+{
+        struct flow_listener *fl = flow_listener;
+        h1_server_accept(l, fd, peer, gen_h1_conf(l, fl), fl);
+}

@@ -1,0 +1,262 @@
+/*
+ * What the server is told about the client and its request.
+ *
+ * The difficulty is trust: what an untrusted client says of itself is replaced, what a trusted proxy says is continued, and the
+ * client's address is the first one from the right that no trusted proxy vouches for.
+ */
+#include "proxy/forward.h"
+
+#include "base/crypto.h"
+#include "http/field.h"
+#include "http/h1_server.h"
+#include "proxy/gen.h"
+#include "proxy/vars.h"
+
+static bool trusted(const struct conf *c, const struct addr *a)
+{
+        for (size_t i = 0; i < c->n_trusted; i++)
+                if (cidr_has(&c->trusted[i], a))
+                        return true;
+        return false;
+}
+
+static str lower(struct arena *a, str s)
+{
+        size_t i = 0;
+        while (i < s.n && str_lower(s.p[i]) == s.p[i])
+                i++;
+        if (i == s.n)
+                return s;
+        char *out = arena_dupz(a, s);
+        for (; i < s.n; i++)
+                out[i] = str_lower(s.p[i]);
+        return str_of(out, s.n);
+}
+
+/* "name:80", "[::1]:80", "name" */
+static void split_authority(str authority, str *host, uint16_t *port)
+{
+        uint64_t v = 0;
+        ptrdiff_t colon = str_rchr(authority, ':'), bracket = str_rchr(authority, ']');
+        *host = authority;
+        *port = 0;
+        if (colon < 0 || colon < bracket)
+                return;
+        *host = str_head(authority, (size_t)colon);
+        if (str_u64(str_from(authority, (size_t)colon + 1), 65535, &v))
+                *port = (uint16_t)v;
+}
+
+/* The address in an X-Forwarded-For element: with or without a port, v6 in brackets or bare. */
+static bool reported_addr(str elem, struct addr *out)
+{
+        if (addr_parse_ip(elem, 0, out))
+                return true;
+        if (!addr_parse(elem, out))
+                return false;
+        addr_set_port(out, 0);
+        return out->sa.sa_family != AF_UNIX;
+}
+
+/* Walks the list from the right: the first address that is not a trusted proxy's is the client's. */
+static void reported_client(struct txn *t)
+{
+        str list = fields_join(t->r->arena, &t->r->req.fields, FIELD_X_FORWARDED_FOR);
+        while (list.n != 0) {
+                ptrdiff_t comma = str_rchr(list, ',');
+                str elem = str_trim(comma < 0 ? list : str_from(list, (size_t)comma + 1));
+                struct addr a;
+                list = comma < 0 ? STR_NONE : str_head(list, (size_t)comma);
+                if (!reported_addr(elem, &a))
+                        return;
+                t->client = a;
+                if (!trusted(t->gen->conf, &a))
+                        return;
+        }
+}
+
+static bool request_id_ok(str s)
+{
+        return s.n >= 1 && s.n <= 128 && field_value_ok(s) && str_chr(s, ' ') < 0;
+}
+
+static str new_request_id(struct arena *a)
+{
+        uint64_t id[2] = {crypto_fast_random(), crypto_fast_random()};
+        char *out = arena_alloc(a, 32);
+        crypto_hex(out, id, sizeof id);
+        return str_of(out, 32);
+}
+
+void forward_client(struct txn *t)
+{
+        struct request *r = t->r;
+        const struct client_facts *facts = r->client->facts(r);
+        struct field *f;
+        char text[ADDR_TEXT];
+
+        split_authority(lower(r->arena, r->req.authority), &t->host, &t->port);
+        if (t->host.n > 1 && t->host.p[t->host.n - 1] == '.') /* the root's dot names the same host */
+                t->host.n--;
+        t->client = facts->peer;
+        t->trusted = t->gen->conf->n_trusted != 0 && trusted(t->gen->conf, &facts->peer);
+        t->scheme = facts->tls ? STR("https") : STR("http");
+        if (t->trusted) {
+                reported_client(t);
+                f = fields_get(&r->req.fields, FIELD_X_FORWARDED_PROTO);
+                if (f != NULL && str_ieq(f->value, STR("https")))
+                        t->scheme = STR("https");
+                else if (f != NULL && str_ieq(f->value, STR("http")))
+                        t->scheme = STR("http");
+        }
+        t->client_ip = arena_dup(r->arena, str_of(text, addr_print_ip(&t->client, text)));
+        f = t->trusted ? fields_get(&r->req.fields, FIELD_X_REQUEST_ID) : NULL;
+        t->request_id = f != NULL && request_id_ok(f->value) ? f->value : new_request_id(r->arena);
+        if (t->path.norm.n == 1 && t->path.norm.p[0] == '*') /* OPTIONS * is about the host as a whole */
+                t->path.norm = STR("/");
+}
+
+static bool is_grpc(const struct msg *m)
+{
+        struct field *f = fields_get(&m->fields, FIELD_CONTENT_TYPE);
+        return f != NULL && str_istarts(f->value, STR("application/grpc"));
+}
+
+void forward_limits(struct txn *t)
+{
+        struct request *r = t->r;
+        const struct settings *s = t->eff;
+        bool unbounded = (r->req.upgrade.p != NULL && s->upgrade) || is_grpc(&r->req);
+        h1_server_limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
+}
+
+static const struct proxy_target *pick_target(const struct route_conf *route)
+{
+        if (route->n_targets == 1)
+                return &route->targets[0];
+        uint64_t at = crypto_fast_random() % MAX(route->weight_sum, 1);
+        for (size_t i = 0; i < route->n_targets; i++) {
+                if (at < route->targets[i].weight)
+                        return &route->targets[i];
+                at -= route->targets[i].weight;
+        }
+        return &route->targets[0];
+}
+
+void forward_target(struct txn *t)
+{
+        const struct route_conf *route = t->match.route;
+        if (t->upstream == NULL) {
+                t->target = pick_target(route);
+                t->upstream = t->target->upstream;
+                t->eff = &t->target->eff;
+                return;
+        }
+        for (size_t i = 0; i < route->n_targets; i++) {
+                if (route->targets[i].upstream == t->upstream) {
+                        t->target = &route->targets[i];
+                        t->eff = &t->target->eff;
+                        return;
+                }
+        }
+        /* A function chose an upstream that the route does not name. */
+        struct settings *eff = ARENA_NEW(t->r->arena, struct settings);
+        settings_merge(eff, &route->own, &t->upstream->own, &route->host->own, &t->gen->conf->top);
+        t->eff = eff;
+}
+
+str forward_clean(struct arena *a, str uri)
+{
+        static const char hex[] = "0123456789ABCDEF";
+        size_t bad = 0, n = 0;
+        for (size_t i = 0; i < uri.n; i++)
+                bad += (unsigned char)uri.p[i] <= 0x20 || (unsigned char)uri.p[i] >= 0x7f;
+        if (bad == 0)
+                return uri;
+        char *out = arena_alloc(a, uri.n + 2 * bad);
+        for (size_t i = 0; i < uri.n; i++) {
+                unsigned char c = (unsigned char)uri.p[i];
+                if (c > 0x20 && c < 0x7f) {
+                        out[n++] = (char)c;
+                        continue;
+                }
+                out[n++] = '%';
+                out[n++] = hex[c >> 4];
+                out[n++] = hex[c & 15];
+        }
+        return str_of(out, n);
+}
+
+static str sent_host(struct txn *t)
+{
+        struct request *r = t->r;
+        if (t->authority.p != NULL)
+                return t->authority;
+        if (t->target != NULL && t->target->host != NULL) {
+                str h = vars_expand(t, t->target->host);
+                if (h.n != 0 && !str_has_ctl(h) && str_chr(h, ' ') < 0)
+                        return h;
+        }
+        return r->req.authority;
+}
+
+/* Who speaks to us, as text: what a trusted peer's list is continued with. */
+static str peer_text(struct txn *t)
+{
+        char text[ADDR_TEXT];
+        const struct client_facts *facts = t->r->client->facts(t->r);
+        return arena_dup(t->r->arena, str_of(text, addr_print_ip(&facts->peer, text)));
+}
+
+static void set(struct arena *a, struct msg *m, enum field_id id, str value)
+{
+        fields_set(a, &m->fields, id, field_name_of(id), value);
+}
+
+static void append(struct arena *a, struct msg *m, enum field_id id, str value)
+{
+        str old = fields_join(a, &m->fields, id);
+        if (old.n != 0)
+                value = arena_cat(a, (str[]){old, STR(", "), value}, 3);
+        set(a, m, id, value);
+}
+
+void forward_request(struct txn *t, struct msg *sent)
+{
+        struct request *r = t->r;
+        struct arena *a = r->arena;
+        bool keep = t->trusted;
+
+        *sent = r->req;
+        sent->fields.v = arena_alloc(a, (r->req.fields.n + 8) * sizeof(struct field));
+        sent->fields.cap = r->req.fields.n + 8;
+        sent->fields.n = 0;
+        FIELDS_EACH(f, &r->req.fields) {
+                sent->fields.v[sent->fields.n++] = *f;
+        }
+        field_strip_hop(&sent->fields);
+        if (t->method.p != NULL) {
+                sent->method_text = t->method;
+                sent->method = method_of(t->method);
+        }
+        sent->target = vars_uri(t);
+        sent->authority = sent_host(t);
+        sent->version = 11;
+
+        if (keep) {
+                append(a, sent, FIELD_X_FORWARDED_FOR, peer_text(t));
+        } else {
+                set(a, sent, FIELD_X_FORWARDED_FOR, t->client_ip);
+                fields_del_id(&sent->fields, FIELD_FORWARDED);
+        }
+        if (!keep || fields_get(&sent->fields, FIELD_X_FORWARDED_PROTO) == NULL)
+                set(a, sent, FIELD_X_FORWARDED_PROTO, t->scheme);
+        if (!keep || fields_get(&sent->fields, FIELD_X_FORWARDED_HOST) == NULL) {
+                if (r->req.authority.n != 0)
+                        set(a, sent, FIELD_X_FORWARDED_HOST, r->req.authority);
+                else
+                        fields_del_id(&sent->fields, FIELD_X_FORWARDED_HOST);
+        }
+        append(a, sent, FIELD_VIA, r->req.version == 10 ? STR("1.0 weir") : STR("1.1 weir"));
+        set(a, sent, FIELD_X_REQUEST_ID, t->request_id);
+}
