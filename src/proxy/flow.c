@@ -237,7 +237,8 @@ static enum next step_route(struct flow *f)
                 r->close_after = r->close_after || r->refused != REASON_NONE;
                 return refuse(f, why);
         }
-        forward_client(t);
+        if (str_eq(t->path.norm, STR("*"))) /* OPTIONS * is about the host as a whole */
+                t->path.norm = STR("/");
         why = gen_policy_fits(t->gen, t->listen, t->tls) ? REASON_NONE : REASON_MISDIRECTED;
         if (why == REASON_NONE)
                 why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
@@ -333,7 +334,7 @@ static enum next redirect(struct flow *f)
 {
         struct request *r = f->t.r;
         const struct route_conf *route = f->t.match.route;
-        str url = forward_clean(r->arena, vars_expand(&f->t, route->body));
+        str url = vars_clean_uri(r->arena, vars_expand(&f->t, route->body));
         answer(f, route->status, REASON_REDIRECT, STR_NONE, STR_NONE);
         fields_set(r->arena, &r->res.fields, FIELD_LOCATION, field_name_of(FIELD_LOCATION), url);
         return MORE;
@@ -539,6 +540,7 @@ static void begin(struct request *r)
         t->tls = facts->tls;
         t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
         t->upstream_us = -1;
+        forward_client(t);
         metric_set(fl->open, (int64_t)++fl->requests);
         f->step = STEP_ROUTE;
         enter(f);
@@ -629,5 +631,5 @@ static void finish(struct flow *f)
 void flow_accept(struct loop *l, int fd, const struct addr *peer, void *flow_listener)
 {
         struct flow_listener *fl = flow_listener;
-        h1_server_accept(l, fd, peer, gen_h1_conf(l, fl), fl);
+        h1_server_accept(l, fd, peer, gen_h1_conf(l, &fl->addr), fl);
 }

@@ -112,8 +112,6 @@ void forward_client(struct txn *t)
         t->client_ip = arena_dup(r->arena, str_of(text, addr_print_ip(&t->client, text)));
         f = t->trusted ? fields_get(&r->req.fields, FIELD_X_REQUEST_ID) : NULL;
         t->request_id = f != NULL && request_id_ok(f->value) ? f->value : new_request_id(r->arena);
-        if (t->path.norm.n == 1 && t->path.norm.p[0] == '*') /* OPTIONS * is about the host as a whole */
-                t->path.norm = STR("/");
 }
 
 static bool is_grpc(const struct msg *m)
@@ -163,28 +161,6 @@ void forward_target(struct txn *t)
         struct settings *eff = ARENA_NEW(t->r->arena, struct settings);
         settings_merge(eff, &route->own, &t->upstream->own, &route->host->own, &t->gen->conf->top);
         t->eff = eff;
-}
-
-str forward_clean(struct arena *a, str uri)
-{
-        static const char hex[] = "0123456789ABCDEF";
-        size_t bad = 0, n = 0;
-        for (size_t i = 0; i < uri.n; i++)
-                bad += (unsigned char)uri.p[i] <= 0x20 || (unsigned char)uri.p[i] >= 0x7f;
-        if (bad == 0)
-                return uri;
-        char *out = arena_alloc(a, uri.n + 2 * bad);
-        for (size_t i = 0; i < uri.n; i++) {
-                unsigned char c = (unsigned char)uri.p[i];
-                if (c > 0x20 && c < 0x7f) {
-                        out[n++] = (char)c;
-                        continue;
-                }
-                out[n++] = '%';
-                out[n++] = hex[c >> 4];
-                out[n++] = hex[c & 15];
-        }
-        return str_of(out, n);
 }
 
 static str sent_host(struct txn *t)

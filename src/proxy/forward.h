@@ -14,7 +14,5 @@ void forward_limits(struct txn *t);
 void forward_target(struct txn *t);
 /* The head for the server, made of r->req: hop-by-hop removed, X-Forwarded-*, Via and X-Request-ID set. */
 void forward_request(struct txn *t, struct msg *sent);
-/* Percent-encodes what may not stand in a URI reference: controls, space, non-ASCII. */
-str forward_clean(struct arena *a, str uri);
 
 #endif

@@ -37,7 +37,7 @@ struct gen_loop {                         /* one loop's part; written by that lo
         bool prepared, current, retired, acked;
         struct loop *loop;
         struct gen *gen;
-        struct metric_cells *cells;       /* by route, made on first use: gen.c */
+        struct route_cells *cells;        /* by route, bound on first use */
 };
 
 struct gen {
@@ -51,7 +51,9 @@ struct gen {
         struct redis_conf *redises;       /* by store index */
         struct module **modules; size_t n_modules;
         struct instance_set *instances;
-        struct h1_server_conf *listens;   /* by listen index */
+        struct h1_server_conf *listens;   /* by listen index; one more for connections whose listener has gone */
+        uint32_t *route_base;             /* by host index: number of its first route among all */
+        uint32_t n_routes;
         struct gen_loop *per_loop;        /* n_loops */
         uint32_t acks;                    /* control thread */
         int64_t made;                     /* wall, us */
@@ -73,5 +75,11 @@ static inline void gen_hold(struct gen_loop *gl)
 void gen_drop(struct gen_loop *gl);                  /* may schedule the acknowledgement */
 /* The listener of that address in generation g, or NULL (removed). */
 const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a);
+/* Settings for a connection that was accepted on addr, of the newest generation of this loop.  NULL before the first. */
+const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr);
+/* Did the connection go through the client verification that the listener now asks for? */
+bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen, const struct tls_facts *tls);
+/* Counts a finished request by route, status class and duration. */
+void gen_count_request(const struct txn *t);
 
 #endif

@@ -7,7 +7,6 @@
 #include "proxy/vars.h"
 
 #include "net/tls.h"
-#include "proxy/forward.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -105,6 +104,28 @@ static str upstream_name(struct txn *t)
         return t->upstream != NULL ? t->upstream->name : STR_NONE;
 }
 
+str vars_clean_uri(struct arena *a, str uri)
+{
+        static const char hex[] = "0123456789ABCDEF";
+        size_t bad = 0, n = 0;
+        for (size_t i = 0; i < uri.n; i++)
+                bad += (unsigned char)uri.p[i] <= 0x20 || (unsigned char)uri.p[i] >= 0x7f;
+        if (bad == 0)
+                return uri;
+        char *out = arena_alloc(a, uri.n + 2 * bad);
+        for (size_t i = 0; i < uri.n; i++) {
+                unsigned char c = (unsigned char)uri.p[i];
+                if (c > 0x20 && c < 0x7f) {
+                        out[n++] = (char)c;
+                        continue;
+                }
+                out[n++] = '%';
+                out[n++] = hex[c >> 4];
+                out[n++] = hex[c & 15];
+        }
+        return str_of(out, n);
+}
+
 /* The route's rewrite; $uri inside it means the target before it. */
 static str rewritten(struct txn *t)
 {
@@ -117,7 +138,7 @@ static str rewritten(struct txn *t)
                 path = arena_cat(a, (str[]){STR("/"), path}, 2);
         if (!route->rewrite_query && t->path.query.p != NULL)
                 path = arena_cat(a, (str[]){path, STR("?"), t->path.query}, 3);
-        return forward_clean(a, path);
+        return vars_clean_uri(a, path);
 }
 
 str vars_uri(struct txn *t)

@@ -21,6 +21,8 @@ str vars_uri(struct txn *t);
 str vars_query_arg(struct arena *a, str query, str name);
 /* Encodes for a query: everything but unreserved characters. */
 str vars_query_encode(struct arena *a, str value);
+/* Percent-encodes what may not stand in a URI reference: controls, space, non-ASCII. */
+str vars_clean_uri(struct arena *a, str uri);
 bool vars_when(void *txn, const struct route_conf *route, enum reason *refused); /* a route_when */
 
 #endif

@@ -1,0 +1,479 @@
+/*
+ * Generations: building one, handing it to the loops, and letting the old one go.
+ *
+ * The difficulty is the end: code of a module may be unmapped only when no loop can return into it.  So the last
+ * request of a loop only schedules the acknowledgement, which is sent from the loop's top level; the control thread
+ * counts acknowledgements.
+ */
+#include "proxy/gen.h"
+
+#include "base/log.h"
+#include "http/h1_server.h"
+#include "net/redis.h"
+#include "proxy/flow.h"
+#include "proxy/txn.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#define RECHECK (100 * MSEC) /* of a retired generation that background tasks still hold */
+
+struct route_cells {
+        metric_cell *status[6]; /* 1xx..5xx at 1..5; 0: none was sent */
+        metric_cell *duration;
+};
+
+struct ack {
+        struct loop_msg msg;
+        struct gen *gen;
+};
+
+struct gen_end { /* a loop's goodbye: scheduled, then sent */
+        struct loop_task task;
+        struct deadline again;
+        struct ack ack;
+        struct gen_loop *gl;
+};
+
+/* ------------------------------------------------------------------ building */
+
+static bool build_modules(struct gen *g, struct source *src, struct report *rep, struct map *by_name)
+{
+        struct conf *c = g->conf;
+        struct arena *a = c->arena;
+        g->modules = ARENA_ARRAY(a, struct module *, MAX(c->n_modules, 1));
+        for (size_t i = 0; i < c->n_modules; i++) {
+                const struct module_conf *m = &c->modules[i];
+                struct module_file file = {.name = m->name, .origin = m->path};
+                str error = STR_NONE;
+                if (!src->file(src, m->path, a, &file.bytes, &error)) {
+                        report_error(rep, &m->pos, "module %.*s: %.*s: %.*s", STR_ARG(m->name),
+                                     STR_ARG(m->path), STR_ARG(error));
+                        continue;
+                }
+                file.path = g->house->module_path(g->house, m, file.bytes, a, &error);
+                struct module *mod = file.path ? module_open(&file, &api_host, a, &error) : NULL;
+                if (mod == NULL) {
+                        report_error(rep, &m->pos, "%.*s", STR_ARG(error));
+                        continue;
+                }
+                g->modules[g->n_modules++] = mod;
+                map_put(by_name, m->name, mod);
+        }
+        return g->n_modules == c->n_modules;
+}
+
+static bool build_functions(struct gen *g, struct source *src, struct report *rep)
+{
+        struct map *by_name = map_new();
+        bool ok = build_modules(g, src, rep, by_name);
+        ok = conf_link_functions(g->conf, instances_handles(g->conf, by_name, g->conf->arena), rep) && ok;
+        map_free(by_name);
+        return ok;
+}
+
+static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l, struct report *rep)
+{
+        struct arena *a = g->conf->arena;
+        struct tls_pair *pairs = ARENA_ARRAY(a, struct tls_pair, MAX(l->n_certs, 1));
+        for (size_t i = 0; i < l->n_certs; i++)
+                pairs[i] = (struct tls_pair){.cert_pem = l->certs[i].cert.text,
+                                             .key_pem = l->certs[i].key.text,
+                                             .cert_file = l->certs[i].cert.file,
+                                             .key_file = l->certs[i].key.file};
+        struct tls_server_conf conf = {.pairs = pairs,
+                                       .n_pairs = l->n_certs,
+                                       .alpn = l->protocols,
+                                       .n_alpn = l->n_protocols,
+                                       .version_min = l->version_min,
+                                       .version_max = l->version_max,
+                                       .ciphers = l->ciphers,
+                                       .client_certificate = l->client_certificate,
+                                       .client_ca_pem = l->client_ca.text,
+                                       .client_ca_file = l->client_ca.file};
+        str error = STR_NONE;
+        struct tls_server *s = tls_server_new(&conf, a, &error);
+        if (s == NULL)
+                report_error(rep, &l->pos, "%.*s", STR_ARG(error));
+        return s;
+}
+
+static const struct h1_server_conf *refresh(struct loop *l, void *listener)
+{
+        return gen_h1_conf(l, &((struct flow_listener *)listener)->addr);
+}
+
+static void h1_conf(struct h1_server_conf *h, const struct settings *s, str name, struct arena *a)
+{
+        *h = (struct h1_server_conf){
+                .limits = {.head_max = (uint32_t)MIN(s->header_max, UINT32_MAX),
+                           .line_max = (uint32_t)MIN(s->header_line, UINT32_MAX),
+                           .fields_max = (uint32_t)MIN(s->header_fields, UINT32_MAX)},
+                .head_us = s->client_head,
+                .idle_us = s->client_idle,
+                .body_us = s->client_body,
+                .send_us = s->client_send,
+                .flow = &flow_ops,
+                .name = arena_dupz(a, name),
+                .refresh = refresh,
+        };
+}
+
+static bool build_listens(struct gen *g, struct report *rep)
+{
+        struct conf *c = g->conf;
+        bool ok = true;
+        g->tls = ARENA_ARRAY(c->arena, struct tls_server *, c->n_listens + 1);
+        g->listens = ARENA_ARRAY(c->arena, struct h1_server_conf, c->n_listens + 1);
+        for (size_t i = 0; i < c->n_listens; i++) {
+                const struct listen_conf *l = &c->listens[i];
+                h1_conf(&g->listens[i], &l->eff, l->text, c->arena);
+                g->listens[i].proxy_protocol = l->proxy_protocol;
+                if (!l->tls)
+                        continue;
+                g->tls[i] = g->listens[i].tls = listen_tls(g, l, rep);
+                ok = ok && g->tls[i] != NULL;
+        }
+        h1_conf(&g->listens[c->n_listens], &c->eff, STR("removed"), c->arena);
+        return ok;
+}
+
+static struct tls_client *client_tls(struct gen *g, const struct tls_client_conf *conf,
+                                     const struct conf_pos *pos, struct report *rep)
+{
+        str error = STR_NONE;
+        struct tls_client *t = tls_client_new(conf, g->conf->arena, &error);
+        if (t == NULL)
+                report_error(rep, pos, "%.*s", STR_ARG(error));
+        return t;
+}
+
+static bool build_upstream_tls(struct gen *g, struct report *rep)
+{
+        struct conf *c = g->conf;
+        bool ok = true;
+        g->upstream_tls = ARENA_ARRAY(c->arena, struct tls_client *, MAX(c->n_upstreams, 1));
+        for (size_t i = 0; i < c->n_upstreams; i++) {
+                const struct upstream_conf *u = &c->upstreams[i];
+                if (!u->tls)
+                        continue;
+                struct tls_client_conf conf = {.verify = u->tls_verify,
+                                               .ca_pem = u->tls_ca.text,
+                                               .ca_file = u->tls_ca.file,
+                                               .name = u->tls_name,
+                                               .cert_pem = u->tls_cert.text,
+                                               .key_pem = u->tls_key.text,
+                                               .cert_file = u->tls_cert.file,
+                                               .key_file = u->tls_key.file};
+                g->upstream_tls[i] = client_tls(g, &conf, &u->pos, rep);
+                ok = ok && g->upstream_tls[i] != NULL;
+        }
+        return ok;
+}
+
+static bool build_redis(struct gen *g, struct report *rep)
+{
+        struct conf *c = g->conf;
+        bool ok = true;
+        g->redises = ARENA_ARRAY(c->arena, struct redis_conf, MAX(c->n_redises, 1));
+        for (size_t i = 0; i < c->n_redises; i++) {
+                const struct redis_store_conf *r = &c->redises[i];
+                g->redises[i] = (struct redis_conf){.name = r->name,
+                                                    .addr = r->addr,
+                                                    .host = r->host,
+                                                    .port = r->port,
+                                                    .user = r->user,
+                                                    .password = r->password,
+                                                    .database = r->database,
+                                                    .connect_us = r->connect,
+                                                    .command_us = r->command};
+                if (!r->tls)
+                        continue;
+                struct tls_client_conf conf = {.verify = r->tls_verify,
+                                               .ca_pem = r->tls_ca.text,
+                                               .ca_file = r->tls_ca.file,
+                                               .name = r->tls_name,
+                                               .cert_pem = r->tls_cert.text,
+                                               .key_pem = r->tls_key.text,
+                                               .cert_file = r->tls_cert.file,
+                                               .key_file = r->tls_key.file};
+                g->redises[i].tls = client_tls(g, &conf, &r->pos, rep);
+                ok = ok && g->redises[i].tls != NULL;
+        }
+        return ok;
+}
+
+static void build_routes(struct gen *g)
+{
+        struct conf *c = g->conf;
+        g->routes = route_table_new(c);
+        g->route_base = ARENA_ARRAY(c->arena, uint32_t, MAX(c->n_hosts, 1));
+        for (size_t i = 0; i < c->n_hosts; i++) {
+                g->route_base[i] = g->n_routes;
+                g->n_routes += (uint32_t)c->hosts[i].n_routes;
+        }
+}
+
+static void build_upstreams(struct gen *g)
+{
+        struct conf *c = g->conf;
+        g->upstreams = ARENA_ARRAY(c->arena, struct upstream *, MAX(c->n_upstreams, 1));
+        if (g->house->upstreams == NULL)
+                return;
+        upstreams_resolvers(g->house->upstreams, c->resolvers, c->n_resolvers);
+        for (size_t i = 0; i < c->n_upstreams; i++)
+                g->upstreams[i] = upstream_hold(g->house->upstreams, &c->upstreams[i], g->upstream_tls[i]);
+}
+
+static bool build_tickets(struct gen *g, struct report *rep)
+{
+        for (size_t i = 0; i < g->conf->n_listens; i++) {
+                const struct listen_conf *l = &g->conf->listens[i];
+                if (l->ticket_keys.text.p == NULL || g->house->checker)
+                        continue;
+                if (!tls_tickets_load(g->house->tickets, l->ticket_keys.text)) {
+                        report_error(rep, &l->pos, "ticket_keys %.*s: not one or more keys of 80 bytes",
+                                     STR_ARG(l->ticket_keys.file));
+                        return false;
+                }
+        }
+        return true;
+}
+
+struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix,
+                      struct report *rep)
+{
+        struct conf *c = conf_read(src, path, prefix, rep);
+        if (c == NULL)
+                return NULL;
+        struct gen *g = calloc(1, sizeof *g);
+        struct timespec now;
+        CHECK(g != NULL);
+        clock_gettime(CLOCK_REALTIME, &now);
+        g->magic = GEN_MAGIC;
+        g->number = number;
+        g->house = h;
+        g->conf = c;
+        g->made = (int64_t)now.tv_sec * SEC + now.tv_nsec / 1000;
+        g->per_loop = ARENA_ARRAY(c->arena, struct gen_loop, MAX(h->n_loops, 1));
+
+        /* Every part is built even after a mistake, so that all of them are reported. */
+        bool ok = build_functions(g, src, rep);
+        ok = build_listens(g, rep) && ok;
+        ok = build_upstream_tls(g, rep) && ok;
+        ok = build_redis(g, rep) && ok;
+        ok = ok && build_tickets(g, rep);
+        if (ok && rep->errors == 0) {
+                struct instance_env env = {.control = h->control,
+                                           .loops = h->loops,
+                                           .n_loops = h->n_loops,
+                                           .store = h->store,
+                                           .checker = h->checker,
+                                           .quarantined = h->quarantined};
+                g->instances = instances_create(&env, c, rep);
+        }
+        if (g->instances == NULL || rep->errors != 0) {
+                gen_free(g);
+                return NULL;
+        }
+        build_routes(g);
+        build_upstreams(g);
+        return g;
+}
+
+void gen_free(struct gen *g)
+{
+        CHECK_OBJ(g, GEN_MAGIC);
+        struct conf *c = g->conf;
+        if (g->instances != NULL)
+                instances_destroy(g->instances);
+        for (size_t i = 0; g->upstreams != NULL && i < c->n_upstreams; i++)
+                if (g->upstreams[i] != NULL)
+                        upstream_drop(g->upstreams[i]);
+        for (size_t i = 0; g->upstream_tls != NULL && i < c->n_upstreams; i++)
+                if (g->upstream_tls[i] != NULL)
+                        tls_client_drop(g->upstream_tls[i]);
+        for (size_t i = 0; g->redises != NULL && i < c->n_redises; i++)
+                if (g->redises[i].tls != NULL)
+                        tls_client_drop(g->redises[i].tls);
+        for (size_t i = 0; g->tls != NULL && i < c->n_listens; i++)
+                if (g->tls[i] != NULL)
+                        tls_server_drop(g->tls[i]);
+        for (size_t i = 0; i < g->n_modules; i++)
+                module_drop(g->modules[i]);
+        for (unsigned i = 0; i < g->house->n_loops; i++)
+                free(g->per_loop[i].cells);
+        route_table_free(g->routes);
+        conf_free(c);
+        g->magic = DEAD_MAGIC;
+        free(g);
+}
+
+/* ------------------------------------------------------------------ on the loops */
+
+struct gen_loop *gen_current(struct loop *l)
+{
+        return l->slot[LOOP_SLOT_GEN];
+}
+
+bool gen_prepare(struct gen *g, struct loop *l)
+{
+        struct gen_loop *gl = &g->per_loop[l->index];
+        gl->loop = l;
+        gl->gen = g;
+        for (size_t i = 0; i < g->conf->n_upstreams; i++)
+                upstream_loop_begin(g->upstreams[i], l);
+        if (instances_loop_begin(g->instances, l)) {
+                gl->prepared = true;
+                return true;
+        }
+        for (size_t i = 0; i < g->conf->n_upstreams; i++)
+                upstream_loop_end(g->upstreams[i], l);
+        return false;
+}
+
+static void undo(struct gen_loop *gl)
+{
+        instances_loop_end(gl->gen->instances, gl->loop);
+        for (size_t i = 0; i < gl->gen->conf->n_upstreams; i++)
+                upstream_loop_end(gl->gen->upstreams[i], gl->loop);
+        gl->prepared = false;
+}
+
+void gen_abort(struct gen *g, struct loop *l)
+{
+        struct gen_loop *gl = &g->per_loop[l->index];
+        if (gl->prepared)
+                undo(gl);
+}
+
+static void acknowledged(struct loop_msg *m)
+{
+        struct ack *ack = CONTAINER_OF(m, struct ack, msg);
+        struct gen *g = ack->gen;
+        free(CONTAINER_OF(ack, struct gen_end, ack));
+        if (++g->acks == g->house->n_loops)
+                g->house->gen_ended(g);
+}
+
+static void end_now(struct loop_task *task);
+
+static void end_again(struct deadline *d)
+{
+        struct gen_end *e = CONTAINER_OF(d, struct gen_end, again);
+        end_now(&e->task);
+}
+
+/* From the loop's top level: no hook of this generation is on the stack. */
+static void end_now(struct loop_task *task)
+{
+        struct gen_end *e = CONTAINER_OF(task, struct gen_end, task);
+        struct gen_loop *gl = e->gl;
+        CHECK(gl->live == 0 && gl->retired);
+        if (instances_pending(gl->gen->instances, gl->loop) != 0) {
+                deadline_set(gl->loop, &e->again, RECHECK, end_again);
+                return;
+        }
+        undo(gl);
+        e->ack.gen = gl->gen;
+        e->ack.msg.fn = acknowledged;
+        loop_post(gl->gen->house->control, &e->ack.msg);
+}
+
+static void schedule_end(struct gen_loop *gl)
+{
+        if (gl->acked)
+                return;
+        gl->acked = true;
+        struct gen_end *e = calloc(1, sizeof *e);
+        CHECK(e != NULL);
+        e->gl = gl;
+        loop_defer(gl->loop, &e->task, end_now);
+}
+
+void gen_drop(struct gen_loop *gl)
+{
+        CHECK(gl->live > 0);
+        if (--gl->live == 0 && UNLIKELY(gl->retired))
+                schedule_end(gl);
+}
+
+void gen_commit(struct gen *g, struct loop *l)
+{
+        struct gen_loop *gl = &g->per_loop[l->index], *old = gen_current(l);
+        CHECK(gl->prepared);
+        gl->current = true;
+        l->slot[LOOP_SLOT_GEN] = gl;
+        instances_activate(g->instances, l);
+        if (old == NULL)
+                return;
+        old->current = false;
+        old->retired = true;
+        instances_retire(old->gen->instances, l);
+        if (old->live == 0)
+                schedule_end(old);
+}
+
+/* ------------------------------------------------------------------ listeners */
+
+static size_t listen_index(const struct gen *g, const struct addr *a)
+{
+        size_t i = 0;
+        while (i < g->conf->n_listens && !addr_equal(&g->conf->listens[i].addr, a))
+                i++;
+        return i;
+}
+
+const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a)
+{
+        size_t i = listen_index(g, a);
+        return i < g->conf->n_listens ? &g->conf->listens[i] : NULL;
+}
+
+const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr)
+{
+        struct gen_loop *gl = gen_current(l);
+        return gl ? &gl->gen->listens[listen_index(gl->gen, addr)] : NULL;
+}
+
+bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen, const struct tls_facts *tls)
+{
+        if (listen == NULL || tls == NULL)
+                return true;
+        const struct tls_server *s = g->tls[listen->index];
+        return s == NULL || tls_server_policy(s) == tls->policy;
+}
+
+/* ------------------------------------------------------------------ counting */
+
+static void bind_cells(struct route_cells *rc, struct loop *l, const struct txn *t, unsigned class)
+{
+        static const char *const classes[6] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+        struct buf labels = BUF_INIT;
+        metric_label(&labels, "route", t->match.route ? t->match.route->label : STR(""));
+        if (rc->duration == NULL)
+                rc->duration = metric_series(l->metrics, METRIC_DURATION, buf_front(&labels));
+        metric_label(&labels, "code", str_z(classes[class]));
+        rc->status[class] = metric_series(l->metrics, METRIC_REQUESTS, buf_front(&labels));
+        buf_clear(&labels);
+}
+
+void gen_count_request(const struct txn *t)
+{
+        struct gen_loop *gl = t->gl;
+        const struct route_conf *route = t->match.route;
+        const struct gen *g = gl->gen;
+        if (UNLIKELY(gl->cells == NULL)) {
+                gl->cells = calloc(g->n_routes + 1, sizeof *gl->cells);
+                CHECK(gl->cells != NULL);
+        }
+        uint32_t at = route ? g->route_base[route->host->index] + route->index : g->n_routes;
+        struct route_cells *rc = &gl->cells[at];
+        unsigned class = (unsigned)t->r->res.status / 100;
+        if (class > 5)
+                class = 0;
+        if (UNLIKELY(rc->status[class] == NULL))
+                bind_cells(rc, gl->loop, t, class);
+        metric_add(rc->status[class], 1);
+        metric_observe(rc->duration, (uint64_t)MAX(t->finished - t->r->started, 0));
+}
