@@ -1,5 +1,6 @@
 /*
- * The functions of a request, in order for the request and in reverse for the response; suspending, deadlines, on_error, breadcrumbs.
+ * The functions of a request, in order for the request and in reverse for the response; suspending,
+ * deadlines, on_error, breadcrumbs.
  */
 #ifndef PROXY_CHAIN_H
 #define PROXY_CHAIN_H
@@ -7,49 +8,69 @@
 #include "net/redis.h"
 #include "proxy/txn.h"
 
-struct instance;       /* one function of a generation: struct function_conf that was created, see api.h */
-struct instance_set;   /* all of a generation */
+struct instance; /* one function of a generation: struct function_conf that was created, see api.h
+                  */
+struct instance_set; /* all of a generation */
 
 enum chain_result {
         CHAIN_CONTINUE, /* all have run */
-        CHAIN_RESPOND,  /* r->res and r->res_body hold an answer (reply_fill); t->reason says FUNCTION, RATE_LIMITED, FUNCTION_ERROR ... */
-        CHAIN_WAIT,     /* suspended: user->resumed comes, never from inside the call that returned this */
-        CHAIN_CUT       /* a response function failed closed and its head has not gone: answer t->reason instead */
+        CHAIN_RESPOND,  /* r->res and r->res_body hold an answer (reply_fill); t->reason says
+                           FUNCTION, RATE_LIMITED, FUNCTION_ERROR ... */
+        CHAIN_WAIT, /* suspended: user->resumed comes, never from inside the call that returned this
+                     */
+        CHAIN_CUT   /* a response function failed closed and its head has not gone: answer t->reason
+                       instead */
 };
 
 struct chain;
-struct chain_user { void (*resumed)(struct txn *t, enum chain_result how); };
+struct chain_user {
+        void (*resumed)(struct txn *t, enum chain_result how);
+};
 
 /* NULL when the route (or host) has no functions: costs nothing. */
-struct chain *chain_new(struct txn *t, struct function_conf *const *functions, size_t n, const struct chain_user *user);
+struct chain *chain_new(struct txn *t, struct function_conf *const *functions, size_t n,
+                        const struct chain_user *user);
 enum chain_result chain_request(struct chain *c);
 /* Response hooks of the functions that were entered, in reverse, on t->r->res. */
-enum chain_result chain_response(struct chain *c); /* CUT and RESPOND: once the answer stands in r->res, call again for the functions left */
-void chain_log(struct chain *c);   /* on_log of each function of which a hook was called; drops what is outstanding */
-void chain_cancel(struct chain *c); /* the client has gone: completions are dropped; chain_log still comes */
+enum chain_result chain_response(struct chain *c); /* CUT and RESPOND: once the answer stands in
+                                                      r->res, call again for the functions left */
+void chain_log(struct chain *c); /* on_log of each function of which a hook was called; drops what
+                                    is outstanding */
+void chain_cancel(
+        struct chain *c); /* the client has gone: completions are dropped; chain_log still comes */
 
 /* ---- instances: all functions of a generation. */
-struct instance_env {                 /* of this process */
+struct instance_env { /* of this process */
         struct loop *control;
-        struct loop **loops; unsigned n_loops;
-        struct store *store;          /* the local store */
-        bool checker;                 /* no background work, no network */
+        struct loop **loops;
+        unsigned n_loops;
+        struct store *store;                        /* the local store */
+        bool checker;                               /* no background work, no network */
         bool (*quarantined)(const uint8_t sha[32]); /* NULL: none */
-        const struct redis_conf *redises; /* by store index; NULL: none can be reached (the checker) */
-        /* On the thread of l: instances_pending became 0 there after instances_retire.  NULL: nobody is told. */
+        const struct redis_conf
+                *redises; /* by store index; NULL: none can be reached (the checker) */
+        /* On the thread of l: instances_pending became 0 there after instances_retire.  NULL:
+         * nobody is told. */
         void (*idle)(void *ctx, struct loop *l);
         void *ctx;
 };
-/* Control thread: create for every function of c (linked already).  NULL: mistakes are in rep, everything was destroyed again. */
+/* Control thread: create for every function of c (linked already).  NULL: mistakes are in rep,
+ * everything was destroyed again. */
 struct instance_set *instances_create(struct instance_env *env, struct conf *c, struct report *rep);
-void instances_destroy(struct instance_set *s);         /* control thread, after every loop has ended */
-bool instances_loop_begin(struct instance_set *s, struct loop *l); /* loop_init of all; false: one failed (undone) */
-void instances_loop_end(struct instance_set *s, struct loop *l);   /* loop_fini */
-/* Generation becomes active / is replaced: background tasks may begin / not yet begun ones are dropped. */
+void instances_destroy(struct instance_set *s); /* control thread, after every loop has ended */
+bool instances_loop_begin(struct instance_set *s,
+                          struct loop *l); /* loop_init of all; false: one failed (undone) */
+void instances_loop_end(struct instance_set *s, struct loop *l); /* loop_fini */
+/* Generation becomes active / is replaced: background tasks may begin / not yet begun ones are
+ * dropped. */
 void instances_activate(struct instance_set *s, struct loop *l);
 void instances_retire(struct instance_set *s, struct loop *l);
-uint32_t instances_pending(const struct instance_set *s, const struct loop *l); /* background tasks and waiters that hold the generation */
-const struct conf_handles *instances_handles(struct conf *c, struct map *modules, struct arena *a); /* for conf_link_functions: map name -> struct module */
-extern const weir_host api_host;      /* the table modules are opened with */
+uint32_t
+instances_pending(const struct instance_set *s,
+                  const struct loop *l); /* background tasks and waiters that hold the generation */
+const struct conf_handles *
+instances_handles(struct conf *c, struct map *modules,
+                  struct arena *a); /* for conf_link_functions: map name -> struct module */
+extern const weir_host api_host;    /* the table modules are opened with */
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * The way of a request: one machine with named steps, always ending in LOG.
  *
- * The difficulty: codecs, functions and origin may each end the request inside a call that flow makes.  So every
- * entry holds the request, a step that calls out returns PARKED, and whoever ends it goes through finish(), once.
+ * The difficulty: codecs, functions and origin may each end the request inside a call that flow
+ * makes.  So every entry holds the request, a step that calls out returns PARKED, and whoever ends
+ * it goes through finish(), once.
  */
 #include "proxy/flow.h"
 
@@ -28,19 +29,19 @@ enum step {
 
 enum next { MORE, PARKED };
 
-/* Lives in the request's arena from begin to finish.  Invariant: step only goes forward, but for a local answer,
- * which goes to RESPONSE from anywhere before SEND. */
+/* Lives in the request's arena from begin to finish.  Invariant: step only goes forward, but for a
+ * local answer, which goes to RESPONSE from anywhere before SEND. */
 struct flow {
         uint32_t magic;
         enum step step;
         struct txn t;
         struct chain *chain;
         struct origin *origin;
-        struct msg sent;           /* the head for the server */
-        struct deadline deadline;  /* timeout request= */
-        bool finished, local;      /* local: weir or a function answers */
-        bool origin_head;          /* the server's head is in r->res */
-        bool functions_done;       /* response functions have run */
+        struct msg sent;          /* the head for the server */
+        struct deadline deadline; /* timeout request= */
+        bool finished, local;     /* local: weir or a function answers */
+        bool origin_head;         /* the server's head is in r->res */
+        bool functions_done;      /* response functions have run */
 };
 
 static void run(struct flow *f);
@@ -241,7 +242,8 @@ static enum next step_route(struct flow *f)
                 t->path.norm = STR("/");
         why = gen_policy_fits(t->gen, t->listen, t->tls) ? REASON_NONE : REASON_MISDIRECTED;
         if (why == REASON_NONE)
-                why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
+                why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t,
+                                 &t->match);
         else
                 r->close_after = true;
         if (why != REASON_NONE)
@@ -267,7 +269,8 @@ static enum next after_chain(struct flow *f, enum chain_result how)
                 f->step = response ? STEP_SEND : STEP_ACTION;
                 return MORE;
         case CHAIN_RESPOND:
-                /* A function has filled the response; what the server may still send is not wanted. */
+                /* A function has filled the response; what the server may still send is not wanted.
+                 */
                 f->local = true;
                 if (f->origin != NULL)
                         origin_abort(f->origin, f->t.reason);
@@ -361,7 +364,8 @@ static enum next step_action(struct flow *f)
         return MORE;
 }
 
-/* A body up to `buffer request=` is here before a server is asked; a larger one streams from there on. */
+/* A body up to `buffer request=` is here before a server is asked; a larger one streams from there
+ * on. */
 static enum next step_buffer(struct flow *f)
 {
         struct request *r = f->t.r;
@@ -371,7 +375,8 @@ static enum next step_buffer(struct flow *f)
                 r->req_body.high = want;
                 if (!pipe_full(&r->req_body)) {
                         r->client->req_room(r);
-                        if (f->finished || f->step != STEP_BUFFER || !(r->req_body.end || pipe_full(&r->req_body)))
+                        if (f->finished || f->step != STEP_BUFFER ||
+                            !(r->req_body.end || pipe_full(&r->req_body)))
                                 return PARKED;
                 }
                 r->req_body.high = PIPE_HIGH;
@@ -388,7 +393,8 @@ static enum next step_origin(struct flow *f)
         if (f->origin != NULL || f->origin_head)
                 return PARKED;
         forward_request(t, &f->sent);
-        f->origin = origin_start(t, t->gen->upstreams[t->upstream->index], t->eff, &f->sent, &origin_user);
+        f->origin = origin_start(t, t->gen->upstreams[t->upstream->index], t->eff, &f->sent,
+                                 &origin_user);
         return PARKED;
 }
 
@@ -520,7 +526,8 @@ static const struct origin_user origin_user = {
         .failed = origin_failed,
 };
 
-/* ------------------------------------------------------------------ what the client's codec says */
+/* ------------------------------------------------------------------ what the client's codec says
+ */
 
 static void begin(struct request *r)
 {
@@ -581,7 +588,8 @@ static void gone(struct request *r, enum reason why)
         struct flow *f = flow_of_request(r);
         f->t.reason = why;
         if (!r->res_head_sent)
-                r->res.status = 499; /* what logs of other proxies call it: nobody was there to answer */
+                r->res.status =
+                        499; /* what logs of other proxies call it: nobody was there to answer */
         if (f->chain != NULL)
                 chain_cancel(f->chain);
         finish(f);

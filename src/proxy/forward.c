@@ -1,8 +1,9 @@
 /*
  * What the server is told about the client and its request.
  *
- * The difficulty is trust: what an untrusted client says of itself is replaced, what a trusted proxy says is continued, and the
- * client's address is the first one from the right that no trusted proxy vouches for.
+ * The difficulty is trust: what an untrusted client says of itself is replaced, what a trusted
+ * proxy says is continued, and the client's address is the first one from the right that no trusted
+ * proxy vouches for.
  */
 #include "proxy/forward.h"
 
@@ -58,7 +59,8 @@ static bool reported_addr(str elem, struct addr *out)
         return out->sa.sa_family != AF_UNIX;
 }
 
-/* Walks the list from the right: the first address that is not a trusted proxy's is the client's. */
+/* Walks the list from the right: the first address that is not a trusted proxy's is the client's.
+ */
 static void reported_client(struct txn *t)
 {
         str list = fields_join(t->r->arena, &t->r->req.fields, FIELD_X_FORWARDED_FOR);
@@ -96,7 +98,8 @@ void forward_client(struct txn *t)
         char text[ADDR_TEXT];
 
         split_authority(lower(r->arena, r->req.authority), &t->host, &t->port);
-        if (t->host.n > 1 && t->host.p[t->host.n - 1] == '.') /* the root's dot names the same host */
+        if (t->host.n > 1 &&
+            t->host.p[t->host.n - 1] == '.') /* the root's dot names the same host */
                 t->host.n--;
         t->client = facts->peer;
         t->trusted = t->gen->conf->n_trusted != 0 && trusted(t->gen->conf, &facts->peer);
@@ -207,7 +210,8 @@ void forward_request(struct txn *t, struct msg *sent)
         sent->fields.v = arena_alloc(a, (r->req.fields.n + 8) * sizeof(struct field));
         sent->fields.cap = r->req.fields.n + 8;
         sent->fields.n = 0;
-        FIELDS_EACH(f, &r->req.fields) {
+        FIELDS_EACH(f, &r->req.fields)
+        {
                 sent->fields.v[sent->fields.n++] = *f;
         }
         field_strip_hop(&sent->fields);

@@ -1,18 +1,21 @@
 /*
- * What the server is told about the client and its request: addresses, forwarded fields, target, Host.
+ * What the server is told about the client and its request: addresses, forwarded fields, target,
+ * Host.
  */
 #ifndef PROXY_FORWARD_H
 #define PROXY_FORWARD_H
 
 #include "proxy/txn.h"
 
-/* Fills host, port, client, scheme and request_id of t from the connection and, where the peer is trusted, from its fields. */
+/* Fills host, port, client, scheme and request_id of t from the connection and, where the peer is
+ * trusted, from its fields. */
 void forward_client(struct txn *t);
 /* Tells the client's codec the limits of t->eff. */
 void forward_limits(struct txn *t);
 /* Chooses the proxy target (weights, or what a function set) and the settings that go with it. */
 void forward_target(struct txn *t);
-/* The head for the server, made of r->req: hop-by-hop removed, X-Forwarded-*, Via and X-Request-ID set. */
+/* The head for the server, made of r->req: hop-by-hop removed, X-Forwarded-*, Via and X-Request-ID
+ * set. */
 void forward_request(struct txn *t, struct msg *sent);
 
 #endif

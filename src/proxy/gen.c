@@ -1,9 +1,9 @@
 /*
  * Generations: building one, handing it to the loops, and letting the old one go.
  *
- * The difficulty is the end: code of a module may be unmapped only when no loop can return into it.  So the last
- * request of a loop only schedules the acknowledgement, which is sent from the loop's top level; the control thread
- * counts acknowledgements.
+ * The difficulty is the end: code of a module may be unmapped only when no loop can return into it.
+ * So the last request of a loop only schedules the acknowledgement, which is sent from the loop's
+ * top level; the control thread counts acknowledgements.
  */
 #include "proxy/gen.h"
 
@@ -37,7 +37,8 @@ struct gen_end { /* a loop's goodbye: scheduled, then sent */
 
 /* ------------------------------------------------------------------ building */
 
-static bool build_modules(struct gen *g, struct source *src, struct report *rep, struct map *by_name)
+static bool build_modules(struct gen *g, struct source *src, struct report *rep,
+                          struct map *by_name)
 {
         struct conf *c = g->conf;
         struct arena *a = c->arena;
@@ -67,7 +68,9 @@ static bool build_functions(struct gen *g, struct source *src, struct report *re
 {
         struct map *by_name = map_new();
         bool ok = build_modules(g, src, rep, by_name);
-        ok = conf_link_functions(g->conf, instances_handles(g->conf, by_name, g->conf->arena), rep) && ok;
+        ok = conf_link_functions(g->conf, instances_handles(g->conf, by_name, g->conf->arena),
+                                 rep) &&
+             ok;
         map_free(by_name);
         return ok;
 }
@@ -222,7 +225,8 @@ static void build_upstreams(struct gen *g)
                 return;
         upstreams_resolvers(g->house->upstreams, c->resolvers, c->n_resolvers);
         for (size_t i = 0; i < c->n_upstreams; i++)
-                g->upstreams[i] = upstream_hold(g->house->upstreams, &c->upstreams[i], g->upstream_tls[i]);
+                g->upstreams[i] =
+                        upstream_hold(g->house->upstreams, &c->upstreams[i], g->upstream_tls[i]);
 }
 
 static bool build_tickets(struct gen *g, struct report *rep)
@@ -232,7 +236,8 @@ static bool build_tickets(struct gen *g, struct report *rep)
                 if (l->ticket_keys.text.p == NULL || g->house->checker)
                         continue;
                 if (!tls_tickets_load(g->house->tickets, l->ticket_keys.text)) {
-                        report_error(rep, &l->pos, "ticket_keys %.*s: not one or more keys of 80 bytes",
+                        report_error(rep, &l->pos,
+                                     "ticket_keys %.*s: not one or more keys of 80 bytes",
                                      STR_ARG(l->ticket_keys.file));
                         return false;
                 }
@@ -436,7 +441,8 @@ const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr
         return gl ? &gl->gen->listens[listen_index(gl->gen, addr)] : NULL;
 }
 
-bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen, const struct tls_facts *tls)
+bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
+                     const struct tls_facts *tls)
 {
         if (listen == NULL || tls == NULL)
                 return true;

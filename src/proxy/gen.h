@@ -1,12 +1,16 @@
 /*
- * Generations: one compiled configuration with everything that belongs to it, immutable and counted.
+ * Generations: one compiled configuration with everything that belongs to it, immutable and
+ * counted.
  *
- *   control thread: gen_build -> post gen_prepare to each loop -> all ready -> post gen_commit to each loop
- *                                                             -> one failed -> gen_abort on each, gen_free
- *   loops:          gen_commit makes it current; the old one ends on a loop when its last request there is logged
- *   control thread: when every loop has acknowledged from its top level, on_end is called, then gen_free
+ *   control thread: gen_build -> post gen_prepare to each loop -> all ready -> post gen_commit to
+ * each loop
+ *                                                             -> one failed -> gen_abort on each,
+ * gen_free loops:          gen_commit makes it current; the old one ends on a loop when its last
+ * request there is logged control thread: when every loop has acknowledged from its top level,
+ * on_end is called, then gen_free
  *
- * No atomics per request: each loop counts its own.  What belongs to the process (upstreams, redis, store) is only referred to.
+ * No atomics per request: each loop counts its own.  What belongs to the process (upstreams, redis,
+ * store) is only referred to.
  */
 #ifndef PROXY_GEN_H
 #define PROXY_GEN_H
@@ -20,24 +24,28 @@
 /* This process, as generations see it.  Owned by worker or checker. */
 struct house {
         struct loop *control;
-        struct loop **loops; unsigned n_loops;
-        struct upstreams *upstreams;      /* NULL in the checker */
+        struct loop **loops;
+        unsigned n_loops;
+        struct upstreams *upstreams; /* NULL in the checker */
         struct store *store;
         struct tls_tickets *tickets;
         bool checker;
         bool (*quarantined)(const uint8_t sha[32]);
-        void (*gen_ended)(struct gen *g); /* control thread: every loop has let go; gen_free may follow */
-        /* Path of the private copy of a module file's content for this process; NULL: *error.  (checker: memfd, worker: the master's copy) */
-        const char *(*module_path)(struct house *h, const struct module_conf *m, str bytes, struct arena *a, str *error);
+        void (*gen_ended)(
+                struct gen *g); /* control thread: every loop has let go; gen_free may follow */
+        /* Path of the private copy of a module file's content for this process; NULL: *error.
+         * (checker: memfd, worker: the master's copy) */
+        const char *(*module_path)(struct house *h, const struct module_conf *m, str bytes,
+                                   struct arena *a, str *error);
         void *ctx;
 };
 
-struct gen_loop {                         /* one loop's part; written by that loop only */
-        uint32_t live;                    /* requests, handshakes ... that hold it here */
+struct gen_loop {      /* one loop's part; written by that loop only */
+        uint32_t live; /* requests, handshakes ... that hold it here */
         bool prepared, current, retired, acked;
         struct loop *loop;
         struct gen *gen;
-        struct route_cells *cells;        /* by route, bound on first use */
+        struct route_cells *cells; /* by route, bound on first use */
 };
 
 struct gen {
@@ -45,40 +53,45 @@ struct gen {
         struct house *house;
         struct conf *conf;
         struct route_table *routes;
-        struct tls_server **tls;          /* by listen index; NULL: plain */
-        struct upstream **upstreams;      /* by upstream index */
+        struct tls_server **tls;     /* by listen index; NULL: plain */
+        struct upstream **upstreams; /* by upstream index */
         struct tls_client **upstream_tls;
-        struct redis_conf *redises;       /* by store index */
-        struct module **modules; size_t n_modules;
+        struct redis_conf *redises; /* by store index */
+        struct module **modules;
+        size_t n_modules;
         struct instance_set *instances;
-        struct h1_server_conf *listens;   /* by listen index; one more for connections whose listener has gone */
-        uint32_t *route_base;             /* by host index: number of its first route among all */
+        struct h1_server_conf
+                *listens; /* by listen index; one more for connections whose listener has gone */
+        uint32_t *route_base; /* by host index: number of its first route among all */
         uint32_t n_routes;
-        struct gen_loop *per_loop;        /* n_loops */
-        uint32_t acks;                    /* control thread */
-        int64_t made;                     /* wall, us */
+        struct gen_loop *per_loop; /* n_loops */
+        uint32_t acks;             /* control thread */
+        int64_t made;              /* wall, us */
 };
 #define GEN_MAGIC UINT32_C(0x47454e21)
 
 /* Control thread.  NULL: all mistakes are in rep and everything is undone. */
-struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix, struct report *rep);
+struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix,
+                      struct report *rep);
 void gen_free(struct gen *g);
 /* Loop threads. */
 bool gen_prepare(struct gen *g, struct loop *l);
 void gen_abort(struct gen *g, struct loop *l);
 void gen_commit(struct gen *g, struct loop *l);
-struct gen_loop *gen_current(struct loop *l);        /* NULL before the first */
+struct gen_loop *gen_current(struct loop *l); /* NULL before the first */
 static inline void gen_hold(struct gen_loop *gl)
 {
         gl->live++;
 }
-void gen_drop(struct gen_loop *gl);                  /* may schedule the acknowledgement */
+void gen_drop(struct gen_loop *gl); /* may schedule the acknowledgement */
 /* The listener of that address in generation g, or NULL (removed). */
 const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a);
-/* Settings for a connection that was accepted on addr, of the newest generation of this loop.  NULL before the first. */
+/* Settings for a connection that was accepted on addr, of the newest generation of this loop.  NULL
+ * before the first. */
 const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr);
 /* Did the connection go through the client verification that the listener now asks for? */
-bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen, const struct tls_facts *tls);
+bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
+                     const struct tls_facts *tls);
 /* Counts a finished request by route, status class and duration. */
 void gen_count_request(const struct txn *t);
 

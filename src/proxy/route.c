@@ -1,7 +1,8 @@
 /*
  * From host and path to a route.
  *
- * The difficulty is to stay exact: whatever index is used, the answer is that of trying the routes in written order.
+ * The difficulty is to stay exact: whatever index is used, the answer is that of trying the routes
+ * in written order.
  */
 #include "proxy/route.h"
 
@@ -94,7 +95,7 @@ static enum regex_result matches(const struct route_conf *r, str path, struct ro
         case ROUTE_SEGMENT:
                 m->rest = p.n;
                 return str_starts(path, p) && (path.n == p.n || path.p[p.n] == '/') ? REGEX_YES
-                                                                                   : REGEX_NO;
+                                                                                    : REGEX_NO;
         case ROUTE_REGEX:
                 return regex_match(r->regex, path, 0, &m->caps);
         }

@@ -1,9 +1,10 @@
 /*
- * Upstreams at run time.  Process-wide, never pointing into a generation: servers with their health, in-flight counts, pools per
- * loop, names re-resolved by TTL.
+ * Upstreams at run time.  Process-wide, never pointing into a generation: servers with their
+ * health, in-flight counts, pools per loop, names re-resolved by TTL.
  *
- * A `struct upstream` is made from an upstream_conf and shared by generations whose block is equal (content hash); its servers are shared by
- * address and by everything that shapes a connection, so that a reload keeps health, counts and idle connections.
+ * A `struct upstream` is made from an upstream_conf and shared by generations whose block is equal
+ * (content hash); its servers are shared by address and by everything that shapes a connection, so
+ * that a reload keeps health, counts and idle connections.
  */
 #ifndef PROXY_UPSTREAM_H
 #define PROXY_UPSTREAM_H
@@ -22,21 +23,25 @@ struct inflight_region;
 struct inflight_region *inflight_region_new(unsigned workers);
 void inflight_clear(struct inflight_region *r, unsigned worker); /* a replacement starts at zero */
 
-/* control: the loop for probes and names.  loops: those that carry traffic.  worker: index of this one. */
+/* control: the loop for probes and names.  loops: those that carry traffic.  worker: index of this
+ * one. */
 struct upstreams *upstreams_new(struct loop *control, struct loop **loops, unsigned n_loops,
                                 struct inflight_region *inflight, unsigned worker);
 void upstreams_free(struct upstreams *us);
 /* A reload may change it; n 0: the system's. */
 void upstreams_resolvers(struct upstreams *us, const str *servers, size_t n);
 
-/* Control thread.  Copies what it needs of conf; tls NULL: plain.  A name that does not resolve is a server that is down. */
-struct upstream *upstream_hold(struct upstreams *us, const struct upstream_conf *conf, struct tls_client *tls);
+/* Control thread.  Copies what it needs of conf; tls NULL: plain.  A name that does not resolve is
+ * a server that is down. */
+struct upstream *upstream_hold(struct upstreams *us, const struct upstream_conf *conf,
+                               struct tls_client *tls);
 void upstream_drop(struct upstream *u);
 /* On each loop before its first request (generation's prepare) and after its last. */
 void upstream_loop_begin(struct upstream *u, struct loop *l);
 void upstream_loop_end(struct upstream *u, struct loop *l);
 
-/* `weir server UPSTREAM ADDR drain|down|up`: process-wide, kept across reloads.  false: no such server. */
+/* `weir server UPSTREAM ADDR drain|down|up`: process-wide, kept across reloads.  false: no such
+ * server. */
 bool upstreams_admin(struct upstreams *us, str upstream, str server, str state);
 void upstreams_status(struct upstreams *us, struct json_writer *w);
 /* Drain of the process: closes idle connections of this loop. */

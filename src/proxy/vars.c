@@ -1,8 +1,8 @@
 /*
  * Values of variables for one request, and the conditions of routes.
  *
- * The difficulty: a value is asked for at any moment, so each one is derived from txn and the messages on demand;
- * nothing is computed for requests that never ask.
+ * The difficulty: a value is asked for at any moment, so each one is derived from txn and the
+ * messages on demand; nothing is computed for requests that never ask.
  */
 #include "proxy/vars.h"
 
@@ -32,7 +32,8 @@ static str field_value(struct txn *t, const struct fields *fs, str name)
         if (first == NULL)
                 return STR_NONE;
         str parts[2] = {first->value, STR_NONE};
-        FIELDS_EACH(f, fs) {
+        FIELDS_EACH(f, fs)
+        {
                 if (f <= first || !str_ieq(f->name, name))
                         continue;
                 parts[1] = f->value;
@@ -43,7 +44,8 @@ static str field_value(struct txn *t, const struct fields *fs, str name)
 
 static str cookie(struct txn *t, str name)
 {
-        FIELDS_EACH(f, &t->r->req.fields) {
+        FIELDS_EACH(f, &t->r->req.fields)
+        {
                 if (f->id != FIELD_COOKIE)
                         continue;
                 str rest = f->value, pair, key, value;
@@ -327,7 +329,8 @@ str vars_query_arg(struct arena *a, str query, str name)
 static bool unreserved(char c)
 {
         char l = str_lower(c);
-        return (l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
+        return (l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+               c == '_' || c == '~';
 }
 
 str vars_query_encode(struct arena *a, str value)
@@ -396,7 +399,8 @@ bool vars_when(void *txn, const struct route_conf *route, enum reason *refused)
                         ok = when_value(w, field_value(t, &t->r->req.fields, w->name), refused);
                         break;
                 case WHEN_QUERY:
-                        ok = when_value(w, vars_query_arg(t->r->arena, t->path.query, w->name), refused);
+                        ok = when_value(w, vars_query_arg(t->r->arena, t->path.query, w->name),
+                                        refused);
                         break;
                 case WHEN_CLIENT:
                         ok = when_client(t, w);

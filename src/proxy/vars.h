@@ -10,7 +10,7 @@
 str vars_get(struct txn *t, const struct template_op *op);
 /* By name, as functions ask ("client_ip", "arg_x", "1"). Absent: unknown or no value. */
 str vars_get_name(struct txn *t, str name);
-template_lookup vars_lookup;              /* ctx is a struct txn */
+template_lookup vars_lookup; /* ctx is a struct txn */
 static inline str vars_expand(struct txn *t, const struct template *tpl)
 {
         return template_expand(tpl, t->r->arena, vars_lookup, t);
