@@ -1,0 +1,193 @@
+"""Which server gets a request, and what happens when none can."""
+import collections
+import threading
+import time
+
+import pytest
+
+from kit import until
+from kit.raw import answer, fetch, request
+
+
+def named(server, *names):
+    return {n: server(answer(n.encode())) for n in names}
+
+
+def conf(upstream, top=""):
+    return f"{top} listen 127.0.0.1:@http@; upstream u {{ {upstream} }} host * {{ route / {{ proxy u; }} }}"
+
+
+def spread(w, count, **more):
+    return [fetch(w.http, f"/{i}", **more).body.decode() for i in range(count)]
+
+
+def test_round_robin(weir, server):
+    w = weir(conf("server @a@; server @b@; server @c@;"), **named(server, "a", "b", "c"))
+    assert collections.Counter(spread(w, 9)) == {"a": 3, "b": 3, "c": 3}
+
+
+def test_weighted_round_robin_is_smooth(weir, server):
+    w = weir(conf("balance round_robin; server @a@ weight=5; server @b@; server @c@;"),
+             **named(server, "a", "b", "c"))
+    seen = "".join(spread(w, 14))
+    assert collections.Counter(seen) == {"a": 10, "b": 2, "c": 2}
+    assert "aaaaa" not in seen
+
+
+@pytest.mark.parametrize("policy", ["random", "p2c"])
+def test_random_reaches_all(weir, server, policy):
+    w = weir(conf(f"balance {policy}; server @a@; server @b@;"), **named(server, "a", "b"))
+    seen = collections.Counter(spread(w, 60))
+    assert min(seen["a"], seen["b"]) >= 10
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("policy", ["least_conn", "p2c"])
+def test_a_busy_server_gets_less(weir, server, connect, policy, threads):
+    """Counted over all loops: the second request never joins the one that hangs."""
+    go = threading.Event()
+
+    def script(c):
+        c.server.take(c)
+        go.wait(30)
+        c.send(answer(b"a"))
+
+    slow = server(script=script)
+    quick = named(server, "b")
+    w = weir(conf(f"balance {policy}; server @a@; server @b@;", f"threads {threads};"), a=slow, **quick)
+    clients = []
+    while not slow.requests:
+        clients.append(connect(w.http).send(request()))
+        assert len(clients) < 20
+        time.sleep(0.05)
+    assert set(spread(w, 20)) == {"b"}
+    go.set()
+
+
+def test_hash_keeps_and_moves_little(weir, server):
+    servers = named(server, "a", "b", "c")
+    text = conf("balance hash $arg_k; server @a@; server @b@; server @c@;")
+    w = weir(text, **servers)
+
+    def ask():
+        return {k: fetch(w.http, f"/?k={k}").body for k in range(60)}
+
+    first = ask()
+    assert ask() == first
+    assert len(set(first.values())) == 3
+    w.reload(text.replace(" server @c@;", ""))
+    second = ask()
+    assert all(second[k] == v for k, v in first.items() if v != b"c")
+
+
+def test_backup_only_when_the_others_are_gone(weir, server):
+    servers = named(server, "a", "b")
+    w = weir(conf("server @a@; server @b@ backup; eject failures=1 for=300ms;"), **servers)
+    assert set(spread(w, 5)) == {"a"}
+    servers["a"].close()
+    assert set(spread(w, 5)) == {"b"}
+    again = server(answer(b"a"), port=servers["a"].port)
+    until(lambda: fetch(w.http).body == b"a", "the first server to be used again")
+    assert again.requests
+
+
+def test_max_connections_queue(weir, server, connect):
+    go = threading.Event()
+
+    def script(c):
+        while True:
+            c.server.take(c)
+            go.wait(30)
+            c.send(answer(b"a"))
+
+    s = server(script=script)
+    w = weir(conf("server @a@ max_connections=2; timeout queue=5s;"), a=s)
+    clients = [connect(w.http).send(request(target=f"/{i}")) for i in range(4)]
+    s.wait(2)
+    until(lambda: w.metric("weir_upstream_queued", upstream="u") == 2, "two requests in the queue")
+    assert len(s.requests) == 2
+    go.set()
+    for c in clients:
+        assert c.response().status == 200
+    assert w.metric("weir_upstream_queued", upstream="u") == 0
+
+
+def test_queue_timeout(weir, server, connect):
+    go = threading.Event()
+
+    def script(c):
+        c.server.take(c)
+        go.wait(30)
+        c.send(answer())
+
+    s = server(script=script)
+    w = weir(conf("server @a@ max_connections=1; timeout queue=100ms;"), a=s)
+    c = connect(w.http).send(request())
+    s.wait()
+    r = fetch(w.http)
+    assert r.status == 503 and "retry-after" in r
+    assert w.metric("weir_local_replies_total", reason="queue") == 1
+    go.set()
+    assert c.response().status == 200
+
+
+def test_all_down(weir):
+    w = weir(conf("server 127.0.0.1:@nobody@; server 127.0.0.1:@nobody2@; eject failures=1 for=1m;"))
+    started = time.monotonic()
+    replies = [fetch(w.http) for _ in range(4)]
+    assert {r.status for r in replies} <= {502, 503}
+    assert replies[-1].status == 503
+    assert int(replies[-1].get("retry-after")) >= 1
+    assert time.monotonic() - started < 2
+
+
+def test_connect_error_goes_to_the_next_server(weir, server):
+    w = weir(conf("server 127.0.0.1:@nobody@; server @b@; eject off;"), **named(server, "b"))
+    for i in range(6):
+        r = fetch(w.http, "/", "POST", body=b"x")
+        assert (r.status, r.body) == (200, b"b"), i
+    assert w.metric("weir_upstream_retries_total", upstream="u") >= 2
+
+
+@pytest.mark.parametrize("on,status,attempts", [("502", 502, 1), ("503", 200, 2)])
+def test_retry_on_status(weir, server, on, status, attempts):
+    replies = [answer(b"no", "503 Service Unavailable"), answer(b"yes")]
+    s = server(lambda q: replies[min(len(s.requests) - 1, 1)])
+    w = weir(conf(f"server @a@; retry attempts=3 on={on};"), a=s)
+    r = fetch(w.http)
+    assert (r.status, len(s.requests)) == ((503, 1) if status == 502 else (200, attempts))
+
+
+def test_an_unknown_name_is_down_and_no_reason_not_to_start(weir, server):
+    w = weir(conf("server does-not-exist.invalid:80; server @b@;"), **named(server, "b"))
+    assert set(spread(w, 4)) == {"b"}
+
+
+def test_a_name_only(weir):
+    w = weir(conf("server does-not-exist.invalid:80;"))
+    assert fetch(w.http).status == 503
+
+
+def test_localhost_resolves(weir, server):
+    s = server(answer(b"n"))
+    w = weir(conf("server localhost:@port@;"), port=s.port)
+    until(lambda: fetch(w.http).status == 200, "the name to resolve")
+
+
+def test_keepalive_is_bounded(weir, server, connect):
+    s = server()
+    w = weir(conf("server @a@; keepalive 1;"), a=s)
+    clients = [connect(w.http) for _ in range(4)]
+    gate = threading.Barrier(4)
+
+    def slow(q):
+        gate.wait(10)
+        return answer()
+
+    s.reply = slow
+    for c in clients:
+        c.send(request())
+    for c in clients:
+        assert c.response().status == 200
+    until(lambda: s.open == 1, lambda: f"one idle connection, {s.open} are open")
+    assert w.metric("weir_pool_idle_connections", upstream="u") == 1

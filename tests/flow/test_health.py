@@ -1,0 +1,105 @@
+"""Servers that fail are taken out, and come back by themselves."""
+import pytest
+
+from kit import until
+from kit.raw import answer, fetch
+
+
+class Sick:
+    """Answers /health by .status and everything else with its name."""
+
+    def __init__(self, name, status="200 OK"):
+        self.name, self.status = name.encode(), status
+
+    def __call__(self, q):
+        if q.target == "/health":
+            return answer(b"", self.status)
+        return answer(self.name)
+
+
+CHECK = ("listen 127.0.0.1:@http@; upstream u { server @a@; server @b@; "
+         "health_check path=/health interval=50ms timeout=500ms fall=2 rise=2 %s; } "
+         "host * { route / { proxy u; } }")
+
+
+def up(w, s):
+    return w.metric("weir_server_up", upstream="u", server=str(s)) == 1
+
+
+def test_fall_and_rise(weir, server):
+    a, b = Sick("a"), Sick("b")
+    sa, sb = server(a), server(b)
+    w = weir(CHECK % "", a=sa, b=sb)
+    assert {fetch(w.http).body for _ in range(4)} == {b"a", b"b"}
+    a.status = "500 Broken"
+    until(lambda: not up(w, sa), "server a to be down")
+    assert {fetch(w.http).body for _ in range(4)} == {b"b"}
+    w.wait_log(str(sa) + r".* down")
+    a.status = "204 No Content"
+    until(lambda: up(w, sa), "server a to be up again")
+    assert {fetch(w.http).body for _ in range(4)} == {b"a", b"b"}
+    q = next(q for q in sb.requests if q.target == "/health")
+    assert q.method == "GET" and "host" in q
+
+
+@pytest.mark.parametrize("expect,status,healthy", [
+    ("", "399 X", True), ("", "404 Not Found", False), ("expect=404", "404 Not Found", True),
+    ("expect=200-299", "302 Found", False),
+])
+def test_expect(weir, server, expect, status, healthy):
+    a = Sick("a", status)
+    sa, sb = server(a), server(Sick("b"))
+    w = weir(CHECK % expect, a=sa, b=sb)
+    until(lambda: len([q for q in sa.requests if q.target == "/health"]) >= 4, "four probes")
+    until(lambda: up(w, sa) is healthy, f"server a up: {healthy}")
+
+
+def test_all_down_and_recovery(weir, server):
+    a, b = Sick("a", "500 X"), Sick("b", "500 X")
+    w = weir(CHECK % "", a=server(a), b=server(b))
+    until(lambda: fetch(w.http).status == 503, "503")
+    r = fetch(w.http)
+    assert (r.status, int(r.get("retry-after")) >= 1) == (503, True)
+    assert w.metric("weir_local_replies_total", reason="no_server") >= 1
+    b.status = "200 OK"
+    until(lambda: fetch(w.http).body == b"b", "recovery")
+
+
+def test_a_probe_that_hangs_fails(weir, server):
+    def script(c):
+        c.server.take(c)
+        c.read_all()
+
+    sa = server(script=script)
+    w = weir((CHECK % "").replace("timeout=500ms", "timeout=50ms"), a=sa, b=server(Sick("b")))
+    until(lambda: not up(w, sa), "server a to be down")
+
+
+def test_ejection_and_return(weir, server):
+    broken = [True]
+    sa = server(lambda q: b"nonsense\r\n\r\n" if broken[0] else answer(b"a"))
+    sb = server(answer(b"b"))
+    w = weir("listen 127.0.0.1:@http@; upstream u { server @a@; server @b@; "
+             "eject failures=2 for=300ms; retry attempts=1; } host * { route / { proxy u; } }",
+             a=sa, b=sb)
+    replies = [fetch(w.http).status for _ in range(10)]
+    assert replies.count(502) == 2, replies
+    assert w.metric("weir_server_ejections_total", upstream="u", server=str(sa)) == 1
+    broken[0] = False
+    until(lambda: fetch(w.http).body == b"a", "server a to be back")
+
+
+def test_eject_off(weir, server):
+    sa = server(b"nonsense\r\n\r\n")
+    w = weir("listen 127.0.0.1:@http@; upstream u { server @a@; eject off; retry attempts=1; } "
+             "host * { route / { proxy u; } }", a=sa)
+    assert [fetch(w.http).status for _ in range(12)] == [502] * 12
+
+
+def test_a_health_check_survives_a_reload(weir, server):
+    a = Sick("a", "500 X")
+    sa = server(a)
+    w = weir(CHECK % "", a=sa, b=server(Sick("b")))
+    until(lambda: not up(w, sa), "server a to be down")
+    w.reload()
+    assert {fetch(w.http).body for _ in range(6)} == {b"b"}
