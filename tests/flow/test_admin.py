@@ -1,0 +1,246 @@
+"""Being watched: metrics, status, health, logs, the control socket."""
+import json
+import re
+import socket
+import time
+
+import pytest
+
+from kit import until
+from kit.raw import answer, fetch, request
+
+CONF = """
+%s
+listen 127.0.0.1:@http@;
+upstream u { server @backend@; }
+host * { route /x { respond 201 "made"; } route / { proxy u; } }
+"""
+
+
+def test_live_and_ready(weir, server):
+    w = weir(CONF % "", backend=server())
+    assert w.get("/livez").status == 200
+    assert w.get("/readyz").status == 200
+    assert w.get("/nothing").status == 404
+
+
+def test_metrics_format(weir, server):
+    w = weir(CONF % "", backend=server())
+    for _ in range(3):
+        fetch(w.http)
+    fetch(w.http, "/x")
+    r = w.get("/metrics")
+    assert r.status == 200
+    assert r.get("content-type").startswith("text/plain; version=0.0.4")
+    text = r.body.decode()
+    for name in {n for n, _, _ in w.metrics()}:
+        family = re.sub(r"_(bucket|sum|count)$", "", name)
+        assert re.search(rf"(?m)^# TYPE ({name}|{family}) ", text), name
+        assert re.search(rf"(?m)^# HELP ({name}|{family}) ", text), name
+    names = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(names) == len(set(names))
+    assert w.metric("weir_requests_total") == 4
+    assert w.metric("weir_requests_total", code="2xx") == 4
+    assert w.metric("weir_upstream_requests_total", upstream="u") == 3
+    assert w.metric("weir_local_replies_total", reason="respond") == 1
+    assert w.metric("weir_server_up", upstream="u") == 1
+    assert w.metric("weir_generation") >= 1
+    assert w.metric("weir_request_duration_seconds_count") == 4
+    assert w.metric("weir_upstream_duration_seconds_count", upstream="u") == 3
+    buckets = [v for n, l, v in w.metrics()
+               if n == "weir_upstream_duration_seconds_bucket" and l["upstream"] == "u"]
+    assert buckets == sorted(buckets) and buckets[-1] == 3
+
+
+def test_status(weir, server):
+    w = weir(CONF % "", backend=server())
+    s = w.status()
+    assert s["version"]
+    assert isinstance(s["generation"], int)
+    text = json.dumps(s)
+    assert "u" in text
+
+
+def test_admin_is_read_only(weir, server):
+    w = weir(CONF % "", backend=server())
+    for method in ("POST", "PUT", "DELETE"):
+        assert fetch(w.admin, "/reload", method).status in (403, 404, 405)
+    assert w.metric("weir_reloads_total") == 0
+
+
+def test_counters_of_two_workers_are_summed(weir, server):
+    w = weir(CONF % "workers 2; threads 2;", backend=server())
+    for _ in range(30):
+        fetch(w.http)
+    assert w.metric("weir_requests_total") == 30
+    assert w.metric("weir_upstream_requests_total", upstream="u") == 30
+
+
+def lines(w, name="access.log"):
+    path = w.dir / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_access_log_json(weir, server):
+    w = weir(CONF % "access_log @dir@/access.log format=json;", backend=server())
+    fetch(w.http, '/a"b?c', fields={"user-agent": 'quo"te\\ \t end'})
+    until(lambda: lines(w), "a line in the access log")
+    e = json.loads(lines(w)[0])
+    assert (e["method"], e["status"]) == ("GET", 200)
+    assert "127.0.0.1" in json.dumps(e)
+
+
+def test_access_log_combined(weir, server):
+    w = weir(CONF % "access_log @dir@/access.log format=combined;", backend=server())
+    fetch(w.http, "/p?q", fields={"user-agent": 'quo"te', "referer": "http://r/"})
+    until(lambda: lines(w), "a line in the access log")
+    m = re.fullmatch(r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] '
+                     r'"GET /p\?q HTTP/1\.1" 200 (\d+) "http://r/" "(.*)"', lines(w)[0])
+    assert m, lines(w)[0]
+    assert '"' not in m.group(2).replace('\\"', "").replace("\\x22", "")
+
+
+def test_log_format(weir, server):
+    w = weir(CONF % "log_format short '$method $path $status $upstream $attempts'; "
+             "access_log @dir@/access.log format=short;", backend=server())
+    fetch(w.http, "/one")
+    fetch(w.http, "/x")
+    until(lambda: len(lines(w)) == 2, "two lines")
+    assert lines(w)[0] == "GET /one 200 u 1"
+    assert lines(w)[1].startswith("GET /x 201")
+
+
+def test_a_refused_request_is_logged(weir, server, connect):
+    w = weir(CONF % "log_format short '$status'; access_log @dir@/access.log format=short;",
+             backend=server())
+    c = connect(w.http)
+    c.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert c.response().status == 400
+    until(lambda: lines(w) == ["400"], lambda: f"one line, {lines(w)}")
+
+
+@pytest.mark.parametrize("how", ["signal", "command"])
+def test_logs_are_reopened(weir, server, how):
+    import signal
+
+    w = weir(CONF % "error_log @dir@/error.log level=info; access_log @dir@/access.log format=json;",
+             backend=server())
+    fetch(w.http, "/before")
+    until(lambda: len(lines(w)) == 1, "the first line")
+    (w.dir / "access.log").rename(w.dir / "old.log")
+    (w.dir / "error.log").rename(w.dir / "olderror.log")
+    if how == "signal":
+        w.send(signal.SIGUSR1)
+    else:
+        assert w.command("-s", "reopen").returncode == 0
+    until(lambda: (w.dir / "access.log").exists() and (w.dir / "error.log").exists(), "new files")
+    fetch(w.http, "/after")
+    until(lambda: len(lines(w)) == 1, "a line in the new file")
+    assert "/after" in lines(w)[0]
+    assert len(lines(w, "old.log")) == 1
+
+
+def test_log_lines_say_what_they_are_about(weir):
+    w = weir("listen 127.0.0.1:@http@; upstream u { server 127.0.0.1:@nobody@; eject failures=1 for=1s; }"
+             "host * { route / { proxy u; } }")
+    assert fetch(w.http).status in (502, 503)
+    line = w.wait_log(r".*upstream u.*")[0].group(0)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (error|warn|info) ", line), line
+
+
+def test_drain_and_back(weir, server, connect):
+    w = weir(CONF % "", backend=server())
+    c = connect(w.http)
+    assert c.send(request()).response().status == 200
+    assert w.command("-s", "drain").returncode == 0
+    until(lambda: w.get("/readyz").status == 503, "/readyz to fail")
+    assert w.get("/livez").status == 200
+
+    def refused():
+        try:
+            fetch(w.http)
+        except (ConnectionRefusedError, ConnectionResetError, EOFError):
+            return True
+
+    until(refused, "the listener to close")
+    w.reload()
+    until(lambda: w.get("/readyz").status == 200, "/readyz")
+    assert fetch(w.http).status == 200
+
+
+@pytest.mark.parametrize("word", ["quit", "stop"])
+def test_end_by_command(weir, server, word):
+    w = weir(CONF % "", backend=server())
+    done = w.command("-s", word)
+    assert done.returncode == 0, done.stderr
+    assert w.process.wait(15) == 0
+    with pytest.raises(ConnectionRefusedError):
+        fetch(w.http)
+
+
+def test_commands_without_a_weir(weir, server):
+    w = weir(CONF % "", backend=server(), start=False)
+    done = w.command("-s", "reload")
+    assert done.returncode != 0
+    assert "control.sock" in done.stderr
+
+
+def test_server_down_and_up(weir, server):
+    a, b = server(answer(b"a")), server(answer(b"b"))
+    w = weir("listen 127.0.0.1:@http@; upstream u { server @a@; server @b@; } "
+             "host * { route / { proxy u; } }", a=a, b=b)
+    for word in ("down", "drain"):
+        assert w.command("server", "u", str(a), word).returncode == 0
+        until(lambda: {fetch(w.http).body for _ in range(4)} == {b"b"}, "only b")
+        assert w.command("server", "u", str(a), "up").returncode == 0
+        until(lambda: {fetch(w.http).body for _ in range(4)} == {b"a", b"b"}, "both")
+    assert w.command("server", "u", "127.0.0.1:1", "down").returncode != 0
+
+
+def test_drain_waits_for_what_is_under_way(weir, server, connect):
+    import signal
+
+    def reply(q):
+        time.sleep(0.5)
+        return answer(b"late")
+
+    s = server(reply)
+    w = weir((CONF % "").replace("%", "%%") + "shutdown_timeout 10s;", backend=s)
+    c = connect(w.http)
+    c.send(request())
+    s.wait()
+    w.send(signal.SIGTERM)
+    r = c.response()
+    assert (r.body, r.get("connection")) == (b"late", "close")
+    assert c.ended() == "eof"
+    assert w.process.wait(10) == 0
+
+
+def test_shutdown_timeout(weir, server, connect):
+    import signal
+
+    def script(c):
+        c.server.take(c)
+        c.read_all()
+
+    s = server(script=script)
+    w = weir("shutdown_timeout 300ms; listen 127.0.0.1:@http@; upstream u { server @backend@; } "
+             "host * { route / { proxy u; } }", backend=s)
+    c = connect(w.http)
+    c.send(request())
+    s.wait()
+    started = time.monotonic()
+    w.send(signal.SIGTERM)
+    assert w.process.wait(10) == 0
+    assert time.monotonic() - started < 5
+
+
+def test_the_control_socket_is_not_for_everybody(weir, server):
+    w = weir(CONF % "", backend=server())
+    path = w.dir / "control.sock"
+    assert path.stat().st_mode & 0o007 == 0
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(str(path))
+    s.sendall(b"\0garbage\n" * 1000)
+    s.close()
+    assert w.command("-s", "reload").returncode == 0

@@ -1,0 +1,176 @@
+"""Shared limits: exact, in Redis or the local store; a store that is away never blocks a loop."""
+import collections
+import time
+
+import pytest
+
+from kit import raw, until
+from kit.raw import answer, fetch
+
+
+def conf(limit, top=""):
+    return (f"module ratelimit; {top} listen 127.0.0.1:@http@; "
+            f"host * {{ route / {{ function ratelimit {limit}; respond 200 ok; }} }}")
+
+
+def count(w, times, **more):
+    return collections.Counter(fetch(w.http, **more).status for _ in range(times))
+
+
+def redis_conf(limit, timeout="timeout connect=200ms command=50ms;"):
+    return conf(f"store=main {limit}", f"redis main {{ server @redis@; {timeout} }}")
+
+
+def test_local(weir):
+    w = weir(conf("rate=1/m burst=5 key=$client_ip store=local"))
+    seen = count(w, 10)
+    assert 5 <= seen[200] <= 6 and seen[200] + seen[429] == 10
+    r = fetch(w.http)
+    assert r.status == 429
+    assert 1 <= int(r.get("retry-after")) <= 66
+    assert w.metric("weir_ratelimit_total") == 11
+    assert w.metric("weir_local_replies_total", reason="rate_limited") == seen[429] + 1
+
+
+def test_fields(weir):
+    w = weir(conf("rate=10/s burst=20 key=$client_ip store=local"))
+    r = fetch(w.http)
+    assert r.status == 200
+    assert "q=" in r.get("ratelimit-policy") and "w=" in r.get("ratelimit-policy")
+    assert "r=" in r.get("ratelimit") and "t=" in r.get("ratelimit")
+
+
+def test_exact_over_all_loops_and_workers(weir):
+    w = weir(conf("rate=1/m burst=10 key=$client_ip store=local", "threads 2; workers 2;"))
+    seen = count(w, 40)
+    assert 10 <= seen[200] <= 11
+
+
+def test_keys_are_apart(weir):
+    w = weir(conf("rate=1/m burst=2 key=$arg_k store=local"))
+    for k in "abc":
+        seen = collections.Counter(fetch(w.http, f"/?k={k}").status for _ in range(5))
+        assert 2 <= seen[200] <= 3, k
+
+
+def test_it_refills(weir):
+    w = weir(conf("rate=20/s burst=2 key=$client_ip store=local"))
+    count(w, 5)
+    until(lambda: fetch(w.http).status == 429, "429")
+    until(lambda: fetch(w.http).status == 200, "a token")
+
+
+def test_a_named_limit_is_shared_by_routes(weir):
+    w = weir("""module ratelimit; listen 127.0.0.1:@http@;
+        limit per { rate 1/m; burst 4; key $client_ip; store local; }
+        host * {
+            route /a { function ratelimit per; respond 200; }
+            route /b { function ratelimit per; respond 200; }
+        }""")
+    seen = collections.Counter(fetch(w.http, "/a" if i % 2 else "/b").status for i in range(10))
+    assert 4 <= seen[200] <= 5
+
+
+def test_a_limit_survives_a_reload_and_a_death(weir):
+    import os
+    import signal
+
+    text = conf("rate=1/m burst=5 key=$client_ip store=local name=l")
+    w = weir(text)
+    w.deaths_expected = True
+    assert count(w, 8)[429] >= 2
+    w.reload(text + " # changed")
+    assert count(w, 3) == {429: 3}
+    os.kill(w.worker(), signal.SIGKILL)
+    until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death to be counted")
+    assert count(w, 3) == {429: 3}
+
+
+def test_redis(weir, redis):
+    r = redis()
+    w = weir(redis_conf("rate=1/m burst=5 key=$client_ip"), redis=r)
+    seen = count(w, 10)
+    assert 5 <= seen[200] <= 6
+    assert r("DBSIZE") >= 1
+    assert all(r("PTTL", k) > 0 for k in r("KEYS", "*"))
+
+
+def test_two_weirs_share_one_redis(weir, redis):
+    r = redis()
+    both = [weir(redis_conf("rate=1/m burst=6 key=$client_ip name=shared"), redis=r) for _ in range(2)]
+    seen = collections.Counter(fetch(both[i % 2].http).status for i in range(20))
+    assert 6 <= seen[200] <= 7
+
+
+def test_script_is_loaded_again(weir, redis):
+    r = redis()
+    w = weir(redis_conf("rate=1000/s burst=1000 key=$client_ip on_store_error=deny"), redis=r)
+    assert fetch(w.http).status == 200
+    r("SCRIPT", "FLUSH")
+    assert count(w, 5) == {200: 5}
+
+
+def test_redis_password_and_database(weir, redis):
+    r = redis("--requirepass", "secret")
+    w = weir(conf("rate=1/m burst=2 key=$client_ip store=main on_store_error=deny",
+                  "redis main { server @redis@; password secret; database 3; }"), redis=r)
+    until(lambda: fetch(w.http).status == 200, "a connection")
+    until(lambda: "db3" in r("INFO", "keyspace", password="secret"), "a key in database 3")
+
+
+POLICIES = [("allow", {200: 10}), ("deny", {503: 10})]
+
+
+@pytest.mark.parametrize("trouble", ["gone", "stalled", "never"])
+@pytest.mark.parametrize("policy", ["allow", "deny", "local"])
+def test_store_error(weir, redis, trouble, policy):
+    r = redis()
+    w = weir(redis_conf(f"rate=1/m burst=3 key=$arg_k on_store_error={policy}"), redis=r) \
+        if trouble != "never" else None
+    if trouble == "gone":
+        assert fetch(w.http, "/?k=0").status == 200
+        r.kill()
+    elif trouble == "stalled":
+        assert fetch(w.http, "/?k=0").status == 200
+        r.pause()
+    else:
+        r.kill()
+        w = weir(redis_conf(f"rate=1/m burst=3 key=$arg_k on_store_error={policy}"), redis=r)
+    slowest, seen = 0, collections.Counter()
+    for _ in range(8):
+        started = time.monotonic()
+        seen[fetch(w.http, "/?k=1").status] += 1
+        slowest = max(slowest, time.monotonic() - started)
+    assert slowest < 1, "a request waited longer than its deadlines"
+    if policy == "allow":
+        assert seen == {200: 8}
+    elif policy == "deny":
+        assert seen[200] == 0 and set(seen) <= {429, 503}
+    else:
+        assert 3 <= seen[200] <= 4 and seen[429] >= 4
+    if trouble == "stalled":
+        r.resume()
+    else:
+        r.start()
+    # It comes back by itself, and then the store decides again.
+    until(lambda: w.metric("weir_redis_connections", store="main") >= 1, "a connection", 10)
+    until(lambda: fetch(w.http, "/?k=2").status == 200, "the store to answer")
+
+
+def test_a_stalled_redis_does_not_stop_other_requests(weir, redis):
+    r = redis()
+    w = weir("""module ratelimit; redis main { server @redis@; timeout connect=200ms command=2s; }
+        listen 127.0.0.1:@http@; host * {
+            route /limited { function ratelimit rate=1/s burst=5 key=$client_ip store=main; respond 200; }
+            route / { respond 200; } }""", redis=r)
+    assert fetch(w.http, "/limited").status == 200
+    r.pause()
+    try:
+        with raw.client(w.http) as c:
+            c.send(raw.request(target="/limited"))
+            started = time.monotonic()
+            for _ in range(20):
+                assert fetch(w.http).status == 200
+            assert time.monotonic() - started < 1
+    finally:
+        r.resume()

@@ -1,0 +1,250 @@
+"""TLS on both sides."""
+import socket
+import ssl
+import time
+
+import pytest
+
+from kit import raw, until
+from kit.certs import Authority, openssl
+from kit.raw import answer, fetch, request
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+BODY = 'host * { route / { respond 200 "$tls_version|$tls_sni|$scheme"; } }'
+
+
+def peer_name(c):
+    return [v for k, v in c.sock.getpeercert()["subjectAltName"]]
+
+
+def listener(*certs, more=""):
+    lines = " ".join(f"certificate {c} key={k};" for c, k in certs)
+    return f"listen 127.0.0.1:@https@ tls {{ {lines} {more} }} "
+
+
+def test_certificates_by_sni(weir, connect, ca):
+    w = weir(listener(ca.cert("first.test"), ca.cert("a.test", "b.test"), ca.cert("*.wild.test"),
+                      ca.cert("x.wild.test")) + BODY)
+    ctx = ca.client()
+    ctx.check_hostname = False
+    for name, wanted in [("a.test", "a.test"), ("b.test", "a.test"), ("B.TEST", "a.test"),
+                         ("y.wild.test", "*.wild.test"), ("x.wild.test", "x.wild.test"),
+                         ("z.y.wild.test", "first.test"), ("wild.test", "first.test"),
+                         ("other.test", "first.test"), (None, "first.test")]:
+        c = connect(w.https, tls=ctx, name=name)
+        assert peer_name(c)[0] == wanted, name
+    assert w.metric("weir_tls_handshakes_total", result="full") == 9
+
+
+@pytest.mark.parametrize("version,word", [(V12, "TLSv1.2"), (V13, "TLSv1.3")])
+def test_requests(weir, server, connect, ca, version, word):
+    s = server(answer(b"x" * 100_000))
+    w = weir(listener(ca.cert("a.test")) + "upstream u { server @backend@; } host * { route / { proxy u; } }",
+             backend=s)
+    c = connect(w.https, tls=ca.client(version=version))
+    assert c.sock.version() == word
+    for _ in range(3):
+        assert len(c.send(request()).response().body) == 100_000
+    q = s.last()
+    assert q.get("x-forwarded-proto") == "https"
+    c.send(request("POST", body=b"y" * 300_000))
+    assert c.response().status == 200
+    assert len(s.last().body) == 300_000
+
+
+def test_variables(weir, ca):
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    version, sni, scheme = fetch(w.https, tls=ca.client()).body.decode().split("|")
+    assert "1.3" in version
+    assert (sni, scheme) == ("a.test", "https")
+
+
+@pytest.mark.parametrize("versions,tried,works", [
+    ("1.3", V12, False), ("1.2", V13, False), ("1.2 1.3", V12, True), ("1.3", V13, True)])
+def test_versions(weir, connect, ca, versions, tried, works):
+    w = weir(listener(ca.cert("a.test"), more=f"versions {versions};") + BODY)
+    if works:
+        assert connect(w.https, tls=ca.client(version=tried)).send(request()).response().status == 200
+    else:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            connect(w.https, tls=ca.client(version=tried))
+        until(lambda: w.metric("weir_tls_handshakes_total", result="failed") == 1, "the count")
+
+
+def test_alpn(weir, connect, ca):
+    w = weir(listener(ca.cert("a.test"), more="protocols http/1.1;") + BODY)
+    assert connect(w.https, tls=ca.client(alpn=["h2", "http/1.1"])).sock.selected_alpn_protocol() == "http/1.1"
+    assert connect(w.https, tls=ca.client()).sock.selected_alpn_protocol() is None
+    with pytest.raises(ssl.SSLError):
+        connect(w.https, tls=ca.client(alpn=["spdy/1"])).send(request()).response()
+
+
+def test_plain_http_on_a_tls_port(weir, ca):
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    r = fetch(w.https)
+    assert r.status == 400 and b"TLS" in r.body.upper() or b"HTTPS" in r.body.upper()
+    assert w.metric("weir_local_replies_total", reason="http_on_tls") == 1
+
+
+def test_garbage_instead_of_a_hello(weir, connect, ca):
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    c = connect(w.https)
+    c.send(b"\x16\x03\x01\x00\x05hello" * 10)
+    try:
+        c.read_all()
+    except ConnectionError:
+        pass
+    assert fetch(w.https, tls=ca.client()).status == 200
+
+
+def test_a_handshake_that_does_not_come(weir, connect, ca):
+    w = weir("timeout client_head=200ms; " + listener(ca.cert("a.test")) + BODY)
+    assert connect(w.https).ended() in ("eof", "reset")
+    until(lambda: w.metric("weir_connection_closes_total", reason="tls_timeout") == 1, "the reason")
+
+
+@pytest.mark.parametrize("mode", ["required", "optional"])
+def test_client_certificate(weir, ca, mode):
+    w = weir(listener(ca.cert("a.test"), more=f"client_certificate {mode} ca={ca.cert_file};")
+             + 'host * { route / { respond 200 "$tls_client_subject"; } }')
+    mine = ca.cert("client-1.test", client=True)
+    assert b"client-1.test" in fetch(w.https, tls=ca.client(mine)).body
+    stranger = Authority("stranger").cert("client-2.test", client=True)
+    for cert in (None, stranger):
+        if mode == "optional" and cert is None:
+            assert fetch(w.https, tls=ca.client()).body == b""
+            continue
+        with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+            fetch(w.https, tls=ca.client(cert))
+
+
+def session_of(port, ctx, name="a.test", session=None):
+    """(was it resumed, the session to resume) of one request."""
+    with raw.client(port, tls=ctx, name=name, session=session) as c:
+        assert c.send(request(host=name)).response().status == 200
+        return c.sock.session_reused, c.sock.session
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_resumption(weir, ca, version, workers):
+    """By any loop of any worker, after a reload and after a worker was replaced."""
+    import os
+    import signal
+
+    conf = (f"workers {workers}; threads 2; " + listener(ca.cert("a.test")) + BODY)
+    w = weir(conf)
+    w.deaths_expected = True
+    ctx = ca.client(version=version)
+    _, session = session_of(w.https, ctx)
+    for _ in range(8):
+        reused, _ = session_of(w.https, ctx, session=session)
+        assert reused
+    w.reload(conf + " # changed")
+    assert session_of(w.https, ctx, session=session)[0]
+    for pid in w.children():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: w.metric("weir_worker_deaths_total") == workers, "the deaths to be counted")
+    assert session_of(w.https, ctx, session=session)[0]
+    assert w.metric("weir_tls_handshakes_total", result="resumed") == 10
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_no_session_of_another_policy(weir, ca, version):
+    """A ticket got where nobody asks for a certificate opens nothing where one is required."""
+    cert = ca.cert("a.test")
+    w = weir(listener(cert) + f"listen 127.0.0.1:@strict@ tls {{ certificate {cert[0]} key={cert[1]}; "
+             f"client_certificate required ca={ca.cert_file}; }} " + BODY)
+    ctx = ca.client(version=version)
+    _, session = session_of(w.https, ctx)
+    with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+        session_of(w.strict, ctx, session=session)
+
+
+def test_a_reload_that_asks_for_a_certificate(weir, connect, ca):
+    """421 on a connection that went through another verification."""
+    conf = listener(ca.cert("a.test")) + BODY
+    w = weir(conf)
+    c = connect(w.https, tls=ca.client())
+    assert c.send(request()).response().status == 200
+    w.reload(listener(ca.cert("a.test"), more=f"client_certificate required ca={ca.cert_file};") + BODY)
+    r = c.send(request()).response()
+    assert r.status == 421
+    assert c.ended() == "eof"
+
+
+def test_half_close_by_close_notify(weir, server, connect, ca):
+    def reply(q):
+        time.sleep(0.2)
+        return answer(b"late")
+
+    w = weir(listener(ca.cert("a.test")) + "upstream u { server @backend@; } host * { route / { proxy u; } }",
+             backend=server(reply))
+    c = connect(w.https, tls=ca.client(version=V12))
+    c.send(request())
+    c.sock.shutdown(socket.SHUT_WR)
+    assert c.response().body == b"late"
+
+
+# ----------------------------------------------------------------- upstream
+
+def upstream(tls):
+    return f"listen 127.0.0.1:@http@; upstream u {{ server @backend@; {tls} retry attempts=1; }} host * {{ route / {{ proxy u; }} }}"
+
+
+def test_upstream_is_verified(weir, server, ca):
+    s = server(tls=ca.server(ca.cert("s.test")))
+    w = weir(upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=s)
+    for _ in range(3):
+        assert fetch(w.http).status == 200
+    assert s.accepted == 1
+
+
+@pytest.mark.parametrize("how", ["name", "authority", "expired", "plain"])
+def test_upstream_is_refused(weir, server, ca, how):
+    other = Authority("another")
+    cert = {"name": lambda: ca.cert("wrong.test"), "authority": lambda: other.cert("s.test"),
+            "expired": lambda: expired(ca), "plain": lambda: None}[how]()
+    s = server(tls=ca.server(cert) if cert else None)
+    w = weir(upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=s)
+    assert fetch(w.http).status == 502
+    assert w.metric("weir_local_replies_total", reason="upstream_tls") == 1
+    assert s.requests == []
+
+
+def expired(ca):
+    cert, key = ca.cert("s.test")
+    request_file = cert.replace(".pem", ".csr")
+    openssl("x509", "-req", "-in", request_file, "-CA", ca.cert_file, "-CAkey", ca.key_file,
+            "-CAcreateserial", "-extfile", cert.replace(".pem", ".ext"), "-days", "-1", "-out", cert)
+    return cert, key
+
+
+def test_upstream_verify_off(weir, server, ca):
+    s = server(tls=ca.server(Authority("another").cert("wrong.test")))
+    w = weir(upstream("tls verify=off;"), backend=s)
+    assert fetch(w.http).status == 200
+
+
+def test_upstream_sni_and_client_certificate(weir, server, ca):
+    names = []
+    ctx = ca.server(ca.cert("s.test"), client_ca=True)
+    ctx.sni_callback = lambda sock, name, c: names.append(name)
+    s = server(tls=ctx)
+    cert, key = ca.cert("weir.test", client=True)
+    w = weir(upstream(f"tls ca={ca.cert_file} name=s.test certificate={cert} key={key};"), backend=s)
+    assert fetch(w.http).status == 200
+    assert names == ["s.test"]
+
+
+def test_curl(weir, ca):
+    import subprocess
+
+    from kit import need
+
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    done = subprocess.run([need("curl"), "-sS", "--fail", "--cacert", ca.cert_file, "--resolve",
+                           f"a.test:{w.https}:127.0.0.1", f"https://a.test:{w.https}/"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("|a.test|https")
