@@ -20,7 +20,7 @@
 struct chunk {
         struct chunk *next;
         uint32_t off, end, cap; /* valid bytes are data[off..end) */
-        char data[];
+        _Alignas(16) char data[];
 };
 
 struct buf {

@@ -16,7 +16,7 @@
 #include <pthread.h>
 
 static EVP_MD *sha256;
-static EVP_MAC *hmac;
+static EVP_MAC_CTX *hmac; /* knows its digest, has no key; each call works on a copy */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* Counts forks; written only by the one thread of a child that has just been made. */
@@ -34,9 +34,18 @@ static void forked(void)
 
 static void init(void)
 {
+        char digest[] = "SHA256";
+        OSSL_PARAM params[] = {
+                OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                OSSL_PARAM_construct_end(),
+        };
+        EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+
         sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-        hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-        CHECK(sha256 && hmac);
+        CHECK(sha256 && mac);
+        hmac = EVP_MAC_CTX_new(mac);
+        CHECK(hmac && EVP_MAC_CTX_set_params(hmac, params) == 1);
+        EVP_MAC_free(mac);
         CHECK(pthread_atfork(NULL, NULL, forked) == 0);
 }
 
@@ -53,18 +62,13 @@ void crypto_sha256(str data, uint8_t out[32])
 
 void crypto_hmac_sha256(str key, str data, uint8_t out[32])
 {
-        char digest[] = "SHA256";
-        OSSL_PARAM params[] = {
-                OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                OSSL_PARAM_construct_end(),
-        };
         EVP_MAC_CTX *ctx;
         size_t n;
 
         crypto_init();
-        ctx = EVP_MAC_CTX_new(hmac);
+        ctx = EVP_MAC_CTX_dup(hmac);
         CHECK(ctx != NULL);
-        CHECK(EVP_MAC_init(ctx, (const unsigned char *)(key.p ? key.p : ""), key.n, params) == 1);
+        CHECK(EVP_MAC_init(ctx, (const unsigned char *)(key.p ? key.p : ""), key.n, NULL) == 1);
         CHECK(EVP_MAC_update(ctx, (const unsigned char *)(data.p ? data.p : ""), data.n) == 1);
         CHECK(EVP_MAC_final(ctx, out, &n, 32) == 1 && n == 32);
         EVP_MAC_CTX_free(ctx);

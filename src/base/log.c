@@ -43,7 +43,7 @@ void log_to_fd(int fd, enum log_level level)
 {
         int old = atomic_load(&target_fd), kind = kind_of(fd);
 
-        log_level = level;
+        __atomic_store_n(&log_level, level, __ATOMIC_RELAXED);
         if (fd == old) {
                 atomic_store(&target_kind, kind);
                 return;

@@ -18,9 +18,10 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-extern enum log_level log_level; /* lines above it are not built; set before threads start or relaxed later */
+extern enum log_level log_level; /* lines above it are not built; set by log_to_fd, at any time */
 
-void log_to_fd(int fd, enum log_level level);     /* takes fd over (not 2); atomically replaces the old one */
+void log_to_fd(int fd,
+               enum log_level level); /* takes fd over (not 2); atomically replaces the old one */
 bool log_level_parse(str name, enum log_level *out); /* error warn info debug */
 
 /* subject: what the line is about, e.g. "upstream users" or "client 10.0.0.1:4711"; NULL: none. */
@@ -29,7 +30,7 @@ void log_vwrite(enum log_level level, const char *subject, const char *fmt, va_l
 
 #define LOG(level, subject, ...)                                                                   \
         do {                                                                                       \
-                if ((level) <= log_level)                                                          \
+                if ((int)(level) <= (int)__atomic_load_n(&log_level, __ATOMIC_RELAXED))            \
                         log_write((level), (subject), __VA_ARGS__);                                \
         } while (0)
 #define log_error(subject, ...) LOG(LOG_ERROR, subject, __VA_ARGS__)
@@ -39,13 +40,17 @@ void log_vwrite(enum log_level level, const char *subject, const char *fmt, va_l
 
 /* Allows `burst` lines of one kind per second, then says how many were left out:
  *     static struct log_quota q;  if (log_quota(&q, 10)) log_warn(...);            */
-struct log_quota { int64_t window; uint32_t used, dropped; };
+struct log_quota {
+        int64_t window;
+        uint32_t used, dropped;
+};
 bool log_quota(struct log_quota *q, uint32_t burst);
 
-uint64_t log_dropped(void);  /* lines that could not be written, since the process began */
-bool log_is_stderr(void);    /* nothing else was given by log_to_fd yet */
+uint64_t log_dropped(void); /* lines that could not be written, since the process began */
+bool log_is_stderr(void);   /* nothing else was given by log_to_fd yet */
 
-/* A copy of every line (without its newline) goes here too when set (used by the checker to hand its report over). */
+/* A copy of every line (without its newline) goes here too when set (used by the checker to hand
+ * its report over). */
 extern void (*log_tap)(enum log_level level, str line);
 
 #endif

@@ -46,6 +46,25 @@ static void chunks_come_back(void **state)
         assert_null(recycled.free);
 }
 
+static void what_was_not_given_is_poisoned(void **state)
+{
+        struct arena *a = arena_new(0);
+        char *p = arena_alloc(a, 24);
+
+        (void)state;
+        p[23] = 1;
+#ifdef WEIR_ASAN
+        assert_true(__asan_address_is_poisoned(p + 24));
+        assert_true(__asan_address_is_poisoned(p + 100));
+#endif
+        arena_free(a);
+        assert_int_equal(recycled.n, 1);
+#ifdef WEIR_ASAN
+        assert_true(__asan_address_is_poisoned(p));
+#endif
+        arena_thread_end();
+}
+
 static void rest_of_a_chunk_is_used(void **state)
 {
         struct arena *a = arena_new(0);
@@ -158,10 +177,14 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(aligned_and_apart),
 #ifndef WEIR_ARENA_MALLOC
-                cmocka_unit_test(chunks_come_back),     cmocka_unit_test(rest_of_a_chunk_is_used),
+                cmocka_unit_test(chunks_come_back),
+                cmocka_unit_test(what_was_not_given_is_poisoned),
+                cmocka_unit_test(rest_of_a_chunk_is_used),
 #endif
-                cmocka_unit_test(limit_is_kept),        cmocka_unit_test(strings),
-                cmocka_unit_test(hooks_run_last_first), cmocka_unit_test(vectors_grow),
+                cmocka_unit_test(limit_is_kept),
+                cmocka_unit_test(strings),
+                cmocka_unit_test(hooks_run_last_first),
+                cmocka_unit_test(vectors_grow),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -319,6 +319,26 @@ static void recycling_is_bounded(void **state)
         assert_null(recycled.free);
 }
 
+static void recycled_chunks_are_poisoned(void **state)
+{
+        struct buf b = BUF_INIT;
+        const char *at;
+
+        (void)state;
+        buf_puts(&b, STR("x"));
+        at = buf_front(&b).p;
+        buf_clear(&b);
+        assert_ptr_equal(recycled.free->data, at);
+#ifdef WEIR_ASAN
+        assert_true(__asan_address_is_poisoned(at));
+        assert_true(__asan_address_is_poisoned(at + BUF_CHUNK - 1));
+#endif
+        memset(buf_reserve(&b, BUF_CHUNK), 'y', BUF_CHUNK); /* and may be used again */
+        assert_ptr_equal(b.first->data, at);
+        buf_commit(&b, 0);
+        buf_thread_end();
+}
+
 static void formats(void **state)
 {
         struct buf b = BUF_INIT;
@@ -361,6 +381,7 @@ int main(void)
                 cmocka_unit_test(small_pieces_share_chunks),
                 cmocka_unit_test(uncommitted_room_is_given_back),
                 cmocka_unit_test(recycling_is_bounded),
+                cmocka_unit_test(recycled_chunks_are_poisoned),
                 cmocka_unit_test(formats),
                 cmocka_unit_test(misuse_aborts),
         };

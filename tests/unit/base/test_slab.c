@@ -25,6 +25,10 @@ static void objects_come_back_zeroed(void **state)
         slab_put(&s, NULL);
         assert_int_equal(s.kept, 1);
         assert_int_equal(s.live, 0);
+#ifdef WEIR_ASAN
+        assert_true(__asan_address_is_poisoned(p));
+        assert_true(__asan_address_is_poisoned((char *)p + sizeof(*p) - 1));
+#endif
         q = slab_get(&s);
         assert_ptr_equal(q, p);
         assert_memory_equal(q, &zero, sizeof(zero));
