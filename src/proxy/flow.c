@@ -250,10 +250,7 @@ static enum next step_route(struct flow *f)
                 return refuse(f, why);
 
         t->eff = &t->match.route->eff;
-        if (t->match.route->action != ACTION_PROXY) /* else the upstream's settings count too */
-                why = forward_limits(t);
-        if (why != REASON_NONE)
-                return refuse(f, why);
+        forward_limits(t);
         f->step = STEP_REQUEST;
         return MORE;
 }
@@ -362,9 +359,7 @@ static enum next step_action(struct flow *f)
         forward_target(t);
         if (t->r->req.upgrade.p != NULL && !t->eff->upgrade)
                 return refuse(f, REASON_UPGRADE_OFF);
-        enum reason why = forward_limits(t);
-        if (why != REASON_NONE)
-                return refuse(f, why);
+        forward_limits(t);
         f->step = STEP_BUFFER;
         return MORE;
 }
