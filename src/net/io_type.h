@@ -19,9 +19,9 @@ struct io_type {
         enum io_sent (*send)(struct io *io);
         /* The handshake as far as it goes now; *why is set with IO_STEP_FAILED. */
         enum io_step (*handshake)(struct io *io, enum reason *why);
-        bool (*pending)(const struct io *io);   /* input that the socket will not announce again */
-        size_t (*unsent)(const struct io *io);  /* bytes taken from out and not yet sent */
-        void (*release)(struct io *io);         /* the io is about to close its socket */
+        bool (*pending)(const struct io *io);  /* input that the socket will not announce again */
+        size_t (*unsent)(const struct io *io); /* bytes taken from out and not yet sent */
+        void (*release)(struct io *io);        /* the io is about to close its socket */
 };
 
 #define IO_TURN_MAX (64 * KIB) /* read from one peer before others have their turn */

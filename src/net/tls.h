@@ -54,10 +54,11 @@ void tls_tickets_rotate(struct tls_tickets *t);         /* master only, every 12
 MUST_CHECK bool tls_tickets_load(struct tls_tickets *t, str file_content); /* ticket_keys FILE: 80 bytes a key, newest first */
 void tls_tickets_use(struct tls_tickets *t);            /* process-wide, before the first context */
 
-/* One session. */
+/* One session: made for an io's socket, freed by the io.  Belongs to its loop's thread. */
 struct tls_peer;
-struct tls_peer *tls_accept_peer(struct tls_server *s, int fd);
-/* ticket reuse to the same server is by key (a small per-thread cache); sni absent: the conf's name */
+struct tls_peer *tls_accept_peer(struct tls_server *s, int fd);  /* io_start_tls takes it over */
+/* host: the name to verify and to ask for where the conf gives none (one of the two there must be, to verify at all).
+ * Tickets are reused by key and name (a small per-thread cache). */
 struct tls_peer *tls_connect_peer(struct tls_client *c, int fd, str host);
 void tls_peer_free(struct tls_peer *p);
 

@@ -1,0 +1,92 @@
+/*
+ * What tls.c, tls_ticket.c and tls_io.c share: the objects behind the opaque types of net/tls.h.
+ */
+#ifndef NET_TLS_TYPE_H
+#define NET_TLS_TYPE_H
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "net/tls.h"
+
+#include <openssl/ssl.h>
+#include <stdatomic.h>
+
+/* Found by the digest of all the texts it was made from, so that a reload which changes nothing
+ * makes nothing. Invariant: linked in its registry while refs > 0; immutable but for the count. */
+struct tls_shared {
+        struct list link;
+        _Atomic uint64_t refs;
+        uint8_t digest[32];
+};
+
+/* One listener: a context for each certificate (or for several of one name with different kinds of
+ * key). */
+struct tls_server {
+        struct tls_shared shared;
+        SSL_CTX **ctx; /* [0] is the default; all alike but for the certificate */
+        size_t n_ctx;
+        struct map *names;   /* "a.example.com", "*.example.com" in lower case to SSL_CTX */
+        unsigned char *alpn; /* wire format, in order of preference */
+        unsigned alpn_n;
+        int client_certificate; /* TLS_CLIENT_* */
+        uint8_t policy[32]; /* digest of what client certificates are asked for and who is believed
+                             */
+};
+
+struct tls_client {
+        struct tls_shared shared;
+        SSL_CTX *ctx;
+        bool verify;
+        char *name; /* NULL: the host of each connection */
+};
+
+/* The context for a client that asked for sni (absent: the default). */
+SSL_CTX *tls_server_choose(const struct tls_server *s, str sni);
+
+/* The policy or the key as a number. */
+static inline uint64_t tls_word(const uint8_t digest[32])
+{
+        uint64_t v;
+
+        memcpy(&v, digest, sizeof(v));
+        return v;
+}
+
+/* A session: one of server and client is set and held. */
+struct tls_peer {
+        uint32_t magic;
+        int fd;
+        SSL *ssl;
+        struct tls_server *server;
+        struct tls_client *client;
+        struct buf raw;       /* received, not yet taken by OpenSSL */
+        struct buf enc;       /* encrypted, not yet sent */
+        int sock_error;       /* errno of a failed receive */
+        uint32_t small_left;  /* bytes still to go in small records */
+        int64_t last_write;   /* loop time */
+        uint64_t session_key; /* client: where its ticket is kept */
+        bool peeked : 1;      /* the first byte has been looked at */
+        bool dry : 1;         /* the last receive took all there was */
+        bool raw_eof : 1;     /* FIN received */
+        bool bio_eof : 1;     /* OpenSSL has been told of it */
+        bool established : 1;
+        bool notified : 1; /* our close_notify is in enc or gone */
+        bool no_name : 1;  /* verification is on but there is no name to verify */
+        struct tls_facts facts;
+        char *sni, *subject, *error; /* what facts point to */
+};
+#define TLS_PEER_MAGIC UINT32_C(0x544c5350)
+
+/* Makes the ticket callback of a server context speak to the process's ring, if there is one. */
+void tls_tickets_attach(SSL_CTX *ctx);
+void tls_ticket_init(void);
+
+/* The text of the oldest error in this thread's queue, which is then empty.  Into cap bytes, never
+ * empty. */
+void tls_error_text(char *out, size_t cap);
+
+/* A new client session for the thread's cache (OpenSSL's callback). */
+int tls_keep_session(SSL *ssl, SSL_SESSION *session);
+
+#endif

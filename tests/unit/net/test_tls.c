@@ -1,0 +1,211 @@
+/*
+ * TLS contexts: what is loaded, which name gets which certificate, what is shared, and what is said
+ * when a file is wrong.
+ */
+#include "net/tls.c"
+
+#include "pump.h"
+
+#include "certs.h"
+
+static struct arena *a;
+static struct cert ca, one, two, wild, plain_cn, rsa_one;
+
+static int up(void **state UNUSED)
+{
+        a = arena_new(0);
+        ca = cert_make(a, "test authority", NULL, NULL, 30, false);
+        one = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, false);
+        rsa_one = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, true);
+        two = cert_make(a, "two", "DNS:TWO.example", &ca, 30, false);
+        wild = cert_make(a, "wild", "DNS:*.one.example,DNS:*.two.example", &ca, 30, false);
+        plain_cn = cert_make(a, "cn.example", NULL, &ca, 30, false);
+        return 0;
+}
+
+static int down(void **state UNUSED)
+{
+        cert_free(&ca);
+        cert_free(&one);
+        cert_free(&rsa_one);
+        cert_free(&two);
+        cert_free(&wild);
+        cert_free(&plain_cn);
+        arena_free(a);
+        arena_thread_end();
+        buf_thread_end();
+        return 0;
+}
+
+static struct tls_pair pair(const struct cert *c)
+{
+        return (struct tls_pair){c->cert_pem, c->key_pem, STR("site.pem"), STR("site.key")};
+}
+
+static const str h1[] = {STR_INIT("http/1.1")};
+
+static struct tls_server_conf conf(const struct tls_pair *pairs, size_t n)
+{
+        return (struct tls_server_conf){
+                .pairs = pairs,
+                .n_pairs = n,
+                .alpn = h1,
+                .n_alpn = 1,
+                .version_min = 12,
+                .version_max = 13,
+        };
+}
+
+static bool chosen(const struct tls_server *s, const char *sni, const struct cert *want)
+{
+        return X509_cmp(SSL_CTX_get0_certificate(tls_server_choose(s, str_z(sni))), want->x) == 0;
+}
+
+static void test_names(void **state UNUSED)
+{
+        struct tls_pair p[] = {pair(&one), pair(&two), pair(&wild), pair(&plain_cn)};
+        struct tls_server_conf c = conf(p, COUNT(p));
+        str err = STR_NONE;
+        struct tls_server *s = tls_server_new(&c, a, &err);
+
+        assert_non_null(s);
+        assert_int_equal(s->n_ctx, 4);
+        assert_true(chosen(s, "one.example", &one));
+        assert_true(chosen(s, "ONE.Example", &one));
+        assert_true(chosen(s, "also.one.example", &one)); /* exact before wildcard */
+        assert_true(chosen(s, "other.one.example", &wild));
+        assert_true(chosen(s, "a.b.one.example", &one)); /* a star is one label: the default */
+        assert_true(chosen(s, "two.example", &two));
+        assert_true(chosen(s, "x.two.example", &wild));
+        assert_true(chosen(s, "cn.example", &plain_cn));
+        assert_true(chosen(s, "unknown.example", &one));
+        assert_true(chosen(s, "", &one));
+        assert_true(chosen(s, NULL, &one));
+        assert_true(chosen(s, ".two.example", &one));
+        tls_server_drop(s);
+}
+
+static void test_two_kinds_of_key_share_a_context(void **state UNUSED)
+{
+        struct tls_pair p[] = {pair(&one), pair(&rsa_one)};
+        struct tls_server_conf c = conf(p, COUNT(p));
+        str err = STR_NONE;
+        struct tls_server *s = tls_server_new(&c, a, &err);
+
+        assert_non_null(s);
+        assert_int_equal(s->n_ctx, 1);
+        tls_server_drop(s);
+}
+
+static void test_shared_by_content(void **state UNUSED)
+{
+        struct tls_pair p[] = {pair(&one)}, q[] = {pair(&two)};
+        struct tls_server_conf c = conf(p, 1), d = conf(q, 1);
+        str err = STR_NONE;
+        struct tls_server *s = tls_server_new(&c, a, &err);
+        struct tls_server *t = tls_server_new(&c, a, &err);
+        struct tls_server *u = tls_server_new(&d, a, &err);
+
+        assert_ptr_equal(s, t);
+        assert_ptr_not_equal(s, u);
+        assert_int_equal(tls_server_policy(s), tls_server_policy(u));
+        tls_server_drop(s);
+        tls_server_drop(t);
+        assert_true(list_linked(&u->shared.link));
+        assert_ptr_equal(servers.next, &u->shared.link); /* the only one left */
+        assert_ptr_equal(servers.prev, &u->shared.link);
+        c.client_certificate = TLS_CLIENT_REQUIRED;
+        c.client_ca_pem = ca.cert_pem;
+        c.client_ca_file = STR("ca.pem");
+        s = tls_server_new(&c, a, &err);
+        assert_non_null(s);
+        assert_int_not_equal(tls_server_policy(s), tls_server_policy(u));
+        tls_server_drop(s);
+        tls_server_drop(u);
+        tls_server_drop(NULL);
+        assert_true(list_empty(&servers));
+}
+
+static void refuses(const struct tls_server_conf *c, const char *text)
+{
+        str err = STR_NONE;
+
+        assert_null(tls_server_new(c, a, &err));
+        assert_true(str_find(err, str_z(text)) >= 0);
+        assert_int_equal(ERR_peek_error(), 0);
+}
+
+static void test_messages_name_the_file(void **state UNUSED)
+{
+        struct tls_pair p = pair(&one);
+        struct tls_server_conf c = conf(&p, 1);
+
+        p.cert_pem = STR("nothing");
+        refuses(&c, "site.pem: no certificate in PEM form");
+        p = pair(&one);
+        p.cert_pem =
+                arena_cat(a, (str[]){one.cert_pem, STR("-----BEGIN CERTIFICATE-----\nAA\n")}, 2);
+        refuses(&c, "site.pem: ");
+        p = pair(&one);
+        p.key_pem = STR("");
+        refuses(&c, "site.key: no private key");
+        p.key_pem = two.key_pem;
+        refuses(&c, "site.key: the key does not belong to the certificate in site.pem");
+        p.key_pem = rsa_one.key_pem;
+        refuses(&c, "site.key");
+        p = pair(&one);
+        c.ciphers = STR("NO-SUCH-CIPHER");
+        refuses(&c, "ciphers");
+        c.ciphers = STR_NONE;
+        c.client_certificate = TLS_CLIENT_OPTIONAL;
+        c.client_ca_pem = STR("x");
+        c.client_ca_file = STR("ca.pem");
+        refuses(&c, "ca.pem: no CA certificate");
+        c = conf(NULL, 0);
+        refuses(&c, "certificate is missing");
+}
+
+static void test_clients(void **state UNUSED)
+{
+        struct tls_client_conf c = {.verify = true,
+                                    .ca_pem = ca.cert_pem,
+                                    .ca_file = STR("ca.pem"),
+                                    .name = STR("one.example"),
+                                    .alpn = h1,
+                                    .n_alpn = 1};
+        str err = STR_NONE;
+        struct tls_client *x = tls_client_new(&c, a, &err), *y, *z;
+
+        assert_non_null(x);
+        y = tls_client_new(&c, a, &err);
+        assert_ptr_equal(x, y);
+        c.name = STR("two.example");
+        z = tls_client_new(&c, a, &err);
+        assert_int_not_equal(tls_client_key(x), tls_client_key(z));
+        tls_client_drop(x);
+        tls_client_drop(y);
+        tls_client_drop(z);
+        c.ca_pem = STR("x");
+        assert_null(tls_client_new(&c, a, &err));
+        assert_true(str_find(err, STR("ca.pem: ")) >= 0);
+        c.verify = false;
+        c.cert_pem = one.cert_pem;
+        c.cert_file = STR("c.pem");
+        c.key_pem = two.key_pem;
+        c.key_file = STR("c.key");
+        assert_null(tls_client_new(&c, a, &err));
+        assert_true(str_find(err, STR("c.key: the key does not belong")) >= 0);
+        assert_true(list_empty(&clients));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_names),
+                cmocka_unit_test(test_two_kinds_of_key_share_a_context),
+                cmocka_unit_test(test_shared_by_content),
+                cmocka_unit_test(test_messages_name_the_file),
+                cmocka_unit_test(test_clients),
+        };
+        return cmocka_run_group_tests(tests, up, down);
+}
