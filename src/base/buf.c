@@ -239,15 +239,13 @@ int buf_iov(const struct buf *b, struct iovec *iov, int max, size_t limit)
         limit = MIN(limit, b->n);
         for (struct chunk *c = b->first; n < max && limit > 0; c = c->next) {
                 size_t some = MIN(length(c), limit);
-                if (some == 0)
-                        continue;
                 iov[n++] = (struct iovec){c->data + c->off, some};
                 limit -= some;
         }
         return n;
 }
 
-/* Makes the first chunk hold need contiguous bytes, its own included. */
+/* Makes the first chunk, which is not the last, hold need contiguous bytes, its own included. */
 static struct chunk *roomy_front(struct buf *b, size_t need)
 {
         struct chunk *c = b->first, *big;
@@ -264,8 +262,6 @@ static struct chunk *roomy_front(struct buf *b, size_t need)
         memcpy(big->data, c->data + c->off, length(c));
         big->end = (uint32_t)length(c);
         big->next = c->next;
-        if (b->last == c)
-                b->last = big;
         b->first = big;
         chunk_free(c);
         return big;
@@ -368,7 +364,9 @@ static void move_part(struct buf *dst, struct buf *src, size_t n)
 void buf_move(struct buf *dst, struct buf *src, size_t n)
 {
         CHECK(n <= src->n && dst != src);
-        if (n > 0)
+        if (dst->n == 0)
+                buf_clear(dst); /* with room that was handed out: no chunk in the middle is empty */
+        else
                 drop_spare(dst);
         while (n > 0) {
                 size_t front = length(src->first);

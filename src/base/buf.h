@@ -39,7 +39,8 @@ static inline void buf_puts(struct buf *b, str s)
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* Room for at least n (<= BUF_CHUNK) contiguous bytes at the end; buf_commit says how many of
- * them were written. */
+ * them were written.  The room, like that of buf_read_iov, is good until anything else is done with
+ * the buffer; room that is never committed is used or given back by what comes next. */
 char *buf_reserve(struct buf *b, size_t n);
 void buf_commit(struct buf *b, size_t n);
 
@@ -51,7 +52,7 @@ void buf_commit_iov(struct buf *b, size_t n);
 /* The bytes for writev, up to max slices and limit bytes (SIZE_MAX: all); returns the slices. */
 int buf_iov(const struct buf *b, struct iovec *iov, int max, size_t limit);
 
-/* The first contiguous piece. */
+/* The first contiguous piece; empty only when the buffer is. */
 static inline str buf_front(const struct buf *b)
 {
         return b->first ? str_of(b->first->data + b->first->off, b->first->end - b->first->off)

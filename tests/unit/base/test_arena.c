@@ -157,12 +157,17 @@ static void hooks_run_last_first(void **state)
         arena_thread_end();
 }
 
-static void vectors_grow(void **state)
+static void arrays_and_vectors(void **state)
 {
         struct arena *a = arena_new(0);
         VEC(uint64_t) v = {0};
 
         (void)state;
+        memset(arena_alloc(a, 3000), 0xff, 3000);
+        arena_free(a);
+        a = arena_new(0); /* of a recycled chunk */
+        for (uint64_t i = 0; i < 300; i++)
+                assert_int_equal(ARENA_ARRAY(a, uint64_t, 2)[1], 0);
         for (uint64_t i = 0; i < 5000; i++)
                 *VEC_ADD(a, &v) = i * i;
         assert_int_equal(v.n, 5000);
@@ -184,7 +189,7 @@ int main(void)
                 cmocka_unit_test(limit_is_kept),
                 cmocka_unit_test(strings),
                 cmocka_unit_test(hooks_run_last_first),
-                cmocka_unit_test(vectors_grow),
+                cmocka_unit_test(arrays_and_vectors),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

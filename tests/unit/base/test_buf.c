@@ -283,7 +283,7 @@ static void small_pieces_share_chunks(void **state)
 
 static void uncommitted_room_is_given_back(void **state)
 {
-        struct buf b = BUF_INIT;
+        struct buf b = BUF_INIT, other = BUF_INIT;
         struct iovec iov[2];
 
         (void)state;
@@ -301,6 +301,18 @@ static void uncommitted_room_is_given_back(void **state)
         buf_clear(&b); /* with the reservation */
         assert_null(b.first);
         assert_int_equal(buf_held(&b), 0);
+        assert_non_null(buf_reserve(&b, 1)); /* not committed: what comes next may be anything */
+        buf_puts(&other, STR("yz"));
+        buf_move(&b, &other, 2);
+        ASSERT_STR(buf_front(&b), "yz");
+        assert_int_equal(buf_iov(&b, iov, 2, SIZE_MAX), 1);
+        assert_non_null(buf_reserve(&b, BUF_CHUNK));
+        buf_puts(&b, STR("!"));
+        ASSERT_STR(buf_pullup(&b, 3), "yz!");
+        assert_int_equal(buf_held(&b), BUF_CHUNK);
+        assert_non_null(buf_reserve(&b, BUF_CHUNK));
+        buf_drain(&b, 3);
+        assert_null(b.first);
         buf_thread_end();
         assert_int_equal(recycled.n, 0);
 }

@@ -137,6 +137,60 @@ static void full_pipe_drops(void **state)
         assert_int_equal(log_dropped(), before + 6);
 }
 
+static void socket_does_not_block(void **state)
+{
+        uint64_t before = log_dropped();
+        int pair[2];
+        char byte;
+
+        (void)state;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        log_to_fd(pair[0], LOG_INFO);
+        log_info(NULL, "x");
+        assert_int_equal(read(pair[1], &byte, 1), 1);
+        for (int i = 0; i < 100000 && log_dropped() == before; i++)
+                log_info(NULL, "%01000d", i);
+        assert_true(log_dropped() > before);
+        close(pair[1]);
+        before = log_dropped();
+        log_info(NULL, "nobody reads"); /* and no SIGPIPE */
+        assert_int_equal(log_dropped(), before + 1);
+}
+
+/* In a child, whose standard error is the pipe: the log leaves it, comes back, and stays open. */
+static void there_and_back(void *arg)
+{
+        FILE *file = tmpfile();
+
+        (void)arg;
+        dup2(target_fd, STDERR_FILENO); /* out[1] was taken over */
+        target_fd = STDERR_FILENO;
+        log_to_fd(STDERR_FILENO, LOG_INFO);
+        if (!log_is_stderr())
+                _exit(1);
+        log_info(NULL, "one");
+        log_to_fd(dup(fileno(file)), LOG_INFO);
+        if (log_is_stderr())
+                _exit(2);
+        log_info(NULL, "two");
+        log_to_fd(STDERR_FILENO, LOG_INFO);
+        log_info(NULL, "three");
+        if (fcntl(STDERR_FILENO, F_GETFD) < 0)
+                _exit(3);
+}
+
+static void stderr_is_not_taken_over(void **state)
+{
+        char *text;
+
+        (void)state;
+        assert_int_equal(in_child(there_and_back, NULL), 0);
+        text = line_read();
+        assert_non_null(strstr(text, "info  one\n"));
+        assert_null(strstr(text, "two"));
+        assert_non_null(strstr(text, "info  three\n"));
+}
+
 static void *write_lines(void *arg)
 {
         for (int i = 0; i < 5000; i++)
@@ -209,6 +263,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(escapes_input, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(cuts_long_lines, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(full_pipe_drops, open_pipe, close_pipe),
+                cmocka_unit_test_setup_teardown(socket_does_not_block, open_pipe, close_pipe),
+                cmocka_unit_test_setup_teardown(stderr_is_not_taken_over, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(quota, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(reopened_while_writing, open_pipe, close_pipe),
         };

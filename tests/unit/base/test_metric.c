@@ -55,6 +55,14 @@ static void sums_slots(void **state)
         assert_has_not(text, "weir_redis"); /* no series, no family */
         metric_set(metric_series(metric_slot(r, 0), METRIC_REQUESTS_OPEN, STR("")), -10);
         assert_has(export_text(r, &out), "weir_requests -12\n");
+        /* while a change of shape is under way the slots differ: the first one's counts */
+        metric_add(metric_series_custom(metric_slot(r, 0), STR("weir_m"), METRIC_COUNTER, STR("h"),
+                                        STR(""), NULL, 0),
+                   4);
+        metric_set(metric_series_custom(metric_slot(r, 1), STR("weir_m"), METRIC_GAUGE, STR("h"),
+                                        STR(""), NULL, 0),
+                   9);
+        assert_has(export_text(r, &out), "# TYPE weir_m counter\nweir_m 4\n");
         buf_clear(&out);
         metric_region_free(r);
         metric_region_free(NULL);

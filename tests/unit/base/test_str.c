@@ -168,6 +168,9 @@ static void copies(void **state)
         z = str_dupz(STR_NONE);
         assert_string_equal(z, "");
         free(z);
+        z = str_dupz(STR("abc"));
+        assert_string_equal(z, "abc");
+        free(z);
 }
 
 static void distance(void **state)
@@ -182,6 +185,7 @@ static void distance(void **state)
         assert_int_equal(str_distance(STR_NONE, STR_NONE, 2), 0);
         assert_int_equal(str_distance(STR("a"), STR("abcdef"), 2), 3);
         assert_int_equal(str_distance(str_of(big, 100), str_of(big, 99), 2), 3);
+        assert_int_equal(str_distance(STR("abcdefgh"), STR("hgfedcba"), 2), 3);
 }
 
 int main(void)
