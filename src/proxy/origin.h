@@ -32,4 +32,8 @@ void origin_res_room(struct origin *o);
 void origin_abort(struct origin *o, enum reason why); /* client gone, timeout: at once; no callback
                                                          follows.  Safe after the end. */
 
+/* For upstream and tests: requests that wait here are given what has become free. */
+struct upstream_loop;
+void origin_serve(struct upstream_loop *ul);
+
 #endif

@@ -40,6 +40,10 @@ void upstream_drop(struct upstream *u);
 void upstream_loop_begin(struct upstream *u, struct loop *l);
 void upstream_loop_end(struct upstream *u, struct loop *l);
 
+/* Seconds after which it may be worth to come again: for Retry-After when no server is up.  At
+ * least 1.  On the loop. */
+unsigned upstream_retry_after(struct upstream *u, const struct loop *l);
+
 /* `weir server UPSTREAM ADDR drain|down|up`: process-wide, kept across reloads.  false: no such
  * server. */
 bool upstreams_admin(struct upstreams *us, str upstream, str server, str state);

@@ -1,0 +1,661 @@
+/*
+ * The action `proxy`: attempts of one request at the servers of an upstream (origin.h).
+ *
+ *    pick -> (queue) -> idle connection | connect -> exchange -> head -> flow
+ *      ^                                   |            |         |
+ *      `------------- again? <-------------'------------'---------'
+ *
+ * The one difficulty: when a request may be sent once more.  Before anything was written it always
+ * may; afterwards only if its method bears repeating, nothing was answered (or what was answered is
+ * a status that is asked to be tried again) and all of its body is still here.  A kept connection
+ * that the server had closed meanwhile is nobody's failure: that repetition is free, once per
+ * attempt, on a connection that is new (RFC 9112 9.3.1, RFC 9110 9.2.2).
+ *
+ * Everything of a request is in its arena.  Calls of user are the last thing done in a callback,
+ * and never come from inside origin_start: what fails at once is told at the end of the turn.
+ */
+#include "proxy/origin.h"
+
+#include "base/check.h"
+#include "base/siphash.h"
+#include "http/h1_client.h"
+#include "proxy/pool.h"
+#include "proxy/upstreams.h"
+#include "proxy/vars.h"
+
+#include <stdio.h>
+
+#define QUEUE_POLL (5 * MSEC) /* places may become free on other loops */
+
+enum origin_state { ORIGIN_QUEUED, ORIGIN_FAILED, ORIGIN_CONNECTING, ORIGIN_RUNNING, ORIGIN_OVER };
+
+#define ORIGIN_MAGIC UINT32_C(0x4f524947)
+/* Invariant: sl is set from a pick until the attempt ends, and counts one request in flight there.
+ * QUEUED: link is in ul->queue. FAILED: task is to tell.  CONNECTING: connecting is set.  RUNNING:
+ * x is on a connection. */
+struct origin {
+        uint32_t magic;
+        enum origin_state state;
+        struct txn *t;
+        struct upstream *u;
+        struct upstream_loop *ul;
+        const struct settings *eff;
+        const struct origin_user *user;
+        struct msg *req;
+        struct server_loop *sl;
+        struct pool_conn *connecting;
+        struct exchange x;
+        struct list link;
+        struct deadline deadline; /* in the queue */
+        struct loop_task task;
+        enum reason why;  /* FAILED */
+        enum reason last; /* why the attempt before failed; NONE: there was none */
+        bool head_given;
+        bool fresh; /* not on a kept connection */
+        uint64_t key, sticky;
+        struct tried tried;
+        struct buf replay; /* the body, when it was buffered to be sent again */
+};
+
+static void attempt(struct origin *o);
+
+static struct loop *loop_of(const struct origin *o)
+{
+        return o->ul->loop;
+}
+
+/* ------------------------------------------------------------------ queue */
+
+static void count_queued(struct upstream_loop *ul, int by)
+{
+        uint32_t n = atomic_load_explicit(&ul->queued, memory_order_relaxed);
+
+        atomic_store_explicit(&ul->queued, n + (uint32_t)by, memory_order_relaxed);
+}
+
+static void poll_due(struct deadline *d)
+{
+        origin_serve(CONTAINER_OF(d, struct upstream_loop, poll));
+}
+
+static void serve_task(struct loop_task *t)
+{
+        origin_serve(CONTAINER_OF(t, struct upstream_loop, serve));
+}
+
+static void leave_queue(struct origin *o)
+{
+        list_remove(&o->link);
+        deadline_clear(&o->deadline);
+        count_queued(o->ul, -1);
+        if (list_empty(&o->ul->queue))
+                deadline_clear(&o->ul->poll);
+}
+
+static void finish_failed(struct origin *o, enum reason why)
+{
+        o->state = ORIGIN_OVER;
+        o->user->failed(o->t, why);
+}
+
+static void waited_too_long(struct deadline *d)
+{
+        struct origin *o = CONTAINER_OF(d, struct origin, deadline);
+        bool nobody = o->ul->set->unresolved > 0 && o->ul->set->n == 0;
+
+        leave_queue(o);
+        if (!nobody && log_quota(&o->ul->quota, 3))
+                log_warn(o->u->subject, "timeout queue=%lldms: every server is at max_connections",
+                         (long long)(o->eff->queue / MSEC));
+        finish_failed(o, nobody ? REASON_NO_SERVER : REASON_QUEUE_TIMEOUT);
+}
+
+static void enqueue(struct origin *o)
+{
+        struct upstream_loop *ul = o->ul;
+        bool resolving = ul->set->n == 0;
+        int64_t wait = resolving && o->eff->connect ? o->eff->connect : o->eff->queue;
+
+        o->state = ORIGIN_QUEUED;
+        list_push(&ul->queue, &o->link);
+        count_queued(ul, 1);
+        deadline_set(ul->loop, &o->deadline, wait, waited_too_long);
+        if (!deadline_armed(&ul->poll))
+                deadline_set(ul->loop, &ul->poll, QUEUE_POLL, poll_due);
+}
+
+/* ------------------------------------------------------------------ an attempt's end */
+
+static enum server_result result_of(enum reason why)
+{
+        switch (why) {
+        case REASON_CONNECT_FAILED:
+        case REASON_UPSTREAM_TLS:
+        case REASON_NO_DESCRIPTORS:
+                return SERVER_CONNECT_ERROR;
+        case REASON_CONNECT_TIMEOUT:
+        case REASON_RESPONSE_TIMEOUT:
+        case REASON_RESPONSE_IDLE:
+                return SERVER_TIMEOUT;
+        case REASON_UPSTREAM_RESET:
+        case REASON_SERVER_CLOSED:
+                return SERVER_RESET;
+        default:
+                return SERVER_BAD_RESPONSE;
+        }
+}
+
+static enum server_result result_of_status(int status)
+{
+        return (enum server_result)(SERVER_1XX + MIN(MAX(status / 100, 1), 5) - 1);
+}
+
+/* Is it the server's fault?  An end of a tunnel is not, nor that weir has no descriptors left. */
+static bool blames_server(enum reason why)
+{
+        return why != REASON_NO_DESCRIPTORS && why != REASON_TUNNEL_IDLE &&
+               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN;
+}
+
+static void attempt_end(struct origin *o, enum server_result result)
+{
+        struct server_loop *sl = o->sl;
+
+        o->sl = NULL;
+        server_count(sl, result);
+        inflight_sub(&sl->server->inflight);
+        if (!list_empty(&o->ul->queue))
+                loop_defer(o->ul->loop, &o->ul->serve, serve_task);
+        server_drop(sl);
+}
+
+static void blame(struct origin *o, enum reason why, str words)
+{
+        struct server_loop *sl = o->sl;
+        const char *text = reason_rows[why].text;
+
+        if (!blames_server(why))
+                return;
+        if (log_quota(&sl->quota, 3))
+                log_warn(o->u->subject, "server %.*s: %s%s%.*s", STR_ARG(sl->server->label), text,
+                         words.n ? ": " : "", STR_ARG(words));
+        server_failed(sl, text);
+}
+
+/* ------------------------------------------------------------------ again? */
+
+static uint32_t retry_class(enum reason why)
+{
+        switch (why) {
+        case REASON_CONNECT_FAILED:
+        case REASON_UPSTREAM_TLS:
+                return RETRY_CONNECT_ERROR;
+        case REASON_CONNECT_TIMEOUT:
+                return RETRY_CONNECT_ERROR | RETRY_TIMEOUT;
+        case REASON_UPSTREAM_RESET:
+        case REASON_SERVER_CLOSED:
+                return RETRY_RESET;
+        case REASON_RESPONSE_TIMEOUT:
+                return RETRY_TIMEOUT;
+        default:
+                return 0;
+        }
+}
+
+static uint32_t retry_class_of_status(int status)
+{
+        return status == 502   ? RETRY_502
+               : status == 503 ? RETRY_503
+               : status == 504 ? RETRY_504
+                               : 0;
+}
+
+static bool idempotent(enum method m) /* RFC 9110 9.2.2 */
+{
+        return method_safe(m) || m == METHOD_PUT || m == METHOD_DELETE;
+}
+
+static bool body_is_here(const struct origin *o)
+{
+        return !o->x.body_taken || o->replay.n > 0;
+}
+
+static bool budget_allows(struct origin *o)
+{
+        if (o->eff->retry_budget <= 0)
+                return true;
+        if (o->ul->tokens >= 1) {
+                o->ul->tokens -= 1;
+                return true;
+        }
+        if (log_quota(&o->ul->quota, 1))
+                log_warn(o->u->subject,
+                         "retry budget=%.0f%% is used up: requests fail with their first failure",
+                         o->eff->retry_budget * 100);
+        if (!o->ul->over_budget)
+                o->ul->over_budget = metric_series(loop_of(o)->metrics, METRIC_LIMIT_HITS,
+                                                   STR("setting=\"retry budget\""));
+        metric_add(o->ul->over_budget, 1);
+        return false;
+}
+
+/* Takes one from the budget when it says yes. */
+static bool may_retry(struct origin *o, uint32_t class, bool sent)
+{
+        return (o->eff->retry_on & class) && o->t->attempts < o->eff->retry_attempts &&
+               !o->head_given &&
+               (!sent || idempotent(o->req->method) || o->eff->retry_non_idempotent) &&
+               body_is_here(o) && budget_allows(o);
+}
+
+static void copy_body(struct buf *to, const struct buf *from)
+{
+        for (const struct chunk *c = from->first; c; c = c->next)
+                buf_put(to, c->data + c->off, c->end - c->off);
+}
+
+/* Both pipes as they were before the attempt. */
+static void rewind_pipes(struct origin *o)
+{
+        struct request *r = o->t->r;
+
+        buf_clear(&r->res_body.data);
+        r->res_body.end = r->res_body.stalled = false;
+        r->res_body.passed = 0;
+        r->res = (struct msg){0};
+        if (o->x.body_taken) {
+                buf_clear(&r->req_body.data);
+                copy_body(&r->req_body.data, &o->replay);
+        }
+}
+
+static void again(struct origin *o)
+{
+        rewind_pipes(o);
+        metric_add(o->ul->retries, 1);
+        attempt(o);
+}
+
+/* ------------------------------------------------------------------ the exchange */
+
+static struct origin *origin_of(struct exchange *x)
+{
+        return CAST(struct origin, ORIGIN_MAGIC, x->user_ctx);
+}
+
+static void on_interim(struct exchange *x)
+{
+        struct origin *o = origin_of(x);
+
+        o->user->interim(o->t, &x->interim);
+}
+
+/* Which server this was, for the client to come back to. */
+static void give_cookie(struct origin *o)
+{
+        struct request *r = o->t->r;
+        bool secure = str_eq(o->t->scheme, STR("https"));
+        str value;
+
+        if (!o->u->sticky_cookie.n || o->sticky == o->sl->server->sticky)
+                return;
+        value = arena_printf(r->arena, "%.*s=%016llx; Path=/; HttpOnly; SameSite=Lax%s",
+                             STR_ARG(o->u->sticky_cookie),
+                             (unsigned long long)o->sl->server->sticky, secure ? "; Secure" : "");
+        if (value.p)
+                fields_add(r->arena, &r->res.fields, FIELD_SET_COOKIE,
+                           field_name_of(FIELD_SET_COOKIE), value);
+}
+
+static void on_head(struct exchange *x)
+{
+        struct origin *o = origin_of(x);
+        struct txn *t = o->t;
+        int status = t->r->res.status;
+        uint32_t class = retry_class_of_status(status);
+        int64_t us = x->head_at - x->sent_at;
+
+        t->upstream_us = us;
+        metric_observe(o->ul->duration, (uint64_t)MAX(us, 0));
+        if (class) {
+                char why[32];
+                snprintf(why, sizeof(why), "status %d", status);
+                server_failed(o->sl, why);
+                if (may_retry(o, class, true)) {
+                        x->ops->abort(x, REASON_DONE);
+                        attempt_end(o, result_of_status(status));
+                        o->last = REASON_NO_SERVER;
+                        again(o);
+                        return;
+                }
+        } else {
+                server_succeeded(o->sl, us);
+        }
+        o->head_given = true;
+        give_cookie(o);
+        o->user->head(t);
+}
+
+static void on_res_ready(struct exchange *x)
+{
+        struct origin *o = origin_of(x);
+
+        if (x->phase == EXCHANGE_DONE) {
+                o->state = ORIGIN_OVER;
+                attempt_end(o, result_of_status(o->t->r->res.status));
+        }
+        o->user->res_ready(o->t);
+}
+
+static void on_req_room(struct exchange *x)
+{
+        struct origin *o = origin_of(x);
+
+        o->user->req_room(o->t);
+}
+
+static void run(struct origin *o, struct h1_client *c)
+{
+        o->state = ORIGIN_RUNNING;
+        pool_set_idle(c, o->eff->idle);
+        h1_client_bind(c, &o->x);
+        o->x.ops->start(&o->x);
+}
+
+/* It failed before or after its head; it may have been sent in part. */
+static void attempt_failed(struct origin *o, enum reason why, str words, bool sent)
+{
+        bool retry;
+
+        blame(o, why, words);
+        retry = may_retry(o, retry_class(why), sent);
+        attempt_end(o, result_of(why));
+        if (retry) {
+                o->last = why;
+                again(o);
+        } else {
+                finish_failed(o, why);
+        }
+}
+
+static void told_later(struct loop_task *task)
+{
+        struct origin *o = CONTAINER_OF(task, struct origin, task);
+
+        CHECK_OBJ(o, ORIGIN_MAGIC);
+        CHECK(o->state == ORIGIN_FAILED);
+        if (o->sl)
+                attempt_failed(o, o->why, STR_NONE, false);
+        else
+                finish_failed(o, o->why);
+}
+
+static void fail_later(struct origin *o, enum reason why)
+{
+        o->state = ORIGIN_FAILED;
+        o->why = why;
+        loop_defer(loop_of(o), &o->task, told_later);
+}
+
+static void connected(void *arg, struct h1_client *c, enum reason why, str error)
+{
+        struct origin *o = CAST(struct origin, ORIGIN_MAGIC, arg);
+
+        o->connecting = NULL;
+        if (c)
+                run(o, c);
+        else
+                attempt_failed(o, why, error, false);
+}
+
+static const struct exchange_user exchange_calls;
+
+/* To the server that was picked: on a kept connection, else on a new one. */
+static void send_to(struct origin *o)
+{
+        const struct settings *eff = o->eff;
+        struct h1_client *c = o->fresh ? NULL : pool_get(o->sl);
+        enum reason why = REASON_NONE;
+
+        o->x = (struct exchange){
+                .magic = EXCHANGE_MAGIC,
+                .r = o->t->r,
+                .user = &exchange_calls,
+                .user_ctx = o,
+                .req = o->req,
+                .res = &o->t->r->res,
+                .accept_upgrade = o->req->upgrade.n > 0,
+                .response_us = eff->response,
+                .response_idle_us = eff->response_idle,
+                .send_us = eff->response_idle,
+                .tunnel_us = eff->tunnel,
+                .head_max = (uint32_t)MIN(eff->header_max, UINT32_MAX),
+                .line_max = (uint32_t)MIN(eff->header_line, UINT32_MAX),
+                .fields_max = (uint32_t)MIN(eff->header_fields, UINT32_MAX),
+        };
+        if (c) {
+                run(o, c);
+                return;
+        }
+        o->connecting = pool_connect(o->sl, eff->connect, connected, o, &why);
+        if (o->connecting)
+                o->state = ORIGIN_CONNECTING;
+        else
+                fail_later(o, why);
+}
+
+/* The server had closed the kept connection before it saw the request: nobody failed. */
+static bool met_closed_connection(const struct origin *o, enum reason why)
+{
+        const struct exchange *x = &o->x;
+
+        return x->reused && !x->got_byte && !o->head_given &&
+               (why == REASON_UPSTREAM_RESET || why == REASON_SERVER_CLOSED) && body_is_here(o) &&
+               (!x->wrote || method_safe(o->req->method));
+}
+
+static void on_failed(struct exchange *x, enum reason why)
+{
+        struct origin *o = origin_of(x);
+
+        if (met_closed_connection(o, why)) {
+                rewind_pipes(o);
+                o->fresh = true;
+                send_to(o);
+                return;
+        }
+        attempt_failed(o, why, STR_NONE, x->wrote);
+}
+
+static const struct exchange_user exchange_calls = {
+        .interim = on_interim,
+        .head = on_head,
+        .res_ready = on_res_ready,
+        .req_room = on_req_room,
+        .failed = on_failed,
+};
+
+/* ------------------------------------------------------------------ picking */
+
+static enum balance_result pick(struct origin *o, const struct member **m)
+{
+        struct balance_pick p = {
+                .set = o->ul->set,
+                .loop = loop_of(o)->index,
+                .policy = o->u->balance,
+                .now = loop_of(o)->now,
+                .key = o->key,
+                .sticky = o->sticky,
+                .tried = &o->tried,
+        };
+
+        return balance_pick(&p, m);
+}
+
+static void took(struct origin *o, const struct member *m)
+{
+        struct txn *t = o->t;
+
+        o->sl = server_here(m->server, loop_of(o));
+        server_hold(o->sl);
+        if (o->tried.n < TRIED_MAX)
+                o->tried.s[o->tried.n++] = m->server;
+        o->fresh = false;
+        t->attempts++;
+        t->upstream_us = -1;
+        t->server = arena_dup(t->r->arena, m->server->label); /* the log may outlive the server */
+        send_to(o);
+}
+
+static bool resolving(const struct upstream_loop *ul)
+{
+        return ul->set->n == 0 && ul->set->unresolved > 0;
+}
+
+static void no_server(struct origin *o)
+{
+        fail_later(o, o->last != REASON_NONE ? o->last : REASON_NO_SERVER);
+}
+
+static void attempt(struct origin *o)
+{
+        const struct member *m;
+
+        if (o->tried.n == 0 && !list_empty(&o->ul->queue)) { /* first come, first served */
+                enqueue(o);
+                return;
+        }
+        switch (pick(o, &m)) {
+        case BALANCE_OK:
+                took(o, m);
+                break;
+        case BALANCE_FULL:
+                enqueue(o);
+                break;
+        case BALANCE_NONE:
+                if (resolving(o->ul))
+                        enqueue(o);
+                else
+                        no_server(o);
+        }
+}
+
+void origin_serve(struct upstream_loop *ul)
+{
+        while (!list_empty(&ul->queue)) {
+                struct origin *o = CONTAINER_OF(ul->queue.next, struct origin, link);
+                const struct member *m;
+                enum balance_result r = pick(o, &m);
+
+                if (r == BALANCE_FULL || (r == BALANCE_NONE && resolving(ul)))
+                        break;
+                leave_queue(o);
+                if (r == BALANCE_OK)
+                        took(o, m);
+                else
+                        no_server(o);
+        }
+        if (!list_empty(&ul->queue))
+                deadline_set(ul->loop, &ul->poll, QUEUE_POLL, poll_due);
+}
+
+/* ------------------------------------------------------------------ what flow calls */
+
+static void end_replay(void *arg)
+{
+        buf_clear(arg);
+}
+
+/* A body that was buffered whole is kept for as long as the request may be sent again. */
+static void keep_body(struct origin *o)
+{
+        struct request *r = o->t->r;
+        bool repeatable = idempotent(o->req->method) || o->eff->retry_non_idempotent;
+
+        if (!repeatable || o->eff->buffer_request == 0 || o->eff->retry_attempts < 2 ||
+            !r->req_body.end || r->req_body.data.n == 0 ||
+            r->req_body.data.n > o->eff->buffer_request)
+                return;
+        copy_body(&o->replay, &r->req_body.data);
+        arena_on_end(r->arena, end_replay, &o->replay);
+}
+
+static void prepare_balance(struct origin *o)
+{
+        struct txn *t = o->t;
+        str value;
+
+        if (o->u->balance == BALANCE_HASH) {
+                const struct template *tpl = t->upstream ? t->upstream->hash : NULL;
+                /* The same everywhere and always, so that a restart moves no key. */
+                o->key = siphash(1, 3, 0, 0, tpl ? vars_expand(t, tpl) : t->client_ip);
+        }
+        if (o->u->sticky_cookie.n) {
+                value = vars_get_name(t, o->u->sticky_var);
+                if (!str_hex64(value, UINT64_MAX, &o->sticky))
+                        o->sticky = 0;
+        }
+}
+
+struct origin *origin_start(struct txn *t, struct upstream *u, const struct settings *eff,
+                            struct msg *req, const struct origin_user *user)
+{
+        struct origin *o = ARENA_NEW(t->r->arena, struct origin);
+
+        CHECK_OBJ(u, UPSTREAM_MAGIC);
+        CHECK(o != NULL);
+        o->magic = ORIGIN_MAGIC;
+        o->t = t;
+        o->u = u;
+        o->ul = upstream_here(u, t->r->loop);
+        o->eff = eff;
+        o->user = user;
+        o->req = req;
+        CHECK(o->ul->begun > 0);
+        o->ul->tokens = MIN(o->ul->tokens + eff->retry_budget, RETRY_TOKENS);
+        keep_body(o);
+        prepare_balance(o);
+        attempt(o);
+        return o;
+}
+
+void origin_req_ready(struct origin *o)
+{
+        CHECK_OBJ(o, ORIGIN_MAGIC);
+        if (o->state == ORIGIN_RUNNING)
+                o->x.ops->req_ready(&o->x);
+}
+
+void origin_res_room(struct origin *o)
+{
+        CHECK_OBJ(o, ORIGIN_MAGIC);
+        if (o->state == ORIGIN_RUNNING)
+                o->x.ops->res_room(&o->x);
+}
+
+void origin_abort(struct origin *o, enum reason why)
+{
+        enum origin_state state = o->state;
+
+        CHECK_OBJ(o, ORIGIN_MAGIC);
+        o->state = ORIGIN_OVER;
+        switch (state) {
+        case ORIGIN_QUEUED:
+                leave_queue(o);
+                break;
+        case ORIGIN_FAILED:
+                if (list_linked(&o->task.link))
+                        list_remove(&o->task.link);
+                break;
+        case ORIGIN_CONNECTING:
+                pool_cancel(o->connecting, why);
+                break;
+        case ORIGIN_RUNNING:
+                o->x.ops->abort(&o->x, why);
+                break;
+        case ORIGIN_OVER:
+                break;
+        }
+        if (o->sl)
+                attempt_end(o, SERVER_ABORTED);
+}
