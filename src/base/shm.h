@@ -20,11 +20,13 @@ void store_free(struct store *s);
 #define STORE_VALUE_MAX 3072
 
 /* Times are wall-clock-independent microseconds of CLOCK_MONOTONIC, given by the caller; ttl 0: no end. */
+/* false: no such record, or the arena has no room for a copy of its value. */
 MUST_CHECK bool store_get(struct store *s, str key, int64_t now, struct arena *a, str *value);
 /* false: key or value too large. */
 bool store_set(struct store *s, str key, str value, int64_t now, int64_t ttl_us);
 void store_del(struct store *s, str key);
-/* fn changes a record of n bytes (zeroed if new, expired or of another size) while nobody else does. */
+/* fn, which must neither block nor use the store, changes a record of n bytes (aligned to 64, zeroed if new,
+ * expired or of another size) while nobody else does.  false: key or n too large. */
 bool store_update(struct store *s, str key, size_t n, int64_t now, int64_t ttl_us,
                   void (*fn)(void *record, void *arg), void *arg);
 uint64_t store_evictions(const struct store *s); /* live records pushed out */

@@ -35,7 +35,12 @@ uint32_t h1_server_drain(struct loop *l, bool on);
 uint32_t h1_server_count(struct loop *l);
 void h1_server_close_all(struct loop *l, enum reason why);
 
-/* flow: the route's body and send timeouts (0: none) and limit of the body (0: none) for r. */
-void h1_server_limits(struct request *r, int64_t body_us, int64_t send_us, uint64_t body_max);
+/* flow: the route's body and send timeouts (0: none) and limit of the body (0: none) for r.  REASON_BODY_MAX: what the client
+ * announced or has sent is too much already (r->measured, r->limit say so): answer it, no req_failed follows. */
+MUST_CHECK enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us,
+                                        uint64_t body_max);
+
+/* Frees what http keeps per loop (before loop_free); no connection may be open. */
+void h1_loop_end(struct loop *l);
 
 #endif

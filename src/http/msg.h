@@ -87,7 +87,7 @@ enum field_id field_id_of(str name); /* without case */
 str field_name_of(enum field_id id); /* canonical spelling */
 unsigned field_flags_of(enum field_id id);
 
-/* The arena makes room; name and value are not copied.  Returns the new field. */
+/* The arena makes room; name and value are not copied.  The new field, or NULL when the arena is full. */
 struct field *fields_add(struct arena *a, struct fields *f, enum field_id id, str name, str value);
 /* First live field of that id / name, or NULL.  Use _get for well-known ones. */
 struct field *fields_get(const struct fields *f, enum field_id id);
@@ -95,8 +95,8 @@ struct field *fields_find(const struct fields *f, str name);
 unsigned fields_count(const struct fields *f, str name);
 unsigned fields_del_id(struct fields *f, enum field_id id); /* how many there were */
 unsigned fields_del(struct fields *f, str name);
-/* Replaces the first and deletes the others, or adds. */
-void fields_set(struct arena *a, struct fields *f, enum field_id id, str name, str value);
+/* Replaces the first and deletes the others, or adds.  false: the arena is full, nothing changed. */
+bool fields_set(struct arena *a, struct fields *f, enum field_id id, str name, str value);
 /* All values of the id joined with ", " (copied only when there is more than one); absent when none. */
 str fields_join(struct arena *a, const struct fields *f, enum field_id id);
 

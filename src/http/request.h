@@ -35,7 +35,7 @@ struct pipe {
         uint64_t passed; /* bytes ever produced */
         size_t high;     /* the producer stops at this much waiting */
         bool end;
-        bool stalled;    /* the producer has stopped for want of room: the consumer must say room */
+        bool stalled;    /* the producer has stopped for want of room: the consumer must say room (the producer clears it) */
 };
 
 static inline bool pipe_full(const struct pipe *p)
@@ -53,7 +53,7 @@ struct client_ops {
         void (*interim)(struct request *r, const struct msg *res);
         /* r->res is final: fields as they shall be sent, framing and length say what follows; the
          * codec adds framing and connection fields.  Bytes follow in r->res_body. */
-        void (*head)(struct request *r);
+        void (*head)(struct request *r);      /* takes what is in r->res_body already: no res_ready for it */
         void (*res_ready)(struct request *r); /* more in r->res_body, or its end */
         /* r->req_body has room, or is wanted for the first time (a 100 Continue goes out if expected). */
         void (*req_room)(struct request *r);
@@ -75,7 +75,8 @@ struct client_facts {
 /* What flow is told by a client codec. */
 struct flow_ops {
         /* The head is complete in r->req; or r->refused says why the request is refused (r->req holds
-         * what could be read, and the codec closes after the response).  A body may follow. */
+         * what could be read, and the codec closes after the response).  What has come of the body is in
+         * r->req_body already, perhaps its end too: no req_ready is said for that. */
         void (*begin)(struct request *r);
         void (*req_ready)(struct request *r); /* more in r->req_body, or its end */
         void (*req_failed)(struct request *r, enum reason why); /* the body is malformed, too large, too slow, cut */
@@ -121,11 +122,15 @@ void request_drop(struct request *r); /* at zero: clears the pipes, frees the ar
 /* What flow (its origin) is told by an upstream codec. */
 struct exchange_user {
         void (*interim)(struct exchange *x); /* x->interim is a 1xx head */
-        void (*head)(struct exchange *x);    /* *x->res is complete; its slices are in x->r->arena */
+        /* *x->res is complete; its slices are in x->r->arena.  What has come of the body is in
+         * r->res_body already.  If x->phase is DONE that was all of it: the connection has been given back to its
+         * pool or closed before this call, and no res_ready follows. */
+        void (*head)(struct exchange *x);
         /* More in x->r->res_body, or its end: then the exchange is over (x->phase is DONE) and the
-         * connection has been given back to its pool or closed before this call. */
+         * connection has been given back to its pool or closed before this call.  A tunnel is over when both directions have
+         * ended: the server's end alone is said with another phase, and once more when the client's has followed. */
         void (*res_ready)(struct exchange *x);
-        void (*req_room)(struct exchange *x); /* took bytes of r->req_body: its producer may go on */
+        void (*req_room)(struct exchange *x); /* wants (more of) r->req_body: its producer may go on */
         /* There is no (further) response: x is over, its connection closed.  x->wrote, x->body_taken,
          * x->reused and x->got_byte say whether it may be sent again (traps 11). */
         void (*failed)(struct exchange *x, enum reason why);

@@ -250,7 +250,10 @@ static enum next step_route(struct flow *f)
                 return refuse(f, why);
 
         t->eff = &t->match.route->eff;
-        forward_limits(t);
+        if (t->match.route->action != ACTION_PROXY) /* else the upstream's settings count too */
+                why = forward_limits(t);
+        if (why != REASON_NONE)
+                return refuse(f, why);
         f->step = STEP_REQUEST;
         return MORE;
 }
@@ -359,7 +362,9 @@ static enum next step_action(struct flow *f)
         forward_target(t);
         if (t->r->req.upgrade.p != NULL && !t->eff->upgrade)
                 return refuse(f, REASON_UPGRADE_OFF);
-        forward_limits(t);
+        enum reason why = forward_limits(t);
+        if (why != REASON_NONE)
+                return refuse(f, why);
         f->step = STEP_BUFFER;
         return MORE;
 }

@@ -123,12 +123,12 @@ static bool is_grpc(const struct msg *m)
         return f != NULL && str_istarts(f->value, STR("application/grpc"));
 }
 
-void forward_limits(struct txn *t)
+enum reason forward_limits(struct txn *t)
 {
         struct request *r = t->r;
         const struct settings *s = t->eff;
         bool unbounded = (r->req.upgrade.p != NULL && s->upgrade) || is_grpc(&r->req);
-        h1_server_limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
+        return h1_server_limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
 }
 
 static const struct proxy_target *pick_target(const struct route_conf *route)

@@ -23,8 +23,13 @@ struct route_match {
 /* Do all `when` lines of route hold? */
 typedef bool route_when(void *ctx, const struct route_conf *route, enum reason *refused);
 
-/* host: lower case, without port.  REASON_NONE and *out; or NO_HOST, NO_ROUTE, REGEX_LIMIT. */
+/* host: lower case, without port.  REASON_NONE and *out; or NO_HOST, NO_ROUTE, REGEX_LIMIT (then
+ * out->route is not changed). */
 enum reason route_find(const struct route_table *t, const struct listen_conf *listen, str host,
                        str path, route_when *when, void *ctx, struct route_match *out);
+
+/* Routes of h of which nothing is known in advance: tried on every request.  For `-t` to say so. */
+size_t route_always_tried(const struct route_table *t, const struct host_conf *h,
+                          const uint32_t **routes);
 
 #endif
