@@ -55,7 +55,8 @@ static void count_words(struct map *uses, const struct literals *l)
 {
         for (uint32_t i = 0; i < l->n; i++)
                 for (uint32_t j = 0; j < l->set[i].n; j++)
-                        map_put(uses, l->set[i].s[j], (char *)map_get(uses, l->set[i].s[j]) + 1);
+                        map_put(uses, l->set[i].s[j],
+                                (void *)((uintptr_t)map_get(uses, l->set[i].s[j]) + 1));
 }
 
 /* The set that the fewest routes share; of equals the one with the longer words. */
