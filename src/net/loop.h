@@ -58,6 +58,9 @@ struct loop {
         struct list lingering;            /* of io_close_lingering */
         uint32_t n_lingering;
         metric_cell **closes;             /* by reason, made on first use */
+        struct list acceptors;            /* of listen_start */
+        bool accept_stopped;              /* their events are out until a connection closes */
+        struct deadline accept_retry;
         /* Load of this loop, for handing connections over; written by its thread only, relaxed. */
         _Atomic uint32_t connections, handshakes;
 };

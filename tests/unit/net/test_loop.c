@@ -147,16 +147,20 @@ static void test_deadline_moved_and_cleared(void **state UNUSED)
         deadline_clear(&cleared.d);
         assert_false(deadline_armed(&cleared.d));
         deadline_clear(&cleared.d);
-        /* As long as it is armed again it does not fire. */
+        /* As long as it is armed again in time it does not fire. */
         until = l->now + 50 * MSEC;
         while (l->now < until) {
+                int64_t armed = l->now;
                 deadline_set(l, &moved.d, 20 * MSEC, on_fire);
                 loop_turn(l, false);
+                if (moved.fired != 0)
+                        assert_true(l->now >= armed + 20 * MSEC); /* the machine slept */
+                moved.fired = 0;
         }
-        assert_int_equal(fired, 0);
-        deadline_set(l, &moved.d, 200 * MSEC, on_fire);
+        deadline_set(l, &moved.d, 60 * SEC, on_fire);
         PUMP_UNTIL(l, last.fired != 0);
         assert_int_equal(moved.fired, 0);
+        assert_int_equal(cleared.fired, 0);
         deadline_set(l, &moved.d, 0, on_fire); /* 0 clears */
         assert_false(deadline_armed(&moved.d));
 }
@@ -205,7 +209,6 @@ static void test_many_distinct_timeouts(void **state UNUSED)
 {
         static struct timed t[300];
         int64_t start;
-        unsigned late = 0;
 
         memset(t, 0, sizeof(t));
         fired = 0;
@@ -217,10 +220,9 @@ static void test_many_distinct_timeouts(void **state UNUSED)
         }
         PUMP_UNTIL(l, fired == COUNT(t));
         for (size_t i = 0; i < COUNT(t); i++) {
-                assert_true(t[i].fired >= t[i].want);
-                late += t[i].fired > t[i].want + (t[i].want - start) / 16 + 200 * MSEC;
+                assert_true(t[i].fired >= t[i].want && t[i].fired >= t[i].d.at);
+                assert_true(t[i].d.at <= t[i].want + (t[i].want - start) / 16 + 2 * TICK);
         }
-        assert_int_equal(late, 0);
 }
 
 static void test_coarse_lists(void **state UNUSED)
