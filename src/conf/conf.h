@@ -4,12 +4,16 @@
 #ifndef CONF_CONF_H
 #define CONF_CONF_H
 
+#include "base/buf.h"
 #include "conf/model.h"
 #include "conf/source.h"
 
 /* Reads path (absolute) and all it names.  All mistakes go to rep; NULL when there was an error.  prefix: absolute folder.  Functions are known by
  * name only; their arguments come with conf_link_functions.  Free with conf_free. */
 struct conf *conf_read(struct source *src, str path, str prefix, struct report *rep);
+/* The same, but gives what could be read even after mistakes, so that functions' arguments can be checked in
+ * the same run: not to be run with.  NULL only when path itself cannot be read. */
+struct conf *conf_read_all(struct source *src, str path, str prefix, struct report *rep);
 void conf_free(struct conf *c);       /* NULL is fine; instances must be destroyed before */
 
 /* Finds the module of a name among those loaded; NULL: not there. */
@@ -27,7 +31,7 @@ MUST_CHECK bool conf_link_functions(struct conf *c, const struct conf_handles *h
 /* For a function that finds a mistake in create: at is the address of a field of inst, or a byte of its text; NULL: the whole function. */
 void conf_function_error(const struct function_conf *f, const void *at, struct report *rep, const char *text);
 
-/* Only the `control` (absolute socket path) and `admin` lines, whatever other mistakes there are; absent when not given. */
+/* Path of the `control` line's socket, absolute, whatever other mistakes there are; absent when not given. */
 str conf_control_path(struct source *src, str path, str prefix, struct arena *a);
 
 /* The effective configuration as text that reads back to the same (-T); secrets are masked. */

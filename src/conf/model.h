@@ -18,6 +18,7 @@
 
 struct chain_plan; /* proxy/instance.h */
 struct instance;
+struct conf_link; /* conf/compile.h: what linking needs */
 struct module; /* module/module.h */
 struct tree;   /* conf/tree.h */
 
@@ -38,7 +39,7 @@ enum setting_id { /* bit numbers in settings.set */
 };
 
 struct access_log_conf {      /* unique per (path, format) in a configuration */
-        str path;             /* absolute; "stdout"; absent: off */
+        str path;             /* absolute, or "stdout" */
         str format_name;      /* "combined", "json", or a log_format */
         const struct template *format; /* NULL for the two built-in ones */
         uint32_t index;       /* in conf.access_logs */
@@ -59,7 +60,7 @@ struct settings {
         bool retry_non_idempotent;
         uint64_t body_max, header_max, header_fields, header_line;
         uint64_t buffer_request, buffer_response;
-        const struct access_log_conf *access_log;
+        const struct access_log_conf *access_log; /* NULL: off */
         const struct error_page *error_pages; size_t n_error_pages;
         bool upgrade;
         uint64_t request_memory;           /* arena of a request, functions included */
@@ -152,6 +153,7 @@ struct host_conf {
         struct conf_pos pos;
         const str *names; size_t n_names; /* lower case: "api.example.com" "*.example.com" "*" */
         struct route_conf *routes; size_t n_routes;
+        struct function_conf **functions; size_t n_functions; /* its own: the first of each route's */
         struct settings own;
         uint32_t index;
 };
@@ -194,6 +196,8 @@ struct upstream_conf {
 
 /* ------------------------------------------------------------------ listeners */
 
+struct listen_cert { struct file_text cert, key; };
+
 struct listen_conf {
         struct conf_pos pos;
         struct addr addr;
@@ -201,13 +205,14 @@ struct listen_conf {
         bool tls, proxy_protocol, v6only;
         int backlog;                  /* default 4096 */
         const str *hosts; size_t n_hosts; /* 0: all */
-        struct { struct file_text cert, key; } *certs; size_t n_certs;
+        struct listen_cert *certs; size_t n_certs;
         const str *protocols; size_t n_protocols;
         int version_min, version_max; /* 12, 13 */
         str ciphers;
         int client_certificate;       /* TLS_CLIENT_OFF OPTIONAL REQUIRED: 0 1 2 */
         struct file_text client_ca;
         struct file_text ticket_keys;
+        struct settings own;          /* as written in its block */
         struct settings eff;          /* client_* and header limits: its own, then the top's */
         uint32_t index;
 };
@@ -249,6 +254,7 @@ struct conf {
         struct settings top;          /* as written at the top */
         struct settings eff;          /* the top's with defaults */
         struct map *variables;        /* names "MODULE_x" that some function sets (filled by linking) */
+        struct conf_link *link;       /* private to conf */
 };
 
 #endif

@@ -44,6 +44,19 @@ struct template_scope {
         void *ctx;
 };
 
+enum template_name {
+        TEMPLATE_NAME_OK,
+        TEMPLATE_NAME_UNKNOWN,
+        TEMPLATE_NAME_GROUP,   /* $1..$9 without such a group */
+        TEMPLATE_NAME_RESPONSE /* known on the response side only */
+};
+
+/* What a name (without `$`) stands for in a scope; op points into name, or is in a. */
+enum template_name template_name(struct arena *a, str name, const struct template_scope *scope,
+                                 struct template_op *op);
+/* Whether name is, or begins like, a variable of weir's own: no capture or module may have it. */
+bool template_reserved(str name);
+
 /* NULL: *error says what is wrong, *at is the offset in text. */
 MUST_CHECK struct template *template_compile(struct arena *a, str text, const struct template_scope *scope,
                                              const char **error, size_t *at);

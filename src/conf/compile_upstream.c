@@ -1,0 +1,187 @@
+/*
+ * Upstreams and their servers.
+ */
+#include "conf/compile.h"
+
+struct upstream_build {
+        struct upstream_conf u;
+        VEC(struct server_conf) servers;
+        const struct word *name;
+};
+
+/* The directives of the block see the upstream itself, which the build begins with. */
+static struct upstream_build *build_of(const struct scope *s)
+{
+        return s->object;
+}
+
+void compile_server(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct upstream_build *b = build_of(s);
+        const struct word *w = a->word[0];
+        struct server_conf server = {.pos = w->pos, .text = w->text};
+
+        if (a->n > 1) {
+                server.backup = compile_is(a->word[1], "backup");
+                if (!server.backup)
+                        report_error(c->rep, &a->word[1]->pos,
+                                     "server takes no \"%.*s\" here: server %s",
+                                     STR_ARG(a->word[1]->text), a->d->syntax);
+        }
+        compile_keys(c, s, a, &server);
+        /* Whether the port is tls's or not is known only when the block has ended. */
+        if (!compile_address(c, w, 0, &server.addr, &server.host, &server.port))
+                return;
+        for (size_t i = 0; i < b->servers.n; i++) {
+                if (str_eq(b->servers.v[i].text, server.text)) {
+                        report_error(c->rep, &w->pos, "server %.*s exists already (line %u)",
+                                     STR_ARG(server.text), b->servers.v[i].pos.line);
+                        return;
+                }
+        }
+        *VEC_ADD(c->a, &b->servers) = server;
+}
+
+void compile_balance(struct compile *c, struct scope *s, const struct args *a)
+{
+        static const str names[] = {STR_INIT("round_robin"), STR_INIT("least_conn"),
+                                    STR_INIT("random"),      STR_INIT("p2c"),
+                                    STR_INIT("least_time"),  STR_INIT("hash")};
+        struct upstream_conf *u = &build_of(s)->u;
+        const struct word *w = a->word[0];
+        size_t i = 0;
+
+        while (i < COUNT(names) && !str_eq(w->text, names[i]))
+                i++;
+        if (i == COUNT(names)) {
+                report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
+                               "\"%.*s\" is not a way to balance", STR_ARG(w->text));
+                return;
+        }
+        u->balance = (enum balance)i;
+        if ((u->balance == BALANCE_HASH) != (a->n == 2)) {
+                report_error(c->rep, a->n == 2 ? &a->word[1]->pos : &a->node->end,
+                             a->n == 2 ? "only hash takes a template"
+                                       : "hash needs a template: balance hash $client_ip;");
+                return;
+        }
+        if (a->n == 2)
+                u->hash = compile_template(c, a->word[1], c->names_top);
+}
+
+/* "200" or "200-399" */
+static void expect(struct compile *c, const struct word *w, struct upstream_conf *u)
+{
+        str low, high;
+        uint64_t min, max;
+        bool range = str_cut(w->text, '-', &low, &high);
+
+        if (!str_u64(low, 599, &min) || !str_u64(range ? high : low, 599, &max) || min < 100 ||
+            max < min) {
+                report_error(c->rep, &w->pos, "expect: \"%.*s\" is not a range such as 200-399",
+                             STR_ARG(w->text));
+                return;
+        }
+        u->expect_min = (uint16_t)min;
+        u->expect_max = (uint16_t)max;
+}
+
+void compile_health_check(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct upstream_conf *u = &build_of(s)->u;
+        const struct word *range = compile_key(a, "expect"), *path = compile_key(a, "path");
+
+        if (a->n == 1) /* off */
+                return;
+        compile_keys(c, s, a, u);
+        if (range)
+                expect(c, range, u);
+        if (path && (!str_starts(path->text, STR("/")) || str_has_ctl(path->text) ||
+                     str_chr(path->text, ' ') >= 0))
+                report_error(c->rep, &path->pos, "path: \"%.*s\" is not a path",
+                             STR_ARG(path->text));
+}
+
+void compile_eject(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct upstream_conf *u = &build_of(s)->u;
+
+        if (a->n == 1)
+                u->eject_failures = 0;
+        else
+                compile_keys(c, s, a, u);
+}
+
+void compile_upstream_protocol(struct compile *c, struct scope *s, const struct args *a)
+{
+        const struct word *w = a->word[0];
+
+        (void)s;
+        if (compile_is(w, "h2") || compile_is(w, "h2c"))
+                report_error(c->rep, &w->pos, "protocol %.*s is not part of this version of weir",
+                             STR_ARG(w->text));
+        else if (!compile_is(w, "http/1.1"))
+                report_error(c->rep, &w->pos, "\"%.*s\" is not a protocol (http/1.1)",
+                             STR_ARG(w->text));
+}
+
+void compile_upstream_tls(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct upstream_conf *u = &build_of(s)->u;
+
+        u->tls = true;
+        compile_keys(c, s, a, u);
+        if (!compile_key(a, "certificate") != !compile_key(a, "key"))
+                report_error(c->rep, &a->node->end, "certificate= and key= belong together");
+}
+
+void compile_sticky(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct upstream_conf *u = &build_of(s)->u;
+        const struct word *w = compile_key(a, "cookie");
+
+        compile_keys(c, s, a, u);
+        if (w && !compile_token(w->text)) {
+                report_error(c->rep, &w->pos, "\"%.*s\" is not the name of a cookie",
+                             STR_ARG(w->text));
+                u->sticky_cookie = STR_NONE;
+        }
+}
+
+static void fill_ports(struct upstream_build *b)
+{
+        for (size_t i = 0; i < b->servers.n; i++) {
+                struct server_conf *server = &b->servers.v[i];
+                if (server->port || (server->addr.len && server->addr.sa.sa_family == AF_UNIX))
+                        continue;
+                server->port = b->u.tls ? 443 : 80;
+                if (server->addr.len)
+                        addr_set_port(&server->addr, server->port);
+        }
+}
+
+void compile_upstream(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct upstream_build b = {.name = a->word[0]};
+        struct scope in = {
+                .context = UPSTREAM, .object = &b, .own = &b.u.own, .names = c->names_top};
+
+        (void)s;
+        b.u.pos = a->node->words[0].pos;
+        b.u.name = a->word[0]->text;
+        b.u.expect_min = 200;
+        b.u.expect_max = 399;
+        b.u.eject_failures = 5;
+        b.u.eject_for = 10 * SEC;
+        (void)compile_block_name(c, a->word[0], "upstream");
+        compile_defaults(c, UPSTREAM, &b.u);
+        compile_block(c, a->node->child, a->node->n_children, &in);
+        if (b.servers.n == 0)
+                report_error(c->rep, &a->word[0]->pos, "upstream %.*s has no server",
+                             STR_ARG(b.u.name));
+        fill_ports(&b);
+        b.u.servers = COMPILE_TAKE(c->a, b.servers);
+        b.u.n_servers = b.servers.n;
+        b.u.index = (uint32_t)c->upstreams.n;
+        *VEC_ADD(c->a, &c->upstreams) = b.u;
+}

@@ -1,0 +1,180 @@
+/*
+ * Names between blocks, once all blocks are read: upstreams of proxy lines, hosts of listeners,
+ * formats of access logs; then what holds for each route: its functions and effective settings.
+ */
+#include "conf/compile.h"
+#include "conf/settings.h"
+
+/* ------------------------------------------------------------------ names */
+
+static void link_proxy(struct compile *c, const struct reference *ref)
+{
+        struct conf *conf = c->conf;
+        str *names = ARENA_ARRAY(c->a, str, conf->n_upstreams + 1);
+
+        for (size_t i = 0; i < conf->n_upstreams; i++) {
+                names[i] = conf->upstreams[i].name;
+                if (!str_eq(names[i], ref->name))
+                        continue;
+                conf->hosts[ref->host].routes[ref->route].targets[ref->target].upstream =
+                        &conf->upstreams[i];
+                return;
+        }
+        report_unknown(c->rep, &ref->pos, ref->name, names, conf->n_upstreams,
+                       "there is no upstream %.*s", STR_ARG(ref->name));
+}
+
+static void link_listen_host(struct compile *c, const struct reference *ref)
+{
+        VEC(str) names = {0};
+
+        for (size_t i = 0; i < c->conf->n_hosts; i++) {
+                for (size_t k = 0; k < c->conf->hosts[i].n_names; k++) {
+                        if (str_eq(c->conf->hosts[i].names[k], ref->name))
+                                return;
+                        *VEC_ADD(c->a, &names) = c->conf->hosts[i].names[k];
+                }
+        }
+        report_unknown(c->rep, &ref->pos, ref->name, names.v, names.n, "there is no host %.*s",
+                       STR_ARG(ref->name));
+}
+
+/* ------------------------------------------------------------------ access logs */
+
+static bool find_format(struct compile *c, const struct log_use *use)
+{
+        struct access_log_conf *log = use->log;
+        VEC(str) names = {0};
+
+        *VEC_ADD(c->a, &names) = STR("combined");
+        *VEC_ADD(c->a, &names) = STR("json");
+        for (size_t i = 0; i < 2; i++) {
+                if (str_eq(log->format_name, names.v[i]))
+                        return true;
+        }
+        for (size_t i = 0; i < c->formats.n; i++) {
+                *VEC_ADD(c->a, &names) = c->formats.v[i].name;
+                if (str_eq(log->format_name, c->formats.v[i].name)) {
+                        log->format = c->formats.v[i].template;
+                        return true;
+                }
+        }
+        report_unknown(c->rep, &use->pos, log->format_name, names.v, names.n,
+                       "there is no log_format %.*s", STR_ARG(log->format_name));
+        return false;
+}
+
+/* Equal ones become one; the index tells the settings which. */
+static void link_logs(struct compile *c)
+{
+        VEC(struct access_log_conf) logs = {0};
+
+        for (size_t i = 0; i < c->logs.n; i++) {
+                struct access_log_conf *log = c->logs.v[i].log;
+                size_t k = 0;
+                (void)find_format(c, &c->logs.v[i]);
+                while (k < logs.n && !(str_eq(logs.v[k].path, log->path) &&
+                                       str_eq(logs.v[k].format_name, log->format_name)))
+                        k++;
+                log->index = (uint32_t)k;
+                if (k == logs.n)
+                        *VEC_ADD(c->a, &logs) = *log;
+        }
+        c->conf->access_logs = COMPILE_TAKE(c->a, logs);
+        c->conf->n_access_logs = logs.n;
+}
+
+static void link_log(struct compile *c, struct settings *own)
+{
+        if (own->access_log)
+                own->access_log = &c->conf->access_logs[own->access_log->index];
+}
+
+/* ------------------------------------------------------------------ effective settings */
+
+/* Pages are laid over each other one by one, the nearest scope first. */
+static void merge_pages(struct compile *c, struct settings *eff,
+                        const struct settings *const *scopes, size_t n)
+{
+        VEC(struct error_page) pages = {0};
+        size_t used = 0;
+
+        for (size_t i = 0; i < n; i++)
+                used += scopes[i] && scopes[i]->n_error_pages > 0;
+        if (used < 2)
+                return;
+        for (size_t i = 0; i < n; i++) {
+                for (size_t k = 0; scopes[i] && k < scopes[i]->n_error_pages; k++) {
+                        struct error_page page = scopes[i]->error_pages[k];
+                        size_t old = 0;
+                        while (old < pages.n && pages.v[old].status != page.status)
+                                old++;
+                        if (old == pages.n)
+                                *VEC_ADD(c->a, &pages) = page;
+                }
+        }
+        eff->error_pages = pages.v;
+        eff->n_error_pages = pages.n;
+}
+
+static void effective(struct compile *c, struct settings *out, const struct settings *route,
+                      const struct settings *upstream, const struct settings *host)
+{
+        const struct settings *scopes[] = {route, upstream, host, &c->conf->top};
+
+        settings_merge(out, route, upstream, host, &c->conf->top);
+        merge_pages(c, out, scopes, COUNT(scopes));
+}
+
+/* ------------------------------------------------------------------ routes */
+
+static void link_functions_of(struct compile *c, const struct host_conf *h, struct route_conf *r)
+{
+        size_t n = h->n_functions + r->n_functions;
+        struct function_conf **v = ARENA_ARRAY(c->a, struct function_conf *, n + 1);
+
+        for (size_t i = 0; i < n; i++)
+                v[i] = i < h->n_functions ? h->functions[i] : r->functions[i - h->n_functions];
+        r->functions = v;
+        r->n_functions = n;
+        if (r->action == ACTION_FUNCTION && n == 0)
+                report_error(c->rep, &r->pos,
+                             "the route has no action (proxy, respond or redirect)");
+}
+
+static void link_route(struct compile *c, struct host_conf *h, struct route_conf *r)
+{
+        r->host = h;
+        link_log(c, &r->own);
+        link_functions_of(c, h, r);
+        effective(c, &r->eff, &r->own, NULL, &h->own);
+        for (size_t i = 0; i < r->n_targets; i++) {
+                const struct upstream_conf *u = r->targets[i].upstream;
+                effective(c, &r->targets[i].eff, &r->own, u ? &u->own : NULL, &h->own);
+        }
+}
+
+void link_conf(struct compile *c)
+{
+        struct conf *conf = c->conf;
+
+        for (size_t i = 0; i < c->refs.n; i++) {
+                if (c->refs.v[i].kind == REF_PROXY)
+                        link_proxy(c, &c->refs.v[i]);
+                else
+                        link_listen_host(c, &c->refs.v[i]);
+        }
+        link_logs(c);
+        link_log(c, &conf->top);
+        for (size_t i = 0; i < conf->n_upstreams; i++)
+                link_log(c, &conf->upstreams[i].own);
+        effective(c, &conf->eff, NULL, NULL, NULL);
+        for (size_t i = 0; i < conf->n_hosts; i++) {
+                struct host_conf *h = &conf->hosts[i];
+                link_log(c, &h->own);
+                for (size_t k = 0; k < h->n_routes; k++)
+                        link_route(c, h, &h->routes[k]);
+        }
+        for (size_t i = 0; i < conf->n_listens; i++)
+                effective(c, &conf->listens[i].eff, &conf->listens[i].own, NULL, NULL);
+}

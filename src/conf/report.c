@@ -1,0 +1,115 @@
+/*
+ * Prints mistakes.
+ *
+ * The difficulty is the caret: it must stand under the fault whatever the line holds, so tabs are
+ * repeated as tabs, the later bytes of a UTF-8 character take no column, and of a very long line
+ * only the surroundings of the fault are shown.
+ */
+#include "conf/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LINE_SHOWN 160 /* bytes of a line that are printed */
+
+static bool continues_character(char c)
+{
+        return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+static void put_line(struct buf *out, const struct conf_pos *at)
+{
+        size_t col = at->col > 0 ? at->col - 1 : 0, from = 0, end = at->text.n;
+
+        if (!at->text.p)
+                return;
+        if (col > end)
+                col = end;
+        if (end > LINE_SHOWN) {
+                from = col > LINE_SHOWN / 2 ? col - LINE_SHOWN / 2 : 0;
+                end = MIN(at->text.n, from + LINE_SHOWN);
+        }
+        buf_puts(out, STR("    "));
+        for (size_t i = from; i < end; i++) {
+                char c = at->text.p[i];
+                if (((unsigned char)c < 0x20 && c != '\t') || c == 0x7f)
+                        c = '?';
+                buf_put(out, &c, 1);
+        }
+        buf_puts(out, STR("\n    "));
+        for (size_t i = from; i < col; i++) {
+                if (!continues_character(at->text.p[i]))
+                        buf_put(out, at->text.p[i] == '\t' ? "\t" : " ", 1);
+        }
+        buf_puts(out, STR("^\n"));
+}
+
+static void put_message(struct report *r, const struct conf_pos *at, const char *kind, str nearest,
+                        const char *fmt, va_list ap)
+{
+        char *text = NULL;
+
+        if (vasprintf(&text, fmt, ap) < 0)
+                abort();
+        if (at && at->file.p)
+                buf_printf(&r->out, "%.*s:%u:%u: ", STR_ARG(at->file), at->line, at->col);
+        buf_puts(&r->out, str_z(kind));
+        for (const char *p = text; *p; p++) {
+                char c = ((unsigned char)*p < 0x20 || *p == 0x7f) ? '?' : *p;
+                buf_put(&r->out, &c, 1);
+        }
+        free(text);
+        if (nearest.p)
+                buf_printf(&r->out, " (did you mean \"%.*s\"?)", STR_ARG(nearest));
+        buf_puts(&r->out, STR("\n"));
+        if (at && at->file.p)
+                put_line(&r->out, at);
+}
+
+void report_error(struct report *r, const struct conf_pos *at, const char *fmt, ...)
+{
+        va_list ap;
+
+        r->errors++;
+        va_start(ap, fmt);
+        put_message(r, at, "", STR_NONE, fmt, ap);
+        va_end(ap);
+}
+
+void report_warning(struct report *r, const struct conf_pos *at, const char *fmt, ...)
+{
+        va_list ap;
+
+        r->warnings++;
+        va_start(ap, fmt);
+        put_message(r, at, "warning: ", STR_NONE, fmt, ap);
+        va_end(ap);
+}
+
+str report_nearest(str word, const str *names, size_t n)
+{
+        unsigned best = word.n < 4 ? 1 : word.n < 8 ? 2 : 3;
+        str found = STR_NONE;
+
+        if (word.n == 0 || word.n > 64)
+                return found;
+        for (size_t i = 0; i < n; i++) {
+                unsigned d = str_distance(word, names[i], best);
+                if (d < best || (d == best && !found.p)) {
+                        best = d;
+                        found = names[i];
+                }
+        }
+        return found;
+}
+
+void report_unknown(struct report *r, const struct conf_pos *at, str word, const str *names,
+                    size_t n, const char *fmt, ...)
+{
+        va_list ap;
+
+        r->errors++;
+        va_start(ap, fmt);
+        put_message(r, at, "", report_nearest(word, names, n), fmt, ap);
+        va_end(ap);
+}
