@@ -60,6 +60,12 @@ void crypto_sha256(str data, uint8_t out[32])
         CHECK(EVP_Digest(data.p ? data.p : "", data.n, out, NULL, sha256, NULL) == 1);
 }
 
+void crypto_sha1(str data, uint8_t out[20])
+{
+        crypto_init();
+        CHECK(EVP_Digest(data.p ? data.p : "", data.n, out, NULL, EVP_sha1(), NULL) == 1);
+}
+
 void crypto_hmac_sha256(str key, str data, uint8_t out[32])
 {
         EVP_MAC_CTX *ctx;

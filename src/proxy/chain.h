@@ -49,10 +49,6 @@ struct instance_env { /* of this process */
         bool (*quarantined)(const uint8_t sha[32]); /* NULL: none */
         const struct redis_conf
                 *redises; /* by store index; NULL: none can be reached (the checker) */
-        /* On the thread of l: instances_pending became 0 there after instances_retire.  NULL:
-         * nobody is told. */
-        void (*idle)(void *ctx, struct loop *l);
-        void *ctx;
 };
 /* Control thread: create for every function of c (linked already).  NULL: mistakes are in rep,
  * everything was destroyed again. */

@@ -278,17 +278,13 @@ static enum next after_chain(struct flow *f, enum chain_result how)
                 if (f->origin != NULL)
                         origin_abort(f->origin, f->t.reason);
                 f->origin = NULL;
-                f->functions_done = response;
-                f->step = response ? STEP_SEND : STEP_RESPONSE;
+                f->step = STEP_RESPONSE; /* for the functions that are left */
                 return MORE;
         case CHAIN_CUT:
                 if (f->origin != NULL)
                         origin_abort(f->origin, f->t.reason);
                 f->origin = NULL;
-                f->functions_done = true;
-                refuse(f, f->t.reason);
-                f->step = STEP_SEND;
-                return MORE;
+                return refuse(f, f->t.reason);
         }
         UNREACHABLE();
 }

@@ -274,7 +274,8 @@ struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str 
                                            .n_loops = h->n_loops,
                                            .store = h->store,
                                            .checker = h->checker,
-                                           .quarantined = h->quarantined};
+                                           .quarantined = h->quarantined,
+                                           .redises = h->checker ? NULL : g->redises};
                 g->instances = instances_create(&env, c, rep);
         }
         if (g->instances == NULL || rep->errors != 0) {

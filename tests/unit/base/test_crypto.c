@@ -157,9 +157,21 @@ static void random_is_spread(void **state)
                 assert_in_range(counts[i], 800, 1200);
 }
 
+static void sha1(void **state) /* RFC 3174, 7.3 */
+{
+        uint8_t md[20];
+        char hex[40];
+
+        (void)state;
+        crypto_sha1(STR("abc"), md);
+        crypto_hex(hex, md, sizeof(md));
+        assert_memory_equal(hex, "a9993e364706816aba3e25717850c26c9cd0d89d", 40);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(sha1),
                 cmocka_unit_test(digests),
                 cmocka_unit_test(siphash_known),
                 cmocka_unit_test(base64),

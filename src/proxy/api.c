@@ -1,0 +1,492 @@
+/*
+ * The host table: memory, the local store, logging, metrics, clocks and values; and the table
+ * itself.
+ *
+ * Everything here runs on the task's thread, but for what T4 of the public header lists.
+ */
+#include "proxy/api.h"
+
+#include "base/crypto.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/shm.h"
+#include "proxy/instance.h"
+#include "proxy/vars.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static const weir_str failed_str = {NULL, 0};
+
+/* ------------------------------------------------------------------ memory */
+
+bool api_room(const struct weir_task *t, size_t n)
+{
+        return t->memory == 0 || t->used == NULL ||
+               (*t->used <= t->memory && n <= t->memory - *t->used);
+}
+
+void api_took(struct weir_task *t, size_t before)
+{
+        if (t->used != NULL)
+                *t->used += arena_used(t->arena) - before;
+}
+
+static void *host_alloc(weir_task *t, size_t n)
+{
+        size_t before;
+        void *p;
+
+        if (!task_valid(t, ~0u, "alloc") || !api_room(t, n))
+                return NULL;
+        before = arena_used(t->arena);
+        p = arena_zalloc(t->arena, n);
+        api_took(t, before);
+        return p;
+}
+
+static weir_str host_dup(weir_task *t, weir_str s)
+{
+        size_t before;
+        str copy;
+
+        if (!task_valid(t, ~0u, "dup") || s.p == NULL || !api_room(t, s.n + 1))
+                return failed_str;
+        before = arena_used(t->arena);
+        copy = arena_dup(t->arena, api_str(s));
+        api_took(t, before);
+        return api_weir(copy);
+}
+
+static weir_str host_printf(weir_task *t, const char *fmt, ...)
+{
+        size_t before;
+        va_list ap;
+        str s;
+
+        if (!task_valid(t, ~0u, "printf"))
+                return failed_str;
+        before = arena_used(t->arena);
+        va_start(ap, fmt);
+        s = arena_vprintf(t->arena, fmt, ap);
+        va_end(ap);
+        api_took(t, before);
+        return api_room(t, 0) ? api_weir(s) : failed_str;
+}
+
+/* ------------------------------------------------------------------ background, loops */
+
+static void *host_loop_data(weir_task *t)
+{
+        return task_valid(t, ~0u, "loop_data") && t->il != NULL ? t->il->data : NULL;
+}
+
+static int64_t clock_us(clockid_t id)
+{
+        struct timespec ts;
+        clock_gettime(id, &ts);
+        return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
+}
+
+static int64_t host_time_left(weir_task *t)
+{
+        int64_t budget;
+
+        if (!task_valid(t, ~0u, "time_left") || t->loop == NULL)
+                return 0;
+        budget = t->budget ? t->budget : SEC;
+        return MAX(t->loop->now + budget - clock_us(CLOCK_MONOTONIC), 0);
+}
+
+static int64_t host_now_us(void)
+{
+        return loop_self ? loop_self->now : clock_us(CLOCK_MONOTONIC);
+}
+
+static int64_t host_wall_us(void)
+{
+        return loop_self ? loop_self->wall : clock_us(CLOCK_REALTIME);
+}
+
+/* ------------------------------------------------------------------ the local store */
+
+/* A module's own key space: its name, a tag, and the key, or its digest when it is long.  false:
+ * nothing can be stored. */
+static bool store_key(const struct weir_task *t, weir_str key, char out[STORE_KEY_MAX], str *full)
+{
+        str module;
+        size_t n;
+
+        if (!task_valid(t, ~0u, "local store") || key.p == NULL || t->inst->set->env.store == NULL)
+                return false;
+        module = str_z(t->inst->desc->name);
+        memcpy(out, module.p, module.n);
+        n = module.n;
+        out[n++] = '\0';
+        if (key.n < STORE_KEY_MAX - n) {
+                out[n++] = 'k';
+                memcpy(out + n, key.p, key.n);
+                n += key.n;
+        } else {
+                out[n++] = 'h';
+                crypto_sha256(api_str(key), (uint8_t *)out + n);
+                n += 32;
+        }
+        *full = str_of(out, n);
+        return true;
+}
+
+static int32_t host_local_get(weir_task *t, weir_str key, weir_str *value)
+{
+        char buf[STORE_KEY_MAX];
+        size_t before;
+        str full, v;
+
+        if (!store_key(t, key, buf, &full) || !api_room(t, 0))
+                return 0;
+        before = arena_used(t->arena);
+        if (!store_get(t->inst->set->env.store, full, host_now_us(), t->arena, &v))
+                return 0;
+        api_took(t, before);
+        *value = api_weir(v);
+        return v.p != NULL;
+}
+
+static weir_err host_local_set(weir_task *t, weir_str key, weir_str value, int64_t ttl_us)
+{
+        char buf[STORE_KEY_MAX];
+        str full;
+
+        if (value.p == NULL || ttl_us < 0)
+                return WEIR_E_INVAL;
+        if (!store_key(t, key, buf, &full))
+                return WEIR_E_UNAVAIL;
+        return store_set(t->inst->set->env.store, full, api_str(value), host_now_us(), ttl_us)
+                       ? WEIR_OK
+                       : WEIR_E_FULL;
+}
+
+static weir_err host_local_del(weir_task *t, weir_str key)
+{
+        char buf[STORE_KEY_MAX];
+        str full;
+
+        if (!store_key(t, key, buf, &full))
+                return WEIR_E_UNAVAIL;
+        store_del(t->inst->set->env.store, full);
+        return WEIR_OK;
+}
+
+static weir_err host_local_update(weir_task *t, weir_str key, size_t n, int64_t ttl_us,
+                                  void (*fn)(void *record, void *arg), void *arg)
+{
+        char buf[STORE_KEY_MAX];
+        str full;
+
+        if (ttl_us < 0)
+                return WEIR_E_INVAL;
+        if (!store_key(t, key, buf, &full))
+                return WEIR_E_UNAVAIL;
+        return store_update(t->inst->set->env.store, full, n, host_now_us(), ttl_us, fn, arg)
+                       ? WEIR_OK
+                       : WEIR_E_FULL;
+}
+
+/* ------------------------------------------------------------------ cells */
+
+static const void *host_cell_get(weir_task *t, weir_cell *cell)
+{
+        struct cell_local *l;
+        struct cell_hold *h;
+
+        if (!task_valid(t, ~0u, "cell_get") || t->loop == NULL)
+                return NULL;
+        l = cell_pick(cell, set_index(t->inst->set, t->loop));
+        if (l == NULL)
+                return NULL;
+        for (h = t->cells; h != NULL; h = h->next) {
+                if (h->local == l) { /* this task has it already */
+                        cell_done(l);
+                        return cell_value(l);
+                }
+        }
+        h = arena_alloc(t->arena, sizeof(*h));
+        if (h == NULL) {
+                cell_done(l);
+                return NULL;
+        }
+        *h = (struct cell_hold){.next = t->cells, .local = l};
+        t->cells = h;
+        return cell_value(l);
+}
+
+/* ------------------------------------------------------------------ observing */
+
+static void host_log(weir_task *t, int32_t level, const char *fmt, ...)
+{
+        enum log_level l = level <= WEIR_LOG_ERROR   ? LOG_ERROR
+                           : level >= WEIR_LOG_DEBUG ? LOG_DEBUG
+                                                     : (enum log_level)(level - 1);
+        char subject[256];
+        va_list ap;
+
+        if (l > log_level || (t != NULL && !task_valid(t, ~0u, "log")))
+                return;
+        if (t != NULL && t->kind == TASK_REQUEST)
+                snprintf(subject, sizeof(subject), "%s request %.*s", t->inst->subject,
+                         STR_ARG(str_head(t->txn->request_id, 64)));
+        else
+                snprintf(subject, sizeof(subject), "%s", t ? t->inst->subject : "modules");
+        va_start(ap, fmt);
+        log_vwrite(l, subject, fmt, ap);
+        va_end(ap);
+}
+
+/* This thread's cells; another thread's (a module's own) use the control thread's. */
+static metric_cell *metric_here(const weir_metric *m)
+{
+        const struct instance_set *s;
+
+        if (m == NULL)
+                return NULL;
+        s = m->inst->set;
+        return m->cells[loop_self ? set_index(s, loop_self) : s->env.n_loops];
+}
+
+static void host_metric_add(weir_metric *m, double v)
+{
+        metric_cell *c = metric_here(m);
+
+        if (c != NULL && m->kind != WEIR_HISTOGRAM)
+                metric_real_add(c, v);
+}
+
+static void host_metric_set(weir_metric *m, double v)
+{
+        metric_cell *c = metric_here(m);
+
+        if (c == NULL)
+                return;
+        if (m->kind == WEIR_HISTOGRAM)
+                metric_custom_observe(c, m->bounds, m->n_bounds, v);
+        else if (m->kind == WEIR_GAUGE)
+                metric_real_set(c, v);
+}
+
+/* ------------------------------------------------------------------ values */
+
+static str encode_hex(struct arena *a, str s)
+{
+        char *p = arena_alloc(a, 2 * s.n + 1);
+
+        if (p == NULL)
+                return STR_NONE;
+        crypto_hex(p, s.p, s.n);
+        return str_of(p, 2 * s.n);
+}
+
+static str encode_json(struct arena *a, str s)
+{
+        struct buf b = BUF_INIT;
+        str out;
+
+        json_string(&b, s);
+        out = arena_dup(a, buf_pullup(&b, b.n));
+        buf_clear(&b);
+        return out;
+}
+
+static int hex_digit(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        c = str_lower(c);
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static str decode_hex(struct arena *a, str s)
+{
+        char *p = s.n % 2 == 0 ? arena_alloc(a, s.n / 2 + 1) : NULL;
+
+        if (p == NULL)
+                return STR_NONE;
+        for (size_t i = 0; i < s.n / 2; i++) {
+                int hi = hex_digit(s.p[2 * i]), lo = hex_digit(s.p[2 * i + 1]);
+                if (hi < 0 || lo < 0)
+                        return STR_NONE;
+                p[i] = (char)(hi << 4 | lo);
+        }
+        return str_of(p, s.n / 2);
+}
+
+static str decode_percent(struct arena *a, str s)
+{
+        char *p = arena_alloc(a, s.n + 1);
+        size_t n = 0;
+
+        if (p == NULL)
+                return STR_NONE;
+        for (size_t i = 0; i < s.n; i++) {
+                int hi, lo;
+                if (s.p[i] != '%') {
+                        p[n++] = s.p[i];
+                        continue;
+                }
+                if (s.n - i < 3 || (hi = hex_digit(s.p[i + 1])) < 0 ||
+                    (lo = hex_digit(s.p[i + 2])) < 0)
+                        return STR_NONE;
+                p[n++] = (char)(hi << 4 | lo);
+                i += 2;
+        }
+        return str_of(p, n);
+}
+
+static str encode(struct arena *a, int32_t how, str s)
+{
+        switch (how) {
+        case WEIR_HEX:
+                return encode_hex(a, s);
+        case WEIR_BASE64:
+        case WEIR_BASE64URL:
+                return crypto_base64(a, s, how == WEIR_BASE64URL);
+        case WEIR_PERCENT:
+                return vars_query_encode(a, s);
+        case WEIR_JSON:
+                return encode_json(a, s);
+        default:
+                return STR_NONE;
+        }
+}
+
+static str decode(struct arena *a, int32_t how, str s)
+{
+        str out = STR_NONE;
+
+        switch (how) {
+        case WEIR_HEX:
+                return decode_hex(a, s);
+        case WEIR_BASE64:
+        case WEIR_BASE64URL:
+                return crypto_base64_decode(a, s, how == WEIR_BASE64URL, &out) ? out : STR_NONE;
+        case WEIR_PERCENT:
+                return decode_percent(a, s);
+        default:
+                return STR_NONE;
+        }
+}
+
+static weir_str convert(weir_task *t, const char *call, str (*fn)(struct arena *, int32_t, str),
+                        int32_t how, weir_str s)
+{
+        size_t before;
+        str out;
+
+        if (!task_valid(t, ~0u, call) || s.p == NULL || !api_room(t, s.n))
+                return failed_str;
+        before = arena_used(t->arena);
+        out = fn(t->arena, how, api_str(s));
+        api_took(t, before);
+        return api_weir(out);
+}
+
+static weir_str host_encode(weir_task *t, int32_t how, weir_str s)
+{
+        return convert(t, "encode", encode, how, s);
+}
+
+static weir_str host_decode(weir_task *t, int32_t how, weir_str s)
+{
+        return convert(t, "decode", decode, how, s);
+}
+
+/* base/json.h makes its values in the public layout. */
+_Static_assert(sizeof(struct json_value) == sizeof(weir_value), "one layout");
+_Static_assert(offsetof(struct json_value, str) == offsetof(weir_value, str), "one layout");
+_Static_assert(offsetof(struct json_value, name) == offsetof(weir_value, name), "one layout");
+_Static_assert(offsetof(struct json_value, elem) == offsetof(weir_value, elem), "one layout");
+_Static_assert((int)JSON_V_NULL == (int)WEIR_V_NULL && (int)JSON_V_OBJECT == (int)WEIR_V_OBJECT,
+               "one list of types");
+
+static const weir_value *host_json_parse(weir_task *t, weir_str s)
+{
+        const struct json_value *v;
+        size_t before;
+
+        if (!task_valid(t, ~0u, "json_parse") || s.p == NULL || !api_room(t, s.n))
+                return NULL;
+        before = arena_used(t->arena);
+        v = json_parse(t->arena, api_str(s));
+        api_took(t, before);
+        return (const weir_value *)(const void *)v;
+}
+
+static void host_sha256(weir_str data, uint8_t out[32])
+{
+        crypto_sha256(api_str(data), out);
+}
+
+static void host_hmac_sha256(weir_str key, weir_str data, uint8_t out[32])
+{
+        crypto_hmac_sha256(api_str(key), api_str(data), out);
+}
+
+static int32_t host_equal(weir_str a, weir_str b)
+{
+        return a.p != NULL && b.p != NULL && crypto_equal(api_str(a), api_str(b));
+}
+
+/* ------------------------------------------------------------------ the table */
+
+const weir_host api_host = {
+        .size = sizeof(weir_host),
+        .abi_major = WEIR_ABI_MAJOR,
+        .abi_minor = WEIR_ABI_MINOR,
+        .version = "weir " WEIR_VERSION,
+        .alloc = host_alloc,
+        .dup = host_dup,
+        .printf = host_printf,
+        .var_get = api_var_get,
+        .var_set = api_var_set,
+        .var_del = api_var_del,
+        .expand = api_expand,
+        .upstream_set = api_upstream_set,
+        .header_get = api_header_get,
+        .header_at = api_header_at,
+        .header_set = api_header_set,
+        .header_add = api_header_add,
+        .header_del = api_header_del,
+        .respond = api_respond,
+        .redis = task_redis,
+        .redis_script = task_redis_script,
+        .timer = task_timer,
+        .wait = task_wait,
+        .wake = task_wake,
+        .spawn = task_spawn,
+        .loop_data = host_loop_data,
+        .time_left = host_time_left,
+        .local_get = host_local_get,
+        .local_set = host_local_set,
+        .local_del = host_local_del,
+        .local_update = host_local_update,
+        .cell_set = cell_put,
+        .cell_get = host_cell_get,
+        .log = host_log,
+        .metric_add = host_metric_add,
+        .metric_set = host_metric_set,
+        .now_us = host_now_us,
+        .wall_us = host_wall_us,
+        .random = crypto_random,
+        .encode = host_encode,
+        .decode = host_decode,
+        .json_parse = host_json_parse,
+        .regex_match = api_regex_match,
+        .regex_replace = api_regex_replace,
+        .sha256 = host_sha256,
+        .hmac_sha256 = host_hmac_sha256,
+        .equal = host_equal,
+        .conf_error = instance_conf_error,
+        .conf_name = instance_conf_name,
+        .conf_metric = instance_conf_metric,
+        .conf_cell = instance_conf_cell,
+        .conf_script = instance_conf_script,
+};

@@ -1,0 +1,43 @@
+/*
+ * The host table's calls about messages, variables, the store and values; task.h has those that
+ * wait, instance.h those of create.
+ */
+#ifndef PROXY_API_H
+#define PROXY_API_H
+
+#include "proxy/task.h"
+
+/* The response is there (or was replaced): what functions did to it before takes effect. */
+void api_apply_early(struct weir_task *t);
+
+/* Room for n more bytes under memory=; account for what a call has taken since `before`
+ * (arena_used). */
+bool api_room(const struct weir_task *t, size_t n);
+void api_took(struct weir_task *t, size_t before);
+
+static inline str api_str(weir_str s)
+{
+        return str_of(s.p, s.n);
+}
+static inline weir_str api_weir(str s)
+{
+        return (weir_str){s.p, s.n};
+}
+
+/* Rows of the table that are not in api.c. */
+int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *value);
+int32_t api_header_at(weir_req *t, int32_t where, size_t i, weir_kv *out);
+weir_err api_header_set(weir_req *t, int32_t where, weir_str name, weir_str value);
+weir_err api_header_add(weir_req *t, int32_t where, weir_str name, weir_str value);
+int32_t api_header_del(weir_req *t, int32_t where, weir_str name);
+int32_t api_var_get(weir_req *t, weir_str name, weir_str *value);
+weir_err api_var_set(weir_req *t, weir_str name, weir_str value);
+weir_err api_var_del(weir_req *t, weir_str name);
+weir_err api_upstream_set(weir_req *t, const weir_upstream *u);
+weir_rc api_respond(weir_req *t, int32_t status, weir_str body);
+weir_str api_expand(weir_task *t, const weir_template *tpl);
+int32_t api_regex_match(weir_task *t, const weir_regex *re, weir_str subject);
+weir_str api_regex_replace(weir_task *t, const weir_regex *re, weir_str subject,
+                           const weir_template *with);
+
+#endif

@@ -1,0 +1,278 @@
+/*
+ * The functions of one request: their hooks in order, in reverse for the response, and on_log for
+ * each that was called.
+ *
+ * The difficulty is the hot path: a hook that does nothing must cost next to nothing, so what can
+ * be known before is in the route's plan, a request's state is one piece of memory, and everything
+ * rare is out of line.
+ */
+#include "base/log.h"
+#include "http/reply.h"
+#include "proxy/api.h"
+#include "proxy/instance.h"
+
+#include <stdlib.h>
+
+struct slot {
+        size_t used; /* of memory= */
+        bool called;
+};
+
+/* Lives in the request's arena from chain_new on; chain_log ends it. */
+struct chain {
+        struct weir_task task;
+        uint32_t magic;
+        const struct chain_plan *plan;
+        const struct chain_user *user;
+        const struct chain_hook *waiting; /* whose verdict is awaited */
+        uint32_t pos;                     /* in plan->request, then in plan->response */
+        uint32_t entered;                 /* functions whose turn has come, in the route's order */
+        bool logged;
+        char *ctx;
+        struct slot slots[];
+};
+#define CHAIN_MAGIC UINT32_C(0x43484149)
+
+static void verdict(struct weir_task *t, weir_rc rc, bool timed_out);
+
+struct chain *chain_new(struct txn *t, struct function_conf *const *functions, size_t n,
+                        const struct chain_user *user)
+{
+        const struct chain_plan *plan = n ? t->match.route->plan : NULL;
+        struct arena *a = t->r->arena;
+        struct chain *c;
+        size_t slots;
+
+        if (plan == NULL)
+                return NULL;
+        CHECK(functions == t->match.route->functions);
+        slots = (sizeof(struct chain) + plan->n * sizeof(struct slot) + 15) / 16 * 16;
+        c = arena_zalloc(a, slots + plan->ctx_size);
+        if (UNLIKELY(c ==
+                     NULL)) { /* `memory` is used up: no function may be passed over for that */
+                c = calloc(1, slots + plan->ctx_size);
+                CHECK(c != NULL);
+                arena_on_end(a, free, c);
+        }
+        c->magic = CHAIN_MAGIC;
+        c->plan = plan;
+        c->user = user;
+        c->ctx = (char *)c + slots;
+        task_init(&c->task, TASK_REQUEST, NULL, t->r->loop, a);
+        c->task.txn = t;
+        c->task.verdict = verdict;
+        return c;
+}
+
+static void aim(struct chain *c, const struct instance *i, uint32_t order, uint32_t ctx)
+{
+        struct weir_task *t = &c->task;
+
+        t->inst = i;
+        t->il = instance_here(i, t->loop);
+        t->ctx = c->ctx + ctx;
+        t->used = &c->slots[order].used;
+        t->status = 0;
+        c->slots[order].called = true;
+}
+
+static inline weir_rc call_hook(struct chain *c, const struct chain_hook *h,
+                                enum module_phase phase)
+{
+        struct weir_task *t = &c->task;
+        int64_t stamp;
+        weir_rc rc;
+
+        aim(c, h->inst, h->order, h->ctx);
+        t->memory = h->use->memory;
+        t->budget = h->use->budget;
+        t->timeout = h->use->timeout;
+        stamp = task_enter(t, phase);
+        rc = h->fn(t, h->inst->inst, t->ctx);
+        task_leave(t, stamp);
+        return rc;
+}
+
+static inline void count(struct instance_loop *il, enum call_result result)
+{
+        if (LIKELY(il->results[result] != NULL))
+                metric_add(il->results[result], 1);
+}
+
+/* ------------------------------------------------------------------ verdicts */
+
+static COLD void say_failed(struct chain *c, const struct chain_hook *h, const char *what)
+{
+        struct instance_loop *il = instance_here(h->inst, c->task.loop);
+
+        if (log_quota(&il->quota, 5))
+                log_warn(h->inst->subject, "%s %s; on_error=%s; request %.*s",
+                         module_phase_name(c->task.phase), what,
+                         h->use->on_error == ON_ERROR_FAIL_OPEN ? "fail_open" : "fail_closed",
+                         STR_ARG(c->task.txn->request_id));
+}
+
+/* The use fails closed, or open: then CONTINUE. */
+static COLD enum chain_result failed(struct chain *c, const struct chain_hook *h, enum reason why)
+{
+        struct txn *t = c->task.txn;
+
+        if (h->use->on_error == ON_ERROR_FAIL_OPEN)
+                return CHAIN_CONTINUE;
+        t->reason = why;
+        if (c->task.responses)
+                return CHAIN_CUT;
+        reply_fill(t->r, reason_rows[why].status, why, STR_NONE, STR_NONE);
+        return CHAIN_RESPOND;
+}
+
+static COLD enum chain_result respond(struct chain *c)
+{
+        struct weir_task *t = &c->task;
+
+        t->txn->reason = t->status == 429 ? REASON_RATE_LIMITED : REASON_FUNCTION;
+        reply_fill(t->txn->r, t->status, t->txn->reason, t->body, STR_NONE);
+        return CHAIN_RESPOND;
+}
+
+/* CONTINUE: the next function's turn. */
+static enum chain_result decide(struct chain *c, const struct chain_hook *h, weir_rc rc,
+                                bool timed_out)
+{
+        struct instance_loop *il = instance_here(h->inst, c->task.loop);
+
+        switch (rc) {
+        case WEIR_CONTINUE:
+                count(il, CALL_CONTINUE);
+                return CHAIN_CONTINUE;
+        case WEIR_SUSPEND:
+                c->waiting = h;
+                return CHAIN_WAIT;
+        case WEIR_RESPOND:
+                count(il, CALL_RESPOND);
+                return respond(c);
+        default:
+                count(il, timed_out ? CALL_TIMEOUT : CALL_ERROR);
+                say_failed(c, h, timed_out ? "took longer than timeout=" : "failed");
+                return failed(c, h, timed_out ? REASON_FUNCTION_TIMEOUT : REASON_FUNCTION_ERROR);
+        }
+}
+
+static COLD enum chain_result quarantined(struct chain *c, const struct chain_hook *h)
+{
+        count(instance_here(h->inst, c->task.loop), CALL_QUARANTINED);
+        say_failed(c, h, "is not called: the module is quarantined");
+        return failed(c, h, REASON_FUNCTION_QUARANTINED);
+}
+
+/* ------------------------------------------------------------------ both ways */
+
+static enum chain_result run_request(struct chain *c)
+{
+        const struct chain_plan *plan = c->plan;
+
+        while (c->pos < plan->n_request) {
+                const struct chain_hook *h = &plan->request[c->pos++];
+                enum chain_result how;
+                weir_rc rc;
+
+                c->entered = h->order + 1;
+                if (UNLIKELY(h->fn == NULL)) {
+                        how = quarantined(c, h);
+                } else {
+                        rc = call_hook(c, h, MODULE_REQUEST);
+                        if (UNLIKELY(rc != WEIR_CONTINUE || !list_empty(&c->task.ops)))
+                                rc = task_settle(&c->task, rc);
+                        how = decide(c, h, rc, false);
+                }
+                if (how != CHAIN_CONTINUE)
+                        return how;
+        }
+        c->entered = plan->n;
+        return CHAIN_CONTINUE;
+}
+
+static enum chain_result run_response(struct chain *c)
+{
+        const struct chain_plan *plan = c->plan;
+
+        while (c->pos < plan->n_response) {
+                const struct chain_hook *h = &plan->response[c->pos++];
+                enum chain_result how;
+                weir_rc rc;
+
+                if (h->order >= c->entered)
+                        continue;
+                rc = call_hook(c, h, MODULE_RESPONSE);
+                if (UNLIKELY(rc != WEIR_CONTINUE || !list_empty(&c->task.ops)))
+                        rc = task_settle(&c->task, rc);
+                how = decide(c, h, rc, false);
+                if (how != CHAIN_CONTINUE)
+                        return how;
+        }
+        return CHAIN_CONTINUE;
+}
+
+static void verdict(struct weir_task *t, weir_rc rc, bool timed_out)
+{
+        struct chain *c = CONTAINER_OF(t, struct chain, task);
+        const struct chain_hook *h = c->waiting;
+        enum chain_result how;
+
+        CHECK_OBJ(c, CHAIN_MAGIC);
+        CHECK(h != NULL);
+        c->waiting = NULL;
+        how = decide(c, h, rc, timed_out);
+        if (how == CHAIN_CONTINUE)
+                how = t->responses ? run_response(c) : run_request(c);
+        if (how != CHAIN_WAIT)
+                c->user->resumed(t->txn, how);
+}
+
+enum chain_result chain_request(struct chain *c)
+{
+        CHECK_OBJ(c, CHAIN_MAGIC);
+        return run_request(c);
+}
+
+enum chain_result chain_response(struct chain *c)
+{
+        CHECK_OBJ(c, CHAIN_MAGIC);
+        CHECK(c->waiting == NULL);
+        if (!c->task.responses) {
+                c->task.responses = true;
+                c->pos = 0;
+        }
+        api_apply_early(&c->task);
+        return run_response(c);
+}
+
+void chain_cancel(struct chain *c)
+{
+        CHECK_OBJ(c, CHAIN_MAGIC);
+        task_drop_ops(&c->task);
+        deadline_clear(&c->task.deadline);
+        c->waiting = NULL;
+}
+
+void chain_log(struct chain *c)
+{
+        struct weir_task *t = &c->task;
+
+        CHECK_OBJ(c, CHAIN_MAGIC);
+        CHECK(!c->logged);
+        chain_cancel(c);
+        c->logged = true;
+        t->logging = true;
+        for (uint32_t i = 0; i < c->plan->n_log; i++) {
+                const struct chain_log_hook *h = &c->plan->log[i];
+                int64_t stamp;
+                if (!c->slots[h->order].called)
+                        continue;
+                aim(c, h->inst, h->order, h->ctx);
+                stamp = task_enter(t, MODULE_LOG);
+                h->fn(t, h->inst->inst, t->ctx);
+                task_leave(t, stamp);
+        }
+        task_end(t);
+}

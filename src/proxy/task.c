@@ -1,0 +1,547 @@
+/*
+ * Calls into modules, the operations they wait for, and background work.
+ */
+#include "proxy/task.h"
+
+#include "base/log.h"
+#include "net/redis.h"
+#include "proxy/instance.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+_Thread_local struct weir_task *task_current;
+
+enum op_kind { OP_TIMER, OP_WAIT, OP_REDIS };
+
+/* One outstanding operation.  Lives in its task's arena; linked in task->ops until it completes or
+ * is dropped. */
+struct op {
+        struct list link;
+        struct weir_task *task;
+        enum op_kind kind;
+        weir_fn *fn;
+        weir_redis_fn *redis_fn;
+        void *arg;
+        struct deadline timer;
+        struct redis_call *call;
+        struct weir_waiter *waiter;
+};
+
+/* Outlives its task: freed when it has been woken.  Invariant: op is NULL once the task waits no
+ * longer. */
+struct weir_waiter {
+        uint32_t magic;
+        struct op *op;
+        struct loop *loop;
+        struct set_loop *sl;
+        void (*drop)(void *);
+        void *result;
+        struct loop_msg msg;
+};
+#define WAITER_MAGIC UINT32_C(0x57414954)
+
+/* A background task: begun once `start` has fired. */
+struct work {
+        struct weir_task task;
+        struct list link; /* il->works */
+        struct deadline start;
+        int64_t after;
+        weir_fn *fn;
+        void *data;
+        bool begun;
+};
+
+/* ------------------------------------------------------------------ calls */
+
+void task_complain(const struct instance *i, const char *what)
+{
+        static _Thread_local struct log_quota quota;
+        if (log_quota(&quota, 10))
+                log_error(i ? i->subject : "modules", "%s", what);
+}
+
+bool task_valid(const struct weir_task *t, unsigned kinds, const char *call)
+{
+        char what[128];
+
+        if (LIKELY(t != NULL && t == task_current && (1u << t->kind & kinds)))
+                return true;
+        if (t != NULL && t == task_current)
+                snprintf(what, sizeof(what), "%s() was called in %s, where it cannot be", call,
+                         module_phase_name(t->phase));
+        else
+                snprintf(what, sizeof(what), "%s() was called outside of its task", call);
+        task_complain(task_current ? task_current->inst : NULL, what);
+        return false;
+}
+
+void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i, struct loop *l,
+               struct arena *a)
+{
+        t->magic = TASK_MAGIC;
+        t->kind = (uint8_t)kind;
+        t->inst = i;
+        t->il = i && l ? instance_here(i, l) : NULL;
+        t->loop = l;
+        t->arena = a;
+        list_init(&t->ops);
+        t->early_end = &t->early;
+}
+
+static int64_t clock_us(void)
+{
+        struct timespec ts;
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
+}
+
+int64_t task_enter(struct weir_task *t, enum module_phase phase)
+{
+        struct instance_loop *il = t->il;
+
+        t->phase = (uint8_t)phase;
+        task_current = t;
+        crumb_enter(t->inst->copy, t->inst->index, (uint8_t)phase);
+        if (il == NULL || LIKELY(il->unmeasured != 0 && il->unmeasured-- != 0))
+                return 0;
+        return clock_us();
+}
+
+static COLD void ran_over(struct weir_task *t, int64_t took)
+{
+        if (t->il->over != NULL)
+                metric_add(t->il->over, 1);
+        if (log_quota(&t->il->quota, 2))
+                log_warn(t->inst->subject, "%s ran for %lld us, budget= is %lld us",
+                         module_phase_name(t->phase), (long long)took, (long long)t->budget);
+        t->il->measured = 0;
+}
+
+void task_leave(struct weir_task *t, int64_t stamp)
+{
+        struct instance_loop *il = t->il;
+        int64_t took;
+
+        crumb_leave();
+        task_current = NULL;
+        if (LIKELY(stamp == 0))
+                return;
+        took = clock_us() - stamp;
+        if (t->budget != 0 && took > t->budget)
+                ran_over(t, took);
+        if (il->measured < TASK_MEASURED_FIRST)
+                il->measured++;
+        else
+                il->unmeasured = TASK_MEASURED_EVERY - 1;
+}
+
+static void on_timeout(struct deadline *d)
+{
+        struct weir_task *t = CONTAINER_OF(d, struct weir_task, deadline);
+        task_drop_ops(t);
+        t->verdict(t, WEIR_ERROR, true);
+}
+
+weir_rc task_settle(struct weir_task *t, weir_rc rc)
+{
+        if (rc == WEIR_SUSPEND) {
+                if (!list_empty(&t->ops)) {
+                        if (!deadline_armed(&t->deadline) && t->timeout != 0)
+                                deadline_set(t->loop, &t->deadline, t->timeout, on_timeout);
+                        return rc;
+                }
+                task_complain(t->inst,
+                              "WEIR_SUSPEND was returned, but there is nothing to wait for");
+                rc = WEIR_ERROR;
+        } else if (rc == WEIR_RESPOND && t->status == 0) {
+                task_complain(t->inst, "WEIR_RESPOND was returned, but respond() was not called");
+                rc = WEIR_ERROR;
+        } else if (rc != WEIR_CONTINUE && rc != WEIR_RESPOND && rc != WEIR_ERROR) {
+                task_complain(t->inst, "an unknown verdict was returned");
+                rc = WEIR_ERROR;
+        }
+        task_drop_ops(t);
+        deadline_clear(&t->deadline);
+        return rc;
+}
+
+void task_drop_ops(struct weir_task *t)
+{
+        struct list *n;
+
+        while ((n = list_pop(&t->ops)) != NULL) {
+                struct op *op = CONTAINER_OF(n, struct op, link);
+                switch (op->kind) {
+                case OP_TIMER:
+                        deadline_clear(&op->timer);
+                        break;
+                case OP_REDIS:
+                        redis_cancel(op->call);
+                        break;
+                case OP_WAIT:
+                        op->waiter->op = NULL;
+                        break;
+                }
+        }
+}
+
+void task_end(struct weir_task *t)
+{
+        task_drop_ops(t);
+        deadline_clear(&t->deadline);
+        for (struct cell_hold *h = t->cells; h != NULL; h = h->next)
+                cell_done(h->local);
+        t->cells = NULL;
+}
+
+/* ------------------------------------------------------------------ operations */
+
+static struct op *op_new(struct weir_task *t, enum op_kind kind, const char *call)
+{
+        struct op *op;
+
+        if (!task_valid(t, 1u << TASK_REQUEST | 1u << TASK_WORK, call))
+                return NULL;
+        if (t->logging) {
+                task_complain(t->inst, "on_log cannot wait");
+                return NULL;
+        }
+        op = arena_zalloc(t->arena, sizeof(*op));
+        if (op == NULL)
+                return NULL;
+        op->task = t;
+        op->kind = kind;
+        return op;
+}
+
+/* The task may be gone afterwards. */
+static void complete(struct weir_task *t, weir_rc rc)
+{
+        rc = task_settle(t, rc);
+        if (rc != WEIR_SUSPEND)
+                t->verdict(t, rc, false);
+}
+
+static void op_complete(struct op *op, void *arg)
+{
+        struct weir_task *t = op->task;
+        int64_t stamp;
+        weir_rc rc;
+
+        list_remove(&op->link);
+        stamp = task_enter(t, MODULE_COMPLETION);
+        rc = op->fn(t, t->inst->inst, t->ctx, arg);
+        task_leave(t, stamp);
+        complete(t, rc);
+}
+
+static void timer_fired(struct deadline *d)
+{
+        struct op *op = CONTAINER_OF(d, struct op, timer);
+        op_complete(op, op->arg);
+}
+
+weir_rc task_timer(weir_task *t, int64_t us, weir_fn *fn, void *arg)
+{
+        struct op *op = op_new(t, OP_TIMER, "timer");
+
+        if (op == NULL)
+                return WEIR_ERROR;
+        op->fn = fn;
+        op->arg = arg;
+        list_push(&t->ops, &op->link);
+        deadline_set(t->loop, &op->timer, MAX(us, 1), timer_fired);
+        return WEIR_SUSPEND;
+}
+
+weir_rc task_wait(weir_task *t, weir_fn *fn, void (*drop)(void *), weir_waiter **out)
+{
+        struct op *op = op_new(t, OP_WAIT, "wait");
+        struct weir_waiter *w;
+
+        if (op == NULL)
+                return WEIR_ERROR;
+        w = calloc(1, sizeof(*w));
+        CHECK(w != NULL);
+        *w = (struct weir_waiter){
+                .magic = WAITER_MAGIC, .op = op, .loop = t->loop, .sl = t->il->sl, .drop = drop};
+        op->fn = fn;
+        op->waiter = w;
+        list_push(&t->ops, &op->link);
+        set_loop_hold(w->sl);
+        *out = w;
+        return WEIR_SUSPEND;
+}
+
+static void woken(struct loop_msg *m)
+{
+        struct weir_waiter *w = CONTAINER_OF(m, struct weir_waiter, msg);
+        struct set_loop *sl = w->sl;
+        struct op *op = w->op;
+        void *result = w->result;
+        void (*drop)(void *) = w->drop;
+
+        CHECK_OBJ(w, WAITER_MAGIC);
+        w->magic = DEAD_MAGIC;
+        free(w);
+        if (op != NULL)
+                op_complete(op, result);
+        else if (drop != NULL)
+                drop(result);
+        set_loop_release(sl);
+}
+
+void task_wake(weir_waiter *w, void *result)
+{
+        CHECK_OBJ(w, WAITER_MAGIC);
+        w->result = result;
+        w->msg.fn = woken;
+        loop_post(w->loop, &w->msg);
+}
+
+/* ------------------------------------------------------------------ redis */
+
+static const weir_value *value_of(struct arena *a, const struct redis_reply *r)
+{
+        static const int32_t types[] = {
+                [REDIS_FAIL] = WEIR_V_FAIL,       [REDIS_NIL] = WEIR_V_NULL,
+                [REDIS_INTEGER] = WEIR_V_INTEGER, [REDIS_STRING] = WEIR_V_STRING,
+                [REDIS_STATUS] = WEIR_V_STRING,   [REDIS_ERROR] = WEIR_V_ERROR,
+                [REDIS_ARRAY] = WEIR_V_ARRAY};
+        weir_value *v = arena_zalloc(a, sizeof(*v));
+        const weir_value **elem;
+        str text;
+
+        if (v == NULL)
+                return NULL;
+        text = arena_dup(a, r->text);
+        *v = (weir_value){.size = sizeof(*v),
+                          .type = types[r->type],
+                          .integer = r->integer,
+                          .number = (double)r->integer,
+                          .str = {text.p, text.n},
+                          .n = r->n};
+        if (r->text.p != NULL && text.p == NULL)
+                return NULL;
+        if (r->type == REDIS_FAIL)
+                v->integer = r->fail == REDIS_TIMEOUT ? WEIR_E_TIMEOUT : WEIR_E_UNAVAIL;
+        if (r->n == 0)
+                return v;
+        elem = arena_zalloc(a, r->n * sizeof(*elem));
+        if (elem == NULL)
+                return NULL;
+        v->elem = elem;
+        for (size_t i = 0; i < r->n; i++)
+                if ((elem[i] = value_of(a, &r->elem[i])) == NULL)
+                        return NULL;
+        return v;
+}
+
+static void replied(const struct redis_reply *r, void *arg)
+{
+        static const weir_value full = {.size = sizeof(full),
+                                        .type = WEIR_V_FAIL,
+                                        .integer = WEIR_E_NOMEM,
+                                        .str = {"memory is used up", 17}};
+        struct op *op = arg;
+        struct weir_task *t = op->task;
+        const weir_value *v;
+        int64_t stamp;
+        weir_rc rc;
+
+        list_remove(&op->link);
+        v = value_of(t->arena, r);
+        stamp = task_enter(t, MODULE_COMPLETION);
+        rc = op->redis_fn(t, t->inst->inst, t->ctx, v ? v : &full, op->arg);
+        task_leave(t, stamp);
+        complete(t, rc);
+}
+
+static struct redis *redis_here(struct weir_task *t, const weir_redis *handle)
+{
+        const struct redis_store_conf *conf = (const struct redis_store_conf *)handle;
+        struct set_loop *sl = t->il->sl;
+
+        if (handle == NULL || sl->set->env.redises == NULL)
+                return NULL;
+        if (sl->redis[conf->index] == NULL)
+                sl->redis[conf->index] = redis_get(t->loop, &sl->set->env.redises[conf->index]);
+        return sl->redis[conf->index];
+}
+
+static struct op *redis_op(weir_task *t, weir_redis *r, weir_redis_fn *fn, void *arg,
+                           const weir_str *argv, size_t argc, const char *call,
+                           struct redis **client)
+{
+        struct op *op = op_new(t, OP_REDIS, call);
+
+        if (op == NULL)
+                return NULL;
+        *client = redis_here(t, r);
+        if (*client == NULL || argc == 0) {
+                task_complain(t->inst, "redis() without a store or a command");
+                return NULL;
+        }
+        for (size_t i = 0; i < argc; i++)
+                if (argv[i].p == NULL)
+                        return NULL;
+        op->redis_fn = fn;
+        op->arg = arg;
+        return op;
+}
+
+_Static_assert(sizeof(str) == sizeof(weir_str) && offsetof(str, n) == offsetof(weir_str, n),
+               "one layout");
+
+weir_rc task_redis(weir_task *t, weir_redis *r, weir_redis_fn *fn, void *arg, const weir_str *argv,
+                   size_t argc)
+{
+        struct redis *client;
+        struct op *op = redis_op(t, r, fn, arg, argv, argc, "redis", &client);
+
+        if (op == NULL)
+                return WEIR_ERROR;
+        op->call = redis_command(client, (const str *)argv, argc, 0, replied, op);
+        list_push(&t->ops, &op->link);
+        return WEIR_SUSPEND;
+}
+
+weir_rc task_redis_script(weir_task *t, weir_redis *r, const weir_script *s, size_t n_keys,
+                          weir_redis_fn *fn, void *arg, const weir_str *argv, size_t argc)
+{
+        struct redis *client;
+        struct op *op;
+
+        if (s == NULL || n_keys > argc)
+                return WEIR_ERROR;
+        op = redis_op(t, r, fn, arg, argv, argc, "redis_script", &client);
+        if (op == NULL)
+                return WEIR_ERROR;
+        op->call = redis_script(client, s->text, s->sha, (const str *)argv, n_keys, argc, 0,
+                                replied, op);
+        list_push(&t->ops, &op->link);
+        return WEIR_SUSPEND;
+}
+
+/* ------------------------------------------------------------------ background work */
+
+static void work_end(struct work *w)
+{
+        struct instance_loop *il = w->task.il;
+        struct arena *a = w->task.arena;
+
+        task_end(&w->task);
+        deadline_clear(&w->start);
+        list_remove(&w->link);
+        il->n_works--;
+        if (w->begun)
+                set_loop_release(il->sl);
+        w->task.magic = DEAD_MAGIC;
+        free(w);
+        arena_free(a);
+}
+
+static void work_count(struct work *w, weir_rc rc, bool timed_out)
+{
+        struct instance_loop *il = w->task.il;
+        enum call_result result = timed_out         ? CALL_TIMEOUT
+                                  : rc == WEIR_DONE ? CALL_CONTINUE
+                                                    : CALL_ERROR;
+
+        if (il->results[result] != NULL)
+                metric_add(il->results[result], 1);
+        if (rc != WEIR_DONE && log_quota(&il->quota, 2))
+                log_warn(il->inst->subject, "background work %s",
+                         timed_out ? "took longer than 60 s" : "ended with an error");
+}
+
+static void work_verdict(struct weir_task *t, weir_rc rc, bool timed_out)
+{
+        struct work *w = CONTAINER_OF(t, struct work, task);
+        work_count(w, rc, timed_out);
+        work_end(w);
+}
+
+static void work_start(struct deadline *d)
+{
+        struct work *w = CONTAINER_OF(d, struct work, start);
+        struct weir_task *t = &w->task;
+        int64_t stamp;
+        weir_rc rc;
+
+        w->begun = true;
+        set_loop_hold(t->il->sl);
+        stamp = task_enter(t, MODULE_WORK);
+        rc = w->fn(t, t->inst->inst, t->ctx, w->data);
+        task_leave(t, stamp);
+        complete(t, rc);
+}
+
+static struct work *work_new(const struct instance *i, struct instance_loop *il, struct loop *l,
+                             const void *data, size_t n)
+{
+        struct arena *a = arena_new(i->memory);
+        struct work *w;
+        void *ctx = arena_zalloc(a, i->desc->ctx_size + 1);
+        void *copy = arena_alloc(a, n + 1);
+
+        if (ctx == NULL || copy == NULL) {
+                arena_free(a);
+                return NULL;
+        }
+        w = calloc(1, sizeof(*w));
+        CHECK(w != NULL);
+        task_init(&w->task, TASK_WORK, i, l, a);
+        w->task.il = il;
+        w->task.ctx = ctx;
+        w->task.budget = i->conf->budget;
+        w->task.timeout = TASK_WORK_TIMEOUT;
+        w->task.verdict = work_verdict;
+        w->data = n ? memcpy(copy, data, n) : NULL;
+        return w;
+}
+
+weir_err task_spawn(weir_task *t, int64_t after_us, weir_fn *fn, const void *data, size_t n)
+{
+        struct instance_loop *il;
+        struct work *w;
+
+        if (!task_valid(t, ~0u, "spawn"))
+                return WEIR_E_PHASE;
+        il = t->il;
+        if (il == NULL || il->sl->set->env.checker)
+                return WEIR_OK; /* the checker has no background */
+        if (il->sl->retired)
+                return WEIR_OK; /* as one that was not yet begun */
+        if (il->n_works >= TASK_WORKS_MAX)
+                return WEIR_E_FULL;
+        w = work_new(t->inst, il, t->loop, data, n);
+        if (w == NULL)
+                return WEIR_E_NOMEM;
+        w->fn = fn;
+        w->after = MAX(after_us, 1);
+        list_push(&il->works, &w->link);
+        il->n_works++;
+        if (il->sl->active)
+                deadline_set(t->loop, &w->start, w->after, work_start);
+        return WEIR_OK;
+}
+
+void task_activate_works(struct instance_loop *il)
+{
+        LIST_EACH (n, &il->works) {
+                struct work *w = CONTAINER_OF(n, struct work, link);
+                if (!w->begun)
+                        deadline_set(w->task.loop, &w->start, w->after, work_start);
+        }
+}
+
+void task_drop_works(struct instance_loop *il, bool running)
+{
+        LIST_EACH (n, &il->works) {
+                struct work *w = CONTAINER_OF(n, struct work, link);
+                if (running || !w->begun)
+                        work_end(w);
+        }
+}
