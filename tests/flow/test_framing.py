@@ -247,7 +247,7 @@ def bad(weir_for_all, server_for_all, script):
     s = server_for_all(script=script)
     return weir_for_all("""
         listen 127.0.0.1:@http@;
-        upstream u { server @backend@; eject off; keepalive off; }
+        upstream u { server @backend@; eject off; keepalive 0; }
         host * { route / { retry attempts=1; proxy u; } }""", backend=s)
 
 

@@ -1,0 +1,155 @@
+/*
+ * The board.
+ *
+ * The difficulty: it is read after a crash that may have come in the middle of a write, so a reader
+ * takes nothing for granted: texts are bounded, and a copy that is half written has number 0.
+ */
+#include "daemon/board.h"
+
+#include "base/check.h"
+#include "base/shm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+struct board_copy {
+        _Atomic uint32_t copy; /* 0: free; stored last */
+        char name[MODULE_NAME_MAX + 1];
+        uint8_t sha[32];
+};
+
+struct board_row {
+        struct board_copy copies[BOARD_COPIES];
+        struct crumb crumbs[]; /* the control thread's, then each loop's */
+};
+
+struct board {
+        unsigned rows, loops;
+        size_t row_size;
+        char *memory;
+};
+
+static struct board_row *row_of(struct board *b, unsigned row)
+{
+        CHECK(row < b->rows);
+        return (struct board_row *)(b->memory + row * b->row_size);
+}
+
+struct board *board_new(unsigned rows, unsigned loops)
+{
+        struct board *b = malloc(sizeof(*b));
+
+        CHECK(b);
+        b->rows = rows;
+        b->loops = loops;
+        b->row_size = sizeof(struct board_row) + (loops + 1) * sizeof(struct crumb);
+        b->memory = shm_new(rows * b->row_size);
+        return b;
+}
+
+void board_clear(struct board *b, unsigned row)
+{
+        memset(row_of(b, row), 0, b->row_size);
+}
+
+struct crumb *board_crumb(struct board *b, unsigned row, unsigned loop)
+{
+        CHECK(loop == BOARD_CONTROL || loop < b->loops);
+        return &row_of(b, row)->crumbs[loop == BOARD_CONTROL ? 0 : loop + 1];
+}
+
+unsigned board_loops(const struct board *b)
+{
+        return b->loops;
+}
+
+void board_note_modules(struct board *b, unsigned row)
+{
+        const struct module *open[BOARD_COPIES];
+        size_t n = MIN(module_list(open, BOARD_COPIES), (size_t)BOARD_COPIES);
+        struct board_row *r = row_of(b, row);
+
+        for (size_t i = 0; i < BOARD_COPIES; i++) {
+                struct board_copy *c = &r->copies[i];
+                uint32_t now = i < n ? open[i]->copy : 0;
+                if (atomic_load_explicit(&c->copy, memory_order_relaxed) == now)
+                        continue;
+                atomic_store_explicit(&c->copy, 0, memory_order_release);
+                if (now == 0)
+                        continue;
+                memset(c->name, 0, sizeof(c->name));
+                memcpy(c->name, open[i]->name.p, MIN(open[i]->name.n, sizeof(c->name) - 1));
+                memcpy(c->sha, open[i]->sha, sizeof(c->sha));
+                atomic_store_explicit(&c->copy, now, memory_order_release);
+        }
+}
+
+bool board_module(struct board *b, unsigned row, uint32_t copy, char name[MODULE_NAME_MAX + 1],
+                  uint8_t sha[32])
+{
+        struct board_row *r = row_of(b, row);
+
+        for (size_t i = 0; copy != 0 && i < BOARD_COPIES; i++) {
+                struct board_copy *c = &r->copies[i];
+                if (atomic_load_explicit(&c->copy, memory_order_acquire) != copy)
+                        continue;
+                memcpy(name, c->name, sizeof(c->name));
+                name[MODULE_NAME_MAX] = 0;
+                memcpy(sha, c->sha, sizeof(c->sha));
+                return true;
+        }
+        return false;
+}
+
+bool board_last_words(struct board *b, unsigned row, struct board_word *out)
+{
+        struct board_word found = {0};
+        bool any = false;
+
+        for (unsigned i = 0; i <= b->loops; i++) {
+                unsigned loop = i == 0 ? BOARD_CONTROL : i - 1;
+                struct crumb *c = board_crumb(b, row, loop);
+                uint64_t sig = atomic_load(&c->sig), where = atomic_load(&c->where);
+                if (sig == 0 && (where == 0 || any))
+                        continue;
+                found.loop = loop;
+                found.where = where;
+                found.sig = sig;
+                found.pc = atomic_load(&c->pc);
+                found.addr = atomic_load(&c->addr);
+                any = true;
+                if (sig != 0)
+                        break;
+        }
+        if (!any)
+                return false;
+        found.known = board_module(b, row, (uint32_t)(found.where >> 32), found.name, found.sha);
+        *out = found;
+        return true;
+}
+
+void board_obituary(struct board *b, unsigned row, int status, char *out, size_t cap)
+{
+        struct board_word w;
+        size_t n;
+
+        if (WIFSIGNALED(status))
+                n = (size_t)snprintf(out, cap, "signal %d (%s)", WTERMSIG(status),
+                                     strsignal(WTERMSIG(status)));
+        else
+                n = (size_t)snprintf(out, cap, "exit status %d", WEXITSTATUS(status));
+        if (n >= cap || !board_last_words(b, row, &w))
+                return;
+        if (w.where != 0)
+                n += (size_t)snprintf(out + n, cap - n, " in module %s (function %u, phase %u)",
+                                      w.known ? w.name : "unknown",
+                                      (unsigned)(w.where >> 8 & 0xffffff),
+                                      (unsigned)(w.where & 0xff));
+        if (n < cap && w.loop != BOARD_CONTROL)
+                n += (size_t)snprintf(out + n, cap - n, " on loop %u", w.loop);
+        if (n < cap && w.sig != 0)
+                snprintf(out + n, cap - n, ", pc 0x%llx, address 0x%llx", (unsigned long long)w.pc,
+                         (unsigned long long)w.addr);
+}

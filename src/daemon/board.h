@@ -1,0 +1,48 @@
+/*
+ * The board: shared memory in which a worker leaves word of what it is doing, for the master that
+ * must explain its death.
+ *
+ * One row for each worker (and one for the checker): a crumb for its control thread and for each
+ * loop, and which module content each copy number stands for.  A row has one writer, the process
+ * that has it now; the master reads it while that process lives and clears it before the next one
+ * takes it.
+ */
+#ifndef DAEMON_BOARD_H
+#define DAEMON_BOARD_H
+
+#include "base/crumb.h"
+#include "module/module.h"
+
+#define BOARD_COPIES 64 /* modules open in one process that can be named */
+
+struct board;
+
+struct board *board_new(unsigned rows, unsigned loops);
+void board_clear(struct board *b, unsigned row);
+/* loop: 0.., or BOARD_CONTROL. */
+#define BOARD_CONTROL (~0U)
+struct crumb *board_crumb(struct board *b, unsigned row, unsigned loop);
+unsigned board_loops(const struct board *b);
+
+/* The process of that row: writes down the modules that are open now. */
+void board_note_modules(struct board *b, unsigned row);
+
+/* What a process was in when it died. */
+struct board_word {
+        unsigned loop;  /* or BOARD_CONTROL */
+        uint64_t where; /* 0: in no function */
+        uint64_t sig, pc, addr;
+        bool known; /* the module has a name */
+        char name[MODULE_NAME_MAX + 1];
+        uint8_t sha[32];
+};
+/* The loop that took a signal, else the first that was in a function; false: nothing is known. */
+bool board_last_words(struct board *b, unsigned row, struct board_word *out);
+/* Names the module of a copy number; false: not on the board. */
+bool board_module(struct board *b, unsigned row, uint32_t copy, char name[MODULE_NAME_MAX + 1],
+                  uint8_t sha[32]);
+/* How the process of that row ended, in words: "exit status 3", "signal 11 in module x on loop 2,
+ * pc 0x...".  status: of waitpid. */
+void board_obituary(struct board *b, unsigned row, int status, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,324 @@
+/*
+ * The checker.
+ *
+ *   as root:        read all files (collecting) -> model -> plan + bundle -> PLAN
+ *   unprivileged:   build the whole generation from the bundle, modules loaded from memory,
+ * per-thread set-up on one loop -> VERDICT
+ *
+ * The difficulty: code of modules runs here for the first time.  So the rights are gone before it
+ * does, the memory that leaves is sealed, and success is a record sent last: a module that exits,
+ * crashes or loops cannot fake it by ending.
+ */
+#include "daemon/checker.h"
+
+#include "base/crypto.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "base/shm.h"
+#include "conf/conf.h"
+#include "daemon/bundle.h"
+#include "daemon/copies.h"
+#include "daemon/memfd.h"
+#include "daemon/plan.h"
+#include "daemon/proc.h"
+#include "daemon/wire.h"
+#include "proxy/gen.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct checking {
+        const struct options *o;
+        uint32_t number;
+        int channel;
+        bool dump;
+        struct board *board;
+        struct memory_copies copies;
+        struct arena *arena;
+};
+
+static NORETURN void verdict(struct checking *c, struct report *rep, bool ok)
+{
+        struct wire_verdict v = {.ok = ok};
+        str text = buf_pullup(&rep->out, rep->out.n);
+        int fd = memfd_make("weir-report", &text, 1);
+
+        if (!wire_send_fds(c->channel, WIRE_VERDICT, c->number, &v, sizeof(v), &fd, fd >= 0))
+                _exit(1);
+        _exit(ok ? 0 : 1);
+}
+
+/* Only what its owner, or root, can have written may be loaded by a weir that was started as root.
+ */
+static bool writable_by_others(const struct stat *st)
+{
+        bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
+
+        return !sticky && (st->st_mode & S_IWOTH);
+}
+
+static void check_module_path(const struct module_conf *m, struct report *rep)
+{
+        char path[PATH_MAX];
+        struct stat st;
+
+        if (geteuid() != 0 || !str_copyz(path, sizeof(path), m->path))
+                return;
+        for (char *end = path + strlen(path);; *end = 0) {
+                const char *part = path[0] ? path : "/";
+                if (stat(part, &st) == 0 && writable_by_others(&st)) {
+                        report_error(rep, &m->pos, "module %.*s: %s can be written by anybody",
+                                     STR_ARG(m->name), part);
+                        return;
+                }
+                end = strrchr(path, '/');
+                if (!end)
+                        return;
+        }
+}
+
+/* Reads every module into the bundle; NULL: mistakes are in rep. */
+static uint8_t (*read_modules(struct checking *c, struct source *src, const struct conf *conf,
+                              struct report *rep))[32]
+{
+        uint8_t(*shas)[32] = arena_zalloc(c->arena, sizeof(*shas) * (conf->n_modules + 1));
+
+        for (size_t i = 0; i < conf->n_modules; i++) {
+                const struct module_conf *m = &conf->modules[i];
+                str bytes, error;
+                if (!src->file(src, m->path, c->arena, &bytes, &error)) {
+                        report_error(rep, &m->pos, "module %.*s: %.*s: %.*s", STR_ARG(m->name),
+                                     STR_ARG(m->path), STR_ARG(error));
+                        continue;
+                }
+                check_module_path(m, rep);
+                crypto_sha256(bytes, shas[i]);
+        }
+        return rep->errors > 0 ? NULL : shas;
+}
+
+/* The privileged half.  Returns the bundle's descriptor. */
+static int collect(struct checking *c, struct report *rep, struct proc_user *user, struct buf *dump)
+{
+        struct bundle *b = bundle_collect();
+        struct source *src = bundle_source(b);
+        struct conf *conf = conf_read(src, c->o->config, c->o->prefix, rep);
+        uint8_t(*shas)[32] = conf ? read_modules(c, src, conf, rep) : NULL;
+        str error = STR_NONE;
+        int fds[2];
+
+        if (!shas)
+                verdict(c, rep, false);
+        fds[0] = plan_make(conf, (const uint8_t(*)[32])shas, c->arena, &error);
+        fds[1] = bundle_seal(b);
+        if (fds[0] < 0 || fds[1] < 0) {
+                buf_printf(&rep->out, "%.*s\n", STR_ARG(error.p ? error : str_z(strerror(errno))));
+                verdict(c, rep, false);
+        }
+        if (!wire_send_fds(c->channel, WIRE_PLAN, c->number, NULL, 0, fds, 2))
+                _exit(1);
+        if (c->dump)
+                conf_dump(conf, dump);
+        *user = (struct proc_user){conf->has_user, conf->uid, conf->gid};
+        conf_free(conf);
+        bundle_free(b);
+        close(fds[0]);
+        return fds[1];
+}
+
+static const char *checker_module_path(struct house *h, const struct module_conf *m, str bytes,
+                                       struct arena *a, str *error)
+{
+        struct checking *c = h->ctx;
+
+        (void)m;
+        return memory_copies_make(&c->copies, bytes, a, error);
+}
+
+static struct checking *checking; /* for a callback without a context; one per process */
+
+static bool checker_quarantined(const uint8_t sha[32])
+{
+        (void)sha; /* a new configuration is proven as if nothing had happened */
+        if (checking->board)
+                board_note_modules(checking->board, 0);
+        return false;
+}
+
+static void limit_cpu(void)
+{
+        struct rlimit cpu = {CHECKER_CPU_SECONDS, CHECKER_CPU_SECONDS};
+
+        (void)setrlimit(RLIMIT_CPU, &cpu);
+}
+
+/* The unprivileged half. */
+static bool prove(struct checking *c, int bundle_fd, struct report *rep)
+{
+        struct metric_region *region = metric_region_new(2, 4 * MIB);
+        struct loop *control = loop_new(~0U, metric_slot(region, 0));
+        struct loop *loop = loop_new(0, metric_slot(region, 1));
+        struct house house = {.control = control,
+                              .loops = &loop,
+                              .n_loops = 1,
+                              .store = store_new(64 * KIB),
+                              .checker = true,
+                              .quarantined = checker_quarantined,
+                              .module_path = checker_module_path,
+                              .ctx = c};
+        struct bundle *b = bundle_map(bundle_fd);
+        struct gen *g;
+
+        CHECK(b);
+        loop_self = control;
+        g = gen_build(&house, c->number, bundle_source(b), c->o->config, c->o->prefix, rep);
+        if (!g)
+                return false;
+        loop_self = loop;
+        if (!gen_prepare(g, loop)) {
+                buf_printf(&rep->out,
+                           "a function's set-up for a loop failed (the log says which)\n");
+                rep->errors++;
+                return false;
+        }
+        gen_abort(g, loop);
+        return true;
+}
+
+static NORETURN void checker_run(struct checking *c, int log_fd)
+{
+        struct report first = {0}, rep = {0};
+        struct buf dump = BUF_INIT;
+        struct proc_user user;
+        int keep[] = {c->channel, log_fd}, bundle_fd;
+        bool ok;
+
+        checking = c;
+        proc_child_signals();
+        proc_close_others(keep, COUNT(keep));
+        c->arena = arena_new(0);
+        memory_copies_init(&c->copies);
+        if (c->board)
+                crumb_use(board_crumb(c->board, 0, BOARD_CONTROL));
+        bundle_fd = collect(c, &first, &user, &dump);
+        if (!proc_drop(&user)) {
+                buf_printf(&rep.out, "user: the rights cannot be given up: %s\n", strerror(errno));
+                verdict(c, &rep, false);
+        }
+        limit_cpu();
+        crumb_catch_faults(-1);
+        ok = prove(c, bundle_fd, &rep);
+        if (ok && c->dump) {
+                str text = buf_pullup(&dump, dump.n);
+                ok = fwrite(text.p, 1, text.n, stdout) == text.n && fflush(stdout) == 0;
+        }
+        verdict(c, &rep, ok);
+}
+
+bool checker_start(const struct options *o, uint32_t number, struct board *board, int log_fd,
+                   bool dump, struct checker *out)
+{
+        int pair[2];
+        pid_t pid;
+
+        if (!wire_pair(pair))
+                return false;
+        if (board)
+                board_clear(board, 0);
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0) {
+                struct checking c = {
+                        .o = o, .number = number, .channel = pair[1], .dump = dump, .board = board};
+                checker_run(&c, log_fd);
+        }
+        close(pair[1]);
+        if (pid < 0) {
+                close(pair[0]);
+                return false;
+        }
+        *out = (struct checker){pid, pair[0]};
+        return true;
+}
+
+/* ------------------------------------------------------------------ weir -t */
+
+static void print_report(struct wire *w)
+{
+        int fd = wire_take(w, 0);
+        str text = fd >= 0 ? memfd_map(fd) : STR_NONE;
+
+        if (text.n > 0)
+                fwrite(text.p, 1, text.n, stderr);
+        memfd_unmap(text);
+        if (fd >= 0)
+                close(fd);
+}
+
+/* Waits for the verdict; false: there was none, or a bad one. */
+static bool await_verdict(struct checker *c, bool *came)
+{
+        int64_t until = proc_now() + CHECKER_WALL;
+        struct wire *w = malloc(sizeof(*w));
+        bool ok = false, end = false;
+
+        CHECK(w);
+        *came = false;
+        while (!end) {
+                struct pollfd p = {.fd = c->channel, .events = POLLIN};
+                int64_t left = until - proc_now();
+                if (left <= 0)
+                        break;
+                if (poll(&p, 1, (int)(left / MSEC) + 1) <= 0)
+                        continue;
+                switch (wire_recv(c->channel, w)) {
+                case WIRE_NONE:
+                        continue;
+                case WIRE_END:
+                        end = true;
+                        continue;
+                case WIRE_GOT:
+                        break;
+                }
+                if (w->type == WIRE_VERDICT) {
+                        const struct wire_verdict *v = wire_data(w, sizeof(*v));
+                        *came = true;
+                        ok = v && v->ok;
+                        print_report(w);
+                }
+                wire_close(w);
+        }
+        free(w);
+        return ok;
+}
+
+int checker_foreground(const struct options *o)
+{
+        struct board *board = board_new(1, 0);
+        struct checker c;
+        bool came, ok;
+        int status = 0;
+
+        if (!checker_start(o, 0, board, -1, o->action == OPTIONS_DUMP, &c)) {
+                fprintf(stderr, "weir: fork: %s\n", strerror(errno));
+                return 1;
+        }
+        ok = await_verdict(&c, &came);
+        if (!came)
+                kill(c.pid, SIGKILL);
+        waitpid(c.pid, &status, 0);
+        if (!came) {
+                char how[256];
+                board_obituary(board, 0, status, how, sizeof(how));
+                fprintf(stderr, "weir: the check ended without a verdict: %s\n", how);
+        } else if (ok)
+                fprintf(stderr, "weir: %.*s is good\n", STR_ARG(o->config));
+        return ok ? 0 : 1;
+}

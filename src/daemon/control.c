@@ -1,0 +1,502 @@
+/*
+ * The control socket: who may open it (mode 0600) may command weir.
+ *
+ * The difficulty: an asker waits for the outcome, which may take a reload or a drain; so a client
+ * is an entry that says what it waits for.  A client that says nonsense, too much or nothing costs
+ * a bounded amount and is closed.
+ */
+#include "daemon/control.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "daemon/master.h"
+#include "daemon/proc.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CLIENTS_MAX 64
+#define CLIENT_TIME (10 * SEC) /* for its line */
+
+enum control_wait { WAIT_LINE, WAIT_RELOAD, WAIT_SERVER, WAIT_CLOSED, WAIT_END };
+
+/* One asker.  Owned by master.clients from accept until the answer. */
+struct control_client {
+        struct list link;
+        struct master *m;
+        int fd;
+        enum control_wait wait;
+        uint32_t number; /* of the reload or question */
+        bool *asked;     /* WAIT_SERVER: by worker, those that have not answered */
+        bool failed;
+        struct master_timer timer;
+        size_t n;
+        char line[CONTROL_LINE];
+};
+
+/* ------------------------------------------------------------------ words */
+
+bool control_parse(str line, struct control_words *out)
+{
+        static const struct {
+                str word;
+                enum control_verb verb;
+        } verbs[] = {{STR_INIT("reload"), CONTROL_RELOAD}, {STR_INIT("reopen"), CONTROL_REOPEN},
+                     {STR_INIT("drain"), CONTROL_DRAIN},   {STR_INIT("quit"), CONTROL_QUIT},
+                     {STR_INIT("stop"), CONTROL_STOP},     {STR_INIT("status"), CONTROL_STATUS}};
+        struct control_words w = {.verb = CONTROL_SERVER};
+        str rest;
+
+        for (size_t i = 0; i < COUNT(verbs); i++) {
+                if (str_eq(line, verbs[i].word)) {
+                        out->verb = verbs[i].verb;
+                        return true;
+                }
+        }
+        if (!str_starts(line, STR("server ")) || str_has_ctl(line))
+                return false;
+        if (!str_cut(str_from(line, 7), ' ', &w.upstream, &rest) ||
+            !str_cut(rest, ' ', &w.server, &w.state))
+                return false;
+        if (w.upstream.n == 0 || w.server.n == 0 ||
+            (!str_eq(w.state, STR("drain")) && !str_eq(w.state, STR("down")) &&
+             !str_eq(w.state, STR("up"))))
+                return false;
+        *out = w;
+        return true;
+}
+
+/* ------------------------------------------------------------------ answering */
+
+static void client_free(struct master *m, struct control_client *c)
+{
+        master_unwatch(m, c->fd);
+        master_timer_clear(&c->timer);
+        list_remove(&c->link);
+        close(c->fd);
+        free(c->asked);
+        free(c);
+}
+
+/* All of it or nothing: the socket's buffer is larger than any sensible report, and the master does
+ * not wait. */
+static void answer(struct master *m, struct control_client *c, bool ok, str text)
+{
+        struct iovec iov[2] = {{(void *)(uintptr_t)(ok ? "ok\n" : "failed\n"), ok ? 3 : 7},
+                               {(void *)(uintptr_t)text.p, MIN(text.n, 128 * KIB)}};
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
+
+        (void)sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        client_free(m, c);
+}
+
+static void answerf(struct master *m, struct control_client *c, bool ok, const char *fmt, ...)
+        PRINTF_LIKE(4, 5);
+static void answerf(struct master *m, struct control_client *c, bool ok, const char *fmt, ...)
+{
+        char text[1024];
+        va_list ap;
+
+        va_start(ap, fmt);
+        vsnprintf(text, sizeof(text), fmt, ap);
+        va_end(ap);
+        answer(m, c, ok, str_z(text));
+}
+
+void control_reload_done(struct master *m, uint32_t number, bool ok, str text)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                struct buf out = BUF_INIT;
+                if (c->wait != WAIT_RELOAD || c->number > number)
+                        continue;
+                buf_puts(&out, text);
+                buf_printf(&out,
+                           ok ? "reload %u: done\n" : "reload %u: refused, nothing was changed\n",
+                           number);
+                answer(m, c, ok, buf_pullup(&out, out.n));
+                buf_clear(&out);
+        }
+}
+
+static void server_answered(struct master *m, struct control_client *c)
+{
+        for (unsigned i = 0; i < m->n_children; i++) {
+                if (c->asked[i])
+                        return;
+        }
+        answerf(m, c, !c->failed, "%s", c->failed ? "no such upstream or server\n" : "");
+}
+
+void control_answer(struct master *m, uint32_t question, struct child *child, bool ok)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                if (c->wait != WAIT_SERVER || c->number != question || question == 0)
+                        continue;
+                c->asked[child->index] = false;
+                c->failed = c->failed || !ok;
+                server_answered(m, c);
+        }
+}
+
+void control_child_gone(struct master *m, struct child *child)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                if (c->wait != WAIT_SERVER || !c->asked[child->index])
+                        continue;
+                c->asked[child->index] = false; /* its replacement is told on its start */
+                server_answered(m, c);
+        }
+}
+
+void control_ended(struct master *m)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                answerf(m, c, c->wait == WAIT_END, "%s",
+                        c->wait == WAIT_END ? "" : "weir has ended\n");
+        }
+}
+
+void control_drained(struct master *m)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                if (c->wait == WAIT_CLOSED)
+                        answerf(m, c, true,
+                                "the listeners are closed; a reload opens them again\n");
+        }
+}
+
+/* ------------------------------------------------------------------ doing */
+
+static void remember_server(struct master *m, const struct wire_server *said)
+{
+        struct server_word *w;
+
+        LIST_EACH (n, &m->server_words) {
+                w = CONTAINER_OF(n, struct server_word, link);
+                if (strcmp(w->said.upstream, said->upstream) == 0 &&
+                    strcmp(w->said.server, said->server) == 0) {
+                        w->said = *said;
+                        return;
+                }
+        }
+        w = calloc(1, sizeof(*w));
+        CHECK(w);
+        w->said = *said;
+        list_push(&m->server_words, &w->link);
+}
+
+static void do_server(struct master *m, struct control_client *c, const struct control_words *w)
+{
+        static uint32_t question;
+        struct wire_server said;
+
+        memset(&said, 0, sizeof(said));
+        if (!str_copyz(said.upstream, sizeof(said.upstream), w->upstream) ||
+            !str_copyz(said.server, sizeof(said.server), w->server) ||
+            !str_copyz(said.state, sizeof(said.state), w->state)) {
+                answerf(m, c, false, "no such upstream or server\n");
+                return;
+        }
+        c->wait = WAIT_SERVER;
+        c->number = ++question ? question : ++question;
+        c->asked = calloc(m->n_children, sizeof(*c->asked));
+        CHECK(c->asked);
+        for (unsigned i = 0; i < m->n_children; i++) {
+                struct child *child = &m->children[i];
+                c->asked[i] =
+                        child->state == CHILD_SERVING &&
+                        wire_send(child->channel, WIRE_SERVER, c->number, &said, sizeof(said));
+        }
+        remember_server(m, &said);
+        server_answered(m, c);
+}
+
+static void do_status(struct master *m, struct control_client *c)
+{
+        struct buf out = BUF_INIT;
+
+        buf_printf(&out, "version %s\nconfiguration %u\nworkers %u of %u, %u loops each\n%s",
+                   WEIR_VERSION, m->number, children_alive(m), m->n_children, m->loops,
+                   m->drain != DRAIN_NO ? "draining\n" : "");
+        answer(m, c, true, buf_pullup(&out, out.n));
+        buf_clear(&out);
+}
+
+static void do_words(struct master *m, struct control_client *c, const struct control_words *w)
+{
+        char err[512] = "";
+
+        switch (w->verb) {
+        case CONTROL_RELOAD:
+                if (m->leave || !m->ready) {
+                        answerf(m, c, false, "weir is %s\n", m->leave ? "stopping" : "starting");
+                        return;
+                }
+                c->wait = WAIT_RELOAD;
+                c->number = m->last_number + 1; /* known before, for it may be refused at once */
+                reload_ask(m);
+                return;
+        case CONTROL_REOPEN: {
+                bool ok = master_reopen(m, err, sizeof(err));
+                answerf(m, c, ok, "%s%s", err, ok ? "" : "\n");
+                return;
+        }
+        case CONTROL_DRAIN:
+                c->wait = WAIT_CLOSED;
+                master_drain(m, false);
+                return;
+        case CONTROL_QUIT:
+                c->wait = WAIT_END;
+                master_drain(m, true);
+                return;
+        case CONTROL_STOP:
+                c->wait = WAIT_END;
+                master_stop(m);
+                return;
+        case CONTROL_STATUS:
+                do_status(m, c);
+                return;
+        case CONTROL_SERVER:
+                do_server(m, c, w);
+                return;
+        }
+}
+
+/* ------------------------------------------------------------------ clients */
+
+static void client_late(struct master *m, struct master_timer *t)
+{
+        answerf(m, CONTAINER_OF(t, struct control_client, timer), false, "no command came\n");
+}
+
+static void client_line(struct master *m, struct control_client *c, size_t end)
+{
+        struct control_words w;
+        str line = str_of(c->line, end);
+
+        master_timer_clear(&c->timer);
+        if (!control_parse(line, &w)) {
+                answerf(m, c, false, "not a command\n");
+                return;
+        }
+        log_info("control", "%.*s", STR_ARG(line));
+        do_words(m, c, &w);
+}
+
+static void client_readable(struct master *m, void *arg)
+{
+        struct control_client *c = arg;
+        char drop[256];
+        bool whole = c->wait != WAIT_LINE;
+        ssize_t n = whole ? read(c->fd, drop, sizeof(drop))
+                          : read(c->fd, c->line + c->n, sizeof(c->line) - c->n);
+        char *end;
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n <= 0 &&
+            whole) { /* it does not wait any longer; what it asked for happens all the same */
+                client_free(m, c);
+                return;
+        }
+        if (whole)
+                return;
+        if (n <= 0) {
+                client_free(m, c);
+                return;
+        }
+        c->n += (size_t)n;
+        end = memchr(c->line, '\n', c->n);
+        if (end)
+                client_line(m, c, (size_t)(end - c->line));
+        else if (c->n == sizeof(c->line))
+                answerf(m, c, false, "not a command\n");
+}
+
+static void accept_client(struct master *m, void *arg)
+{
+        struct control_client *c;
+        unsigned count = 0;
+        int fd = accept4(m->control_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        (void)arg;
+        if (fd < 0)
+                return;
+        LIST_EACH (n, &m->clients)
+                count++;
+        if (count >= CLIENTS_MAX) {
+                close(fd);
+                return;
+        }
+        c = calloc(1, sizeof(*c));
+        CHECK(c);
+        c->m = m;
+        c->fd = fd;
+        list_push(&m->clients, &c->link);
+        master_watch(m, fd, client_readable, c);
+        master_timer_set(m, &c->timer, CLIENT_TIME, client_late);
+}
+
+/* ------------------------------------------------------------------ the socket */
+
+static int bind_path(const char *path, char *err, size_t cap)
+{
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        mode_t mask;
+        bool ok;
+
+        /* Bound under another name first: the path always leads to somebody who answers. */
+        snprintf(a.sun_path, sizeof(a.sun_path), "%s.%d", path, (int)getpid());
+        (void)unlink(a.sun_path);
+        mask = umask(0177);
+        ok = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+        umask(mask);
+        ok = ok && listen(fd, 64) == 0 && rename(a.sun_path, path) == 0;
+        if (ok)
+                return fd;
+        snprintf(err, cap, "control unix:%s: %s", path, strerror(errno));
+        if (fd >= 0)
+                close(fd);
+        (void)unlink(a.sun_path);
+        return -1;
+}
+
+/* Does another weir answer there? */
+static bool somebody_listens(const char *path)
+{
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        bool there;
+
+        snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+        there = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+        if (fd >= 0)
+                close(fd);
+        return there;
+}
+
+static void make_folder(const char *path)
+{
+        char folder[sizeof(((struct sockaddr_un *)0)->sun_path)];
+        char *slash;
+
+        snprintf(folder, sizeof(folder), "%s", path);
+        slash = strrchr(folder, '/');
+        if (!slash || slash == folder)
+                return;
+        *slash = 0;
+        (void)mkdir(folder, 0755);
+}
+
+bool control_open(struct master *m, const char *path, char *err, size_t cap)
+{
+        struct stat st;
+        int fd;
+
+        if (strlen(path) + 12 > sizeof(m->control_path)) {
+                snprintf(err, cap, "control unix:%s: the path is too long", path);
+                return false;
+        }
+        make_folder(path);
+        if (m->parent_fd < 0 && somebody_listens(path)) {
+                snprintf(err, cap, "control unix:%s: another weir answers there", path);
+                return false;
+        }
+        fd = bind_path(path, err, cap);
+        if (fd < 0)
+                return false;
+        control_close(m);
+        m->control_fd = fd;
+        snprintf(m->control_path, sizeof(m->control_path), "%s", path);
+        m->control_inode = stat(path, &st) == 0 ? st.st_ino : 0;
+        master_watch(m, fd, accept_client, NULL);
+        return true;
+}
+
+void control_close(struct master *m)
+{
+        struct stat st;
+
+        if (m->control_fd < 0)
+                return;
+        master_unwatch(m, m->control_fd);
+        close(m->control_fd);
+        m->control_fd = -1;
+        if (stat(m->control_path, &st) == 0 && st.st_ino == m->control_inode)
+                unlink(m->control_path);
+        m->control_path[0] = 0;
+}
+
+/* ------------------------------------------------------------------ asking */
+
+static int ask_failed(const char *path)
+{
+        fprintf(stderr, "weir: %s: %s\n", path, strerror(errno));
+        return 1;
+}
+
+/* Prints what follows the first line; that line's word is the outcome. */
+static int read_answer(int fd)
+{
+        char buf[4096];
+        size_t n = 0;
+        bool head = true, ok = false;
+
+        for (;;) {
+                ssize_t r = read(fd, buf + n, sizeof(buf) - n);
+                char *end;
+                if (r < 0 && errno == EINTR)
+                        continue;
+                if (r <= 0)
+                        break;
+                n += (size_t)r;
+                end = head ? memchr(buf, '\n', n) : NULL;
+                if (head && !end)
+                        continue;
+                if (head) {
+                        size_t line = (size_t)(end - buf) + 1;
+                        ok = str_eq(str_of(buf, line), STR("ok\n"));
+                        memmove(buf, end + 1, n - line);
+                        n -= line;
+                        head = false;
+                }
+                fwrite(buf, 1, n, ok ? stdout : stderr);
+                n = 0;
+        }
+        if (head)
+                fprintf(stderr, "weir: it ended without an answer\n");
+        return ok ? 0 : 1;
+}
+
+int control_ask(const char *path, str line)
+{
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), status;
+        char text[CONTROL_LINE];
+
+        if (fd < 0 || !str_copyz(a.sun_path, sizeof(a.sun_path), str_z(path))) {
+                errno = fd < 0 ? errno : ENAMETOOLONG;
+                return ask_failed(path);
+        }
+        snprintf(text, sizeof(text), "%.*s\n", STR_ARG(line));
+        if (connect(fd, (struct sockaddr *)&a, sizeof(a)) != 0 ||
+            send(fd, text, strlen(text), MSG_NOSIGNAL) != (ssize_t)strlen(text)) {
+                close(fd);
+                return ask_failed(path);
+        }
+        status = read_answer(fd);
+        close(fd);
+        return status;
+}

@@ -1,0 +1,211 @@
+/*
+ * Where connections come in: the listening sockets in a worker, spread over its loops.
+ *
+ *   socket j of an address  ->  loop j mod N       (fewer sockets than loops: all loops share what
+ * there is)
+ *
+ * The difficulty: a removed address is accepted empty by the loops that served it, under the
+ * configuration that knew it, before the descriptor goes.
+ */
+#include "daemon/worker.h"
+
+#include "base/check.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Connections point to the listener they came by, and outlive it; so there is one for each address
+ * that the process ever listened on. */
+struct flow_name {
+        struct flow_listener listener;
+        struct flow_name *next;
+};
+static struct flow_name *names;
+
+static struct flow_listener *flow_of(const struct addr *a)
+{
+        struct flow_name *n = names;
+
+        while (n && !addr_equal(&n->listener.addr, a))
+                n = n->next;
+        if (n)
+                return &n->listener;
+        n = calloc(1, sizeof(*n));
+        CHECK(n);
+        n->listener.addr = *a;
+        n->next = names;
+        names = n;
+        return &n->listener;
+}
+
+static struct entrance *find(struct worker *w, uint64_t id)
+{
+        LIST_EACH (n, &w->entrances) {
+                struct entrance *e = CONTAINER_OF(n, struct entrance, link);
+                if (e->id == id)
+                        return e;
+        }
+        return NULL;
+}
+
+static void entrance_free(struct entrance *e)
+{
+        for (unsigned i = 0; i < e->n; i++)
+                close(e->fds[i]);
+        list_remove(&e->link);
+        free(e->fds);
+        free(e->accepts);
+        free(e);
+}
+
+void entrance_add(struct worker *w, const struct wire_listen *l, struct wire *fds)
+{
+        struct entrance *e = find(w, l->id);
+
+        if (l->kind == WIRE_ADMIN) {
+                int fd = wire_take(fds, 0);
+                if (fd >= 0)
+                        export_listen(w->export, l->id, fd);
+                return;
+        }
+        if (!e) {
+                e = calloc(1, sizeof(*e));
+                CHECK(e && l->total > 0);
+                e->id = l->id;
+                e->kind = WIRE_TRAFFIC;
+                e->total = l->total;
+                e->flow = flow_of(&l->addr);
+                e->per_loop = (l->total + w->n_loops - 1) / w->n_loops;
+                e->fds = calloc(l->total, sizeof(*e->fds));
+                e->accepts =
+                        calloc((size_t)w->n_loops * e->per_loop, sizeof(struct listen_accept *));
+                CHECK(e->fds && e->accepts);
+                list_push(&w->entrances, &e->link);
+        }
+        for (unsigned i = 0; i < fds->n_fds && e->n < e->total; i++)
+                e->fds[e->n++] = wire_take(fds, i);
+}
+
+void entrance_mark_leaving(struct worker *w, uint64_t id)
+{
+        struct entrance *e = find(w, id);
+
+        if (e)
+                e->state = ENTRANCE_LEAVING;
+        else
+                export_stop(w->export, id);
+}
+
+/* The socket that loop `index` serves as its turn-th; -1: none. */
+static int socket_of(const struct worker *w, const struct entrance *e, unsigned index,
+                     unsigned turn)
+{
+        unsigned j = index + turn * w->n_loops;
+
+        if (e->n == 0)
+                return -1;
+        if (e->n < w->n_loops)
+                return turn == 0 ? e->fds[index % e->n] : -1;
+        return j < e->n ? e->fds[j] : -1;
+}
+
+/* ------------------------------------------------------------------ for a loop that does not turn
+ */
+
+/* Its sockets, accepted from by a loop that turns.  Owned by that loop. */
+struct adoption {
+        struct list link;
+        unsigned other, n;
+        struct listen_accept *accepts[];
+};
+
+static void adoption_end(struct adoption *a)
+{
+        for (unsigned i = 0; i < a->n; i++)
+                listen_stop(a->accepts[i]);
+        list_remove(&a->link);
+        free(a);
+}
+
+void entrance_adopt(struct worker *w, struct loop *l, unsigned other)
+{
+        struct adoption *a;
+        unsigned most = 0;
+
+        LIST_EACH (n, &w->entrances)
+                most += CONTAINER_OF(n, struct entrance, link)->per_loop;
+        a = calloc(1, sizeof(*a) + most * sizeof(a->accepts[0]));
+        CHECK(a);
+        a->other = other;
+        list_push(&w->adoptions[l->index], &a->link);
+        LIST_EACH (n, &w->entrances) {
+                struct entrance *e = CONTAINER_OF(n, struct entrance, link);
+                for (unsigned i = 0; e->state == ENTRANCE_OPEN && i < e->per_loop; i++) {
+                        int fd = socket_of(w, e, other, i);
+                        /* Only this loop accepts: handing one to the stalled loop would bury it. */
+                        if (fd >= 0)
+                                a->accepts[a->n++] = listen_start(l, fd, &w->loops[l->index], 1,
+                                                                  flow_accept, e->flow);
+                }
+        }
+}
+
+void entrance_return(struct worker *w, struct loop *l, unsigned other)
+{
+        LIST_EACH (n, &w->adoptions[l->index]) {
+                struct adoption *a = CONTAINER_OF(n, struct adoption, link);
+                if (a->other == other)
+                        adoption_end(a);
+        }
+}
+
+void entrance_stop(struct worker *w, struct loop *l, bool all)
+{
+        LIST_EACH (n, &w->adoptions[l->index]) /* whoever was helped takes part in this again */
+                adoption_end(CONTAINER_OF(n, struct adoption, link));
+        LIST_EACH (n, &w->entrances) {
+                struct entrance *e = CONTAINER_OF(n, struct entrance, link);
+                for (unsigned i = 0; (all || e->state == ENTRANCE_LEAVING) && i < e->per_loop;
+                     i++) {
+                        struct listen_accept **a = &e->accepts[l->index * e->per_loop + i];
+                        if (*a)
+                                listen_stop(*a);
+                        *a = NULL;
+                }
+        }
+}
+
+void entrance_start(struct worker *w, struct loop *l)
+{
+        LIST_EACH (n, &w->entrances) {
+                struct entrance *e = CONTAINER_OF(n, struct entrance, link);
+                for (unsigned i = 0; e->state == ENTRANCE_NEW && i < e->per_loop; i++) {
+                        int fd = socket_of(w, e, l->index, i);
+                        if (fd >= 0)
+                                e->accepts[l->index * e->per_loop + i] = listen_start(
+                                        l, fd, w->loops, w->n_loops, flow_accept, e->flow);
+                }
+        }
+}
+
+void entrance_settle(struct worker *w, bool all_stopped)
+{
+        LIST_EACH (n, &w->entrances) {
+                struct entrance *e = CONTAINER_OF(n, struct entrance, link);
+                if (all_stopped || e->state == ENTRANCE_LEAVING)
+                        entrance_free(e);
+                else
+                        e->state = ENTRANCE_OPEN;
+        }
+}
+
+void entrance_undo(struct worker *w)
+{
+        LIST_EACH (n, &w->entrances) {
+                struct entrance *e = CONTAINER_OF(n, struct entrance, link);
+                if (e->state == ENTRANCE_NEW)
+                        entrance_free(e);
+                else
+                        e->state = ENTRANCE_OPEN;
+        }
+}

@@ -1,0 +1,390 @@
+/*
+ * The admin listener: /metrics, /status, /livez, /readyz; read-only, on the control thread, so that
+ * looking never costs a request anything.
+ *
+ * A small HTTP responder of its own: one request per connection, a bounded head, an answer with its
+ * length, then the end.  The difficulty: a client that is slow or silent must cost little and not
+ * for long.
+ */
+#include "daemon/worker.h"
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "daemon/master.h"
+#include "net/io_type.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CLIENTS_MAX 32
+#define CLIENT_TIME (10 * SEC)
+#define HEAD_MAX    (8 * KIB)
+
+/* A socket that we accept from; counted in no connection budget. */
+struct export_door {
+        struct list link;
+        uint64_t id;
+        int fd;
+        struct event ev;
+        struct export *export;
+};
+
+/* One asker: reads its head, then writes the answer.  Owned by export.clients. */
+struct export_client {
+        struct list link;
+        struct export *export;
+        int fd;
+        struct event ev;
+        struct deadline late;
+        bool answered;
+        struct buf out;
+        size_t n;
+        char head[HEAD_MAX];
+};
+
+struct export
+{
+        struct worker *w;
+        struct list doors, clients;
+        unsigned n_clients;
+};
+
+/* ------------------------------------------------------------------ what is shown */
+
+static void status_gens(struct worker *w, struct json_writer *j)
+{
+        json_key(j, STR("generations"));
+        json_open(j, '[');
+        LIST_EACH (n, &w->gens) {
+                const struct gen *g = CONTAINER_OF(n, struct worker_gen, link)->gen;
+                uint64_t live = 0;
+                for (unsigned i = 0; i < w->n_loops; i++)
+                        live += __atomic_load_n(&g->per_loop[i].live, __ATOMIC_RELAXED);
+                json_open(j, '{');
+                json_key(j, STR("number"));
+                json_u64(j, g->number);
+                json_key(j, STR("requests"));
+                json_u64(j, live);
+                json_key(j, STR("made_ms"));
+                json_u64(j, (uint64_t)(g->made / MSEC));
+                json_close(j);
+        }
+        json_close(j);
+}
+
+static void status_modules(struct worker *w, struct json_writer *j)
+{
+        const struct module *open[BOARD_COPIES];
+        size_t count = MIN(module_list(open, BOARD_COPIES), (size_t)BOARD_COPIES);
+
+        json_key(j, STR("modules"));
+        json_open(j, '[');
+        for (size_t i = 0; i < count; i++) {
+                json_open(j, '{');
+                json_key(j, STR("name"));
+                json_str(j, open[i]->name);
+                json_key(j, STR("file"));
+                json_str(j, open[i]->origin);
+                json_key(j, STR("id"));
+                json_str(j, str_z(open[i]->id));
+                json_key(j, STR("copy"));
+                json_u64(j, open[i]->copy);
+                json_key(j, STR("pinned"));
+                json_bool(j, open[i]->pinned);
+                json_key(j, STR("quarantined"));
+                json_bool(j, w->house.quarantined(open[i]->sha));
+                json_close(j);
+        }
+        json_close(j);
+        json_key(j, STR("modules_leaked"));
+        json_u64(j, module_leaked());
+}
+
+static void status_functions(struct worker *w, struct json_writer *j)
+{
+        const struct conf *c = w->current ? w->current->conf : NULL;
+
+        json_key(j, STR("functions"));
+        json_open(j, '[');
+        for (size_t i = 0; c && i < c->n_functions; i++) {
+                json_open(j, '{');
+                json_key(j, STR("name"));
+                json_str(j, c->functions[i]->name);
+                json_key(j, STR("module"));
+                json_str(j, c->functions[i]->module);
+                json_close(j);
+        }
+        json_close(j);
+}
+
+static void status(struct worker *w, struct buf *out)
+{
+        struct json_writer j;
+        uint64_t connections = 0;
+
+        for (unsigned i = 0; i < w->n_loops; i++)
+                connections +=
+                        atomic_load_explicit(&w->loops[i]->connections, memory_order_relaxed);
+        json_begin(&j, out);
+        json_open(&j, '{');
+        json_key(&j, STR("version"));
+        json_str(&j, STR(WEIR_VERSION));
+        json_key(&j, STR("generation"));
+        json_u64(&j, w->current ? w->current->number : 0);
+        json_key(&j, STR("ready"));
+        json_bool(&j, w->current && !w->not_ready);
+        json_key(&j, STR("draining"));
+        json_bool(&j, w->not_ready);
+        json_key(&j, STR("worker"));
+        json_u64(&j, w->index);
+        json_key(&j, STR("pid"));
+        json_u64(&j, (uint64_t)getpid());
+        json_key(&j, STR("workers"));
+        json_u64(&j, w->m->n_children);
+        json_key(&j, STR("loops"));
+        json_u64(&j, w->n_loops);
+        json_key(&j, STR("connections"));
+        json_u64(&j, connections);
+        status_gens(w, &j);
+        json_key(&j, STR("upstreams"));
+        upstreams_status(w->house.upstreams, &j);
+        status_functions(w, &j);
+        status_modules(w, &j);
+        json_close(&j);
+        buf_put(out, "\n", 1);
+}
+
+/* ------------------------------------------------------------------ answering */
+
+static void client_free(struct export_client *c)
+{
+        event_del(&c->ev);
+        deadline_clear(&c->late);
+        close(c->fd);
+        buf_clear(&c->out);
+        list_remove(&c->link);
+        c->export->n_clients--;
+        free(c);
+}
+
+static void respond(struct export_client *c, const char *status_line, const char *type,
+                    struct buf *body, bool head_only)
+{
+        size_t n = body->n;
+
+        buf_printf(&c->out,
+                   "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+                   "Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+                   status_line, type, n);
+        if (!head_only)
+                buf_move(&c->out, body, n);
+        buf_clear(body);
+}
+
+static void answer(struct export_client *c, str method, str path)
+{
+        static const char text[] = "text/plain; charset=utf-8";
+        struct worker *w = c->export->w;
+        struct buf body = BUF_INIT;
+        bool head = str_eq(method, STR("HEAD"));
+        const char *line = "200 OK", *type = text;
+
+        if (!head && !str_eq(method, STR("GET"))) {
+                line = "405 Method Not Allowed";
+                buf_puts(&body, STR("this listener is read-only\n"));
+        } else if (str_eq(path, STR("/metrics"))) {
+                type = "text/plain; version=0.0.4; charset=utf-8";
+                metric_export(w->m->metrics, &body);
+        } else if (str_eq(path, STR("/status"))) {
+                type = "application/json";
+                status(w, &body);
+        } else if (str_eq(path, STR("/livez"))) {
+                buf_puts(&body, STR("ok\n"));
+        } else if (str_eq(path, STR("/readyz"))) {
+                bool ready = w->current && !w->not_ready;
+                line = ready ? line : "503 Service Unavailable";
+                buf_puts(&body, ready          ? STR("ok\n")
+                                : w->not_ready ? STR("draining\n")
+                                               : STR("starting\n"));
+        } else {
+                line = "404 Not Found";
+                buf_puts(&body, STR("/metrics /status /livez /readyz\n"));
+        }
+        respond(c, line, type, &body, head);
+}
+
+static void bad_request(struct export_client *c, const char *line)
+{
+        struct buf body = BUF_INIT;
+
+        respond(c, line, "text/plain; charset=utf-8", &body, false);
+}
+
+/* METHOD SP TARGET SP HTTP/1.x, an end of head; fields do not matter here. */
+static void parse(struct export_client *c)
+{
+        str head = str_of(c->head, c->n), line, method, target, version, query;
+
+        str_cut(head, '\r', &line, &head);
+        if (!str_cut(line, ' ', &method, &target) || !str_cut(target, ' ', &target, &version) ||
+            !str_starts(version, STR("HTTP/1.")) || target.n == 0 || target.p[0] != '/') {
+                bad_request(c, "400 Bad Request");
+                return;
+        }
+        str_cut(target, '?', &target, &query);
+        answer(c, method, target);
+}
+
+/* ------------------------------------------------------------------ sockets */
+
+static void client_event(evutil_socket_t fd, short what, void *arg);
+
+static void client_write(struct export_client *c)
+{
+        struct iovec iov[16];
+
+        while (c->out.n > 0) {
+                struct msghdr msg = {.msg_iov = iov};
+                ssize_t r;
+                msg.msg_iovlen = (size_t)buf_iov(&c->out, iov, COUNT(iov), SIZE_MAX);
+                r = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+                if (r < 0 && errno == EINTR)
+                        continue;
+                if (r < 0 && errno == EAGAIN)
+                        return;
+                if (r < 0) {
+                        client_free(c);
+                        return;
+                }
+                buf_drain(&c->out, (size_t)r);
+        }
+        /* What it still sends must not turn our last bytes into a reset: wait for its end. */
+        (void)shutdown(c->fd, SHUT_WR);
+        event_del(&c->ev);
+        event_assign(&c->ev, c->export->w->house.control->base, c->fd, EV_READ | EV_PERSIST,
+                     client_event, c);
+        event_add(&c->ev, NULL);
+}
+
+static void client_answered(struct export_client *c)
+{
+        c->answered = true;
+        event_del(&c->ev);
+        event_assign(&c->ev, c->export->w->house.control->base, c->fd, EV_WRITE | EV_PERSIST,
+                     client_event, c);
+        event_add(&c->ev, NULL);
+        client_write(c);
+}
+
+static void client_read(struct export_client *c)
+{
+        ssize_t r = read(c->fd, c->head + c->n, sizeof(c->head) - c->n);
+
+        if (r < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (r <= 0) {
+                client_free(c);
+                return;
+        }
+        c->n += (size_t)r;
+        if (memmem(c->head, c->n, "\r\n\r\n", 4))
+                parse(c);
+        else if (c->n == sizeof(c->head))
+                bad_request(c, "431 Request Header Fields Too Large");
+        else
+                return;
+        client_answered(c);
+}
+
+static void client_event(evutil_socket_t fd, short what, void *arg)
+{
+        struct export_client *c = arg;
+        char drop[1024];
+
+        (void)fd;
+        loop_woke(c->export->w->house.control);
+        if (what & EV_WRITE) {
+                client_write(c);
+        } else if (!c->answered) {
+                client_read(c);
+        } else {
+                ssize_t r = read(c->fd, drop, sizeof(drop));
+                if (r == 0 || (r < 0 && errno != EAGAIN && errno != EINTR))
+                        client_free(c);
+        }
+}
+
+static void client_late(struct deadline *d)
+{
+        client_free(CONTAINER_OF(d, struct export_client, late));
+}
+
+static void door_event(evutil_socket_t fd, short what, void *arg)
+{
+        struct export_door *d = arg;
+        struct export *e = d->export;
+        struct loop *l = e->w->house.control;
+        struct export_client *c;
+        int peer = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        (void)what;
+        loop_woke(l);
+        if (peer < 0)
+                return;
+        if (e->n_clients >= CLIENTS_MAX) {
+                static struct log_quota quota;
+                if (log_quota(&quota, 1))
+                        log_warn("admin", "more than %d clients at a time", CLIENTS_MAX);
+                close(peer);
+                return;
+        }
+        c = calloc(1, sizeof(*c));
+        CHECK(c);
+        c->export = e;
+        c->fd = peer;
+        list_push(&e->clients, &c->link);
+        e->n_clients++;
+        event_assign(&c->ev, l->base, peer, EV_READ | EV_PERSIST, client_event, c);
+        event_add(&c->ev, NULL);
+        deadline_set(l, &c->late, CLIENT_TIME, client_late);
+}
+
+struct export *export_new(struct worker *w)
+{
+        struct export *e = calloc(1, sizeof(*e));
+
+        CHECK(e);
+        e->w = w;
+        list_init(&e->doors);
+        list_init(&e->clients);
+        return e;
+}
+
+void export_listen(struct export *e, uint64_t id, int fd)
+{
+        struct export_door *d = calloc(1, sizeof(*d));
+
+        CHECK(d);
+        d->id = id;
+        d->fd = fd;
+        d->export = e;
+        list_push(&e->doors, &d->link);
+        event_assign(&d->ev, e->w->house.control->base, fd, EV_READ | EV_PERSIST, door_event, d);
+        event_add(&d->ev, NULL);
+}
+
+void export_stop(struct export *e, uint64_t id)
+{
+        LIST_EACH (n, &e->doors) {
+                struct export_door *d = CONTAINER_OF(n, struct export_door, link);
+                if (d->id != id)
+                        continue;
+                event_del(&d->ev);
+                close(d->fd);
+                list_remove(&d->link);
+                free(d);
+        }
+}

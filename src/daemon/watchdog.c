@@ -1,0 +1,173 @@
+/*
+ * The watchdog: the control thread looks whether the loops turn.
+ *
+ *   100 ms without a beat, outside of epoll_wait   counted and logged with the function's name; its
+ * sockets are served by a loop that turns 10 s                                           abort on
+ * that very thread, so that the core shows the culprit
+ *
+ * The difficulty is not to cry wolf: two looks in a row must agree, and when this thread itself
+ * comes late (a stopped or starved machine) it believes nothing.
+ */
+#include "daemon/worker.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LOOK       (50 * MSEC)
+#define LATE       (2 * LOOK) /* between two looks: this thread was not scheduled */
+#define STALL      (100 * MSEC)
+#define KILL_AFTER (10 * SEC)
+
+/* What was seen of one loop. */
+struct watched {
+        uint64_t beat;
+        int64_t since; /* loop time of the first look at which it stood still; 0: it turns */
+        bool stalled;  /* counted and logged */
+        struct loop *adopter;
+};
+
+struct watchdog {
+        struct worker *w;
+        struct deadline look;
+        int64_t looked;
+        struct watched loops[];
+};
+
+/* A request to a loop that turns: accept for another, or stop doing so. */
+struct favour {
+        struct loop_msg msg;
+        struct worker *w;
+        unsigned other;
+};
+
+static void adopt_on_loop(struct loop_msg *msg)
+{
+        struct favour *f = CONTAINER_OF(msg, struct favour, msg);
+
+        entrance_adopt(f->w, loop_self, f->other);
+        free(f);
+}
+
+static void return_on_loop(struct loop_msg *msg)
+{
+        struct favour *f = CONTAINER_OF(msg, struct favour, msg);
+
+        entrance_return(f->w, loop_self, f->other);
+        free(f);
+}
+
+static void ask(struct watchdog *d, unsigned other, void (*fn)(struct loop_msg *))
+{
+        struct favour *f = calloc(1, sizeof(*f));
+
+        CHECK(f);
+        f->w = d->w;
+        f->other = other;
+        f->msg.fn = fn;
+        loop_post(d->loops[other].adopter, &f->msg);
+}
+
+static void find_adopter(struct watchdog *d, unsigned other)
+{
+        struct watched *v = &d->loops[other];
+
+        for (unsigned i = 1; i < d->w->n_loops && !v->adopter; i++) {
+                unsigned k = (other + i) % d->w->n_loops;
+                if (d->loops[k].since == 0)
+                        v->adopter = d->w->loops[k];
+        }
+        if (v->adopter)
+                ask(d, other, adopt_on_loop);
+}
+
+static void say_stalled(struct watchdog *d, unsigned i, struct crumb *c)
+{
+        uint64_t where = atomic_load_explicit(&c->where, memory_order_relaxed);
+        char name[MODULE_NAME_MAX + 1], place[MODULE_NAME_MAX + 64] = "in no function";
+        uint8_t sha[32];
+
+        if (where != 0)
+                snprintf(place, sizeof(place), "in module %s (function %u, phase %u)",
+                         board_module(d->w->board, d->w->index, (uint32_t)(where >> 32), name, sha)
+                                 ? name
+                                 : "unknown",
+                         (unsigned)(where >> 8 & 0xffffff), (unsigned)(where & 0xff));
+        metric_add(metric_series(d->w->house.control->metrics, METRIC_STALLS, STR("")), 1);
+        log_warn("watchdog", "loop %u of worker %u does not turn: %s", i, d->w->index, place);
+}
+
+static void kill_on(struct watchdog *d, unsigned i, struct crumb *c)
+{
+        log_error("watchdog", "loop %u of worker %u has not turned for %d s: the worker is aborted",
+                  i, d->w->index, (int)(KILL_AFTER / SEC));
+        syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGABRT);
+}
+
+static void turns(struct watchdog *d, unsigned i)
+{
+        struct watched *v = &d->loops[i];
+
+        if (v->stalled)
+                log_info("watchdog", "loop %u of worker %u turns again", i, d->w->index);
+        if (v->adopter)
+                ask(d, i, return_on_loop);
+        v->adopter = NULL;
+        v->stalled = false;
+        v->since = 0;
+}
+
+static void look_at(struct watchdog *d, unsigned i, int64_t now)
+{
+        struct crumb *c = board_crumb(d->w->board, d->w->index, i);
+        struct watched *v = &d->loops[i];
+        uint64_t beat = atomic_load_explicit(&c->beat, memory_order_relaxed);
+
+        if (beat != v->beat || atomic_load_explicit(&c->waiting, memory_order_relaxed) ||
+            beat == 0) {
+                v->beat = beat;
+                turns(d, i);
+                return;
+        }
+        if (v->since == 0) {
+                v->since = now;
+                return;
+        }
+        if (now - v->since >= STALL && !v->stalled) {
+                v->stalled = true;
+                say_stalled(d, i, c);
+                find_adopter(d, i);
+        }
+        if (now - v->since >= KILL_AFTER)
+                kill_on(d, i, c);
+}
+
+static void look(struct deadline *deadline)
+{
+        struct watchdog *d = CONTAINER_OF(deadline, struct watchdog, look);
+        int64_t now = d->w->house.control->now;
+        bool late = d->looked != 0 && now - d->looked > LATE;
+
+        for (unsigned i = 0; i < d->w->n_loops; i++) {
+                if (late && !d->loops[i].stalled)
+                        d->loops[i].since = 0;
+                look_at(d, i, now);
+        }
+        d->looked = now;
+        deadline_set(d->w->house.control, &d->look, LOOK, look);
+}
+
+struct watchdog *watchdog_new(struct worker *w)
+{
+        struct watchdog *d = calloc(1, sizeof(*d) + w->n_loops * sizeof(d->loops[0]));
+
+        CHECK(d);
+        d->w = w;
+        deadline_set(w->house.control, &d->look, LOOK, look);
+        return d;
+}
