@@ -322,7 +322,8 @@ static void on_head(struct exchange *x)
                 snprintf(why, sizeof(why), "status %d", status);
                 server_failed(o->sl, why);
                 if (may_retry(o, class, true)) {
-                        x->ops->abort(x, REASON_DONE);
+                        if (x->ops) /* else the response was complete with its head */
+                                x->ops->abort(x, REASON_DONE);
                         attempt_end(o, result_of_status(status));
                         o->last = REASON_NO_SERVER;
                         again(o);
@@ -333,6 +334,10 @@ static void on_head(struct exchange *x)
         }
         o->head_given = true;
         give_cookie(o);
+        if (x->phase == EXCHANGE_DONE) {
+                o->state = ORIGIN_OVER;
+                attempt_end(o, result_of_status(status));
+        }
         o->user->head(t);
 }
 

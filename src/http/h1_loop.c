@@ -1,0 +1,84 @@
+/*
+ * Per-loop state of the HTTP/1 codecs.
+ */
+#include "http/h1_loop.h"
+
+#include "http/h1_server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define KEEP 256 /* recycled connection objects */
+
+struct h1_loop *h1_loop(struct loop *l)
+{
+        struct h1_loop *h = l->slot[LOOP_SLOT_HTTP];
+        if (LIKELY(h != NULL))
+                return h;
+        h = calloc(1, sizeof(*h));
+        CHECK(h != NULL);
+        slab_init(&h->servers, h1_server_size, KEEP);
+        slab_init(&h->clients, h1_client_size, KEEP);
+        list_init(&h->connections);
+        l->slot[LOOP_SLOT_HTTP] = h;
+        return h;
+}
+
+void h1_loop_end(struct loop *l)
+{
+        struct h1_loop *h = l->slot[LOOP_SLOT_HTTP];
+        if (!h)
+                return;
+        CHECK(h->servers.live == 0 && h->clients.live == 0);
+        slab_end(&h->servers);
+        slab_end(&h->clients);
+        while (h->listeners) {
+                struct h1_listener *next = h->listeners->next;
+                free(h->listeners->name);
+                free(h->listeners);
+                h->listeners = next;
+        }
+        free(h);
+        l->slot[LOOP_SLOT_HTTP] = NULL;
+}
+
+/* A loop without metrics (tests) counts into the void. */
+static metric_cell *series(struct loop *l, unsigned family, const struct buf *labels)
+{
+        static _Thread_local metric_cell nowhere;
+        return l->metrics ? metric_series(l->metrics, family, buf_front(labels)) : &nowhere;
+}
+
+struct h1_listener *h1_loop_listener(struct loop *l, const char *name)
+{
+        struct h1_loop *h = h1_loop(l);
+        for (struct h1_listener *i = h->listeners; i; i = i->next)
+                if (strcmp(i->name, name) == 0)
+                        return i;
+        struct h1_listener *new = calloc(1, sizeof(*new));
+        struct buf labels = BUF_INIT;
+        CHECK(new != NULL);
+        new->name = str_dupz(str_z(name));
+        metric_label(&labels, "listener", str_z(name));
+        new->total = series(l, METRIC_CONNECTIONS, &labels);
+        new->open_cell = series(l, METRIC_CONNECTIONS_OPEN, &labels);
+        buf_clear(&labels);
+        new->next = h->listeners;
+        h->listeners = new;
+        return new;
+}
+
+void h1_loop_handshake(struct loop *l, str version, enum h1_handshake how)
+{
+        static const char *const words[] = {"full", "resumed", "failed"};
+        int v = str_eq(version, STR("TLSv1.2")) ? 0 : str_eq(version, STR("TLSv1.3")) ? 1 : 2;
+        metric_cell **c = &h1_loop(l)->handshakes[v][how];
+        if (!*c) {
+                struct buf labels = BUF_INIT;
+                metric_label(&labels, "version", v == 2 ? STR("") : version);
+                metric_label(&labels, "result", str_z(words[how]));
+                *c = series(l, METRIC_HANDSHAKES, &labels);
+                buf_clear(&labels);
+        }
+        metric_add(*c, 1);
+}

@@ -1,0 +1,38 @@
+/*
+ * What the HTTP/1 codecs keep per loop: their objects' slabs, the list of client connections, the
+ * cells of their counters.  Private to http/h1_*.c.
+ */
+#ifndef HTTP_H1_LOOP_H
+#define HTTP_H1_LOOP_H
+
+#include "base/slab.h"
+#include "net/loop.h"
+
+/* The counters of one listener.  Owned by its loop's struct h1_loop; name is a copy. */
+struct h1_listener {
+        struct h1_listener *next;
+        char *name;
+        metric_cell *total, *open_cell;
+        uint64_t open;
+};
+
+struct h1_loop {
+        struct slab servers, clients;
+        struct list connections; /* of struct h1_conn */
+        uint32_t n_connections;
+        bool draining;
+        uint64_t serial;
+        struct h1_listener *listeners;
+        metric_cell *handshakes[3][3]; /* version 1.2, 1.3, unknown; full, resumed, failed */
+};
+
+struct h1_loop *h1_loop(struct loop *l);
+struct h1_listener *h1_loop_listener(struct loop *l, const char *name);
+
+enum h1_handshake { H1_FULL, H1_RESUMED, H1_FAILED };
+void h1_loop_handshake(struct loop *l, str version, enum h1_handshake how);
+
+/* Of h1_server.c and h1_client.c, so that the slabs know their sizes. */
+extern const size_t h1_server_size, h1_client_size;
+
+#endif
