@@ -18,7 +18,6 @@
 #include "net/io.h"
 #include "proxy/upstreams.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #define STATUS_LINE_MAX (4 * KIB)
@@ -186,7 +185,8 @@ static void probe_begin(struct health *h)
         h->began = h->loop->now;
         r = io_connect(&h->io, h->loop, &h->s->addr, &probe_calls);
         if (r != REASON_NONE) {
-                snprintf(h->why, sizeof(h->why), "health check: connect: %s", strerror(errno));
+                snprintf(h->why, sizeof(h->why), "health check: connect: %s",
+                         strerror(h->io.error));
                 judge(h, false);
                 probe_next(h);
                 return;
@@ -265,8 +265,5 @@ void health_stop(struct server *s)
         deadline_clear(&h->deadline);
         if (h->probing)
                 io_close(&h->io, REASON_SHUTDOWN);
-        if (s->us->stopping)
-                health_free(&h->task); /* the loop turns no more */
-        else
-                loop_defer(h->loop, &h->task, health_free);
+        loop_defer(h->loop, &h->task, health_free);
 }

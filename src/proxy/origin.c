@@ -222,9 +222,7 @@ static bool body_is_here(const struct origin *o)
 
 static bool budget_allows(struct origin *o)
 {
-        if (o->eff->retry_budget <= 0)
-                return true;
-        if (o->ul->tokens >= 1) {
+        if (o->eff->retry_budget > 0 && o->ul->tokens >= 1) {
                 o->ul->tokens -= 1;
                 return true;
         }

@@ -27,6 +27,17 @@ static const char *const connect_words[SERVER_CONNECTS] = {"ok", "failed", "time
 
 /* ------------------------------------------------------------------ life */
 
+char *server_subject(str upstream)
+{
+        char *s = malloc(sizeof("upstream ") + upstream.n);
+
+        CHECK(s != NULL);
+        memcpy(s, "upstream ", 9);
+        memcpy(s + 9, upstream.p, upstream.n);
+        s[9 + upstream.n] = '\0';
+        return s;
+}
+
 static str dup_str(str s)
 {
         return str_of(str_dupz(s), s.n);
@@ -74,7 +85,7 @@ struct server *server_new(struct upstreams *us, const struct server_id *id)
         s->label = dup_str(id->label);
         s->line = dup_str(id->line);
         s->host = dup_str(id->host);
-        s->subject = upstreams_subject(id->upstream);
+        s->subject = server_subject(id->upstream);
         s->addr = id->addr;
         s->tls = id->tls ? tls_client_hold(id->tls) : NULL;
         s->sticky = sticky_value(us, id);
@@ -119,7 +130,7 @@ static void loop_has_let_go(struct loop_msg *m) /* control thread */
         struct server *s = sl->server;
 
         CHECK_OBJ(s, SERVER_MAGIC);
-        if (++s->acks == s->n_loops)
+        if (++s->acks == s->n_loops && !s->us->stopping)
                 server_free(s);
 }
 
@@ -332,17 +343,23 @@ void server_succeeded(struct server_loop *sl, int64_t head_us)
                 atomic_store_explicit(&s->head_at, sl->loop->now, memory_order_relaxed);
 }
 
-/* How long this time: doubled for each ejection that follows closely on the last one. */
-static int64_t eject_time(struct server *s, int64_t last_until, int64_t now)
+/* Ejections that followed closely on one another, up to last_until. */
+static uint32_t ejections_in_a_row(const struct server *s, int64_t last_until, int64_t now)
 {
-        int64_t base = atomic_load_explicit(&s->eject_for, memory_order_relaxed), time = base;
-        uint32_t again = atomic_load_explicit(&s->ejections, memory_order_relaxed);
+        int64_t base = atomic_load_explicit(&s->eject_for, memory_order_relaxed);
 
         if (last_until == 0 || now - last_until > 10 * base)
-                again = 0;
-        for (uint32_t i = 0; i < again && time < SERVER_EJECT_MAX; i++)
+                return 0;
+        return atomic_load_explicit(&s->ejections, memory_order_relaxed);
+}
+
+/* Doubled each time, up to a bound. */
+static int64_t eject_time(const struct server *s, uint32_t in_a_row)
+{
+        int64_t base = atomic_load_explicit(&s->eject_for, memory_order_relaxed), time = base;
+
+        while (in_a_row-- > 0 && time < SERVER_EJECT_MAX)
                 time *= 2;
-        atomic_store_explicit(&s->ejections, again + 1, memory_order_relaxed);
         return MAX(base, MIN(time, SERVER_EJECT_MAX));
 }
 
@@ -351,16 +368,18 @@ void server_failed(struct server_loop *sl, const char *why)
         struct server *s = sl->server;
         int64_t now = sl->loop->now, time;
         int64_t until = atomic_load_explicit(&s->ejected_until, memory_order_relaxed);
-        uint32_t limit = atomic_load_explicit(&s->eject_failures, memory_order_relaxed), n;
+        uint32_t limit = atomic_load_explicit(&s->eject_failures, memory_order_relaxed), n, row;
 
         if (limit == 0 || until > now)
                 return;
         n = atomic_fetch_add_explicit(&s->failures, 1, memory_order_relaxed) + 1;
         if (n < limit)
                 return;
-        time = eject_time(s, until, now);
+        row = ejections_in_a_row(s, until, now);
+        time = eject_time(s, row);
         if (!atomic_compare_exchange_strong(&s->ejected_until, &until, now + time))
                 return;
+        atomic_store_explicit(&s->ejections, row + 1, memory_order_relaxed);
         /* When it comes back one more failure is enough, until something succeeds. */
         atomic_store_explicit(&s->failures, limit - 1, memory_order_relaxed);
         atomic_store_explicit(&s->up_since, now + time, memory_order_relaxed);

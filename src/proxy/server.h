@@ -116,6 +116,7 @@ struct server_id {
 };
 /* Control thread.  Copies id. */
 struct server *server_new(struct upstreams *us, const struct server_id *id);
+char *server_subject(str upstream); /* "upstream NAME", malloc'd */
 void server_free(struct server *s); /* nothing refers to it any more */
 void server_configure(struct server *s, const struct upstream_conf *conf);
 void server_retire(struct server *s);                             /* uses has fallen to zero */

@@ -34,17 +34,6 @@ static struct server *server_of(struct list *l)
         return CONTAINER_OF(l, struct server, link);
 }
 
-char *upstreams_subject(str name)
-{
-        char *s = malloc(sizeof("upstream ") + name.n);
-
-        CHECK(s != NULL);
-        memcpy(s, "upstream ", 9);
-        memcpy(s + 9, name.p, name.n);
-        s[9 + name.n] = '\0';
-        return s;
-}
-
 /* ------------------------------------------------------------------ sets */
 
 static str key_of(struct buf *b)
@@ -209,7 +198,7 @@ static void set_taken(struct loop_msg *m) /* control thread */
         struct upstream *u = CAST(struct upstream, UPSTREAM_MAGIC,
                                   CONTAINER_OF(m, struct upstream_loop, msg)->u);
 
-        if (--u->publishing > 0)
+        if (--u->publishing > 0 || u->us->stopping)
                 return;
         set_end(u->old);
         u->old = NULL;
@@ -322,7 +311,7 @@ static struct upstream *upstream_new(struct upstreams *us, const struct upstream
         u->us = us;
         copy_conf(u, conf);
         u->key = arena_dup(u->arena, key);
-        u->subject = upstreams_subject(u->name);
+        u->subject = server_subject(u->name);
         u->tls = tls ? tls_client_hold(tls) : NULL;
         u->loops = aligned_alloc(64, sizeof(*u->loops) * us->n_loops);
         u->name_uses = calloc(conf->n_servers ? conf->n_servers : 1, sizeof(*u->name_uses));
@@ -527,6 +516,7 @@ void upstreams_free(struct upstreams *us)
 
         us->stopping = true;
         deadline_clear(&us->tick);
+        loop_turn(us->control, false); /* answers of the loops point into what goes now */
         resolve_free(us);
         while ((l = list_pop(&us->upstreams)) != NULL) {
                 server_set_free(upstream_of(l)->old);

@@ -27,6 +27,8 @@ void inflight_clear(struct inflight_region *r, unsigned worker); /* a replacemen
  * one. */
 struct upstreams *upstreams_new(struct loop *control, struct loop **loops, unsigned n_loops,
                                 struct inflight_region *inflight, unsigned worker);
+/* Control thread, when every traffic loop has been freed (what was posted to them is done then) and
+ * before control is. */
 void upstreams_free(struct upstreams *us);
 /* A reload may change it; n 0: the system's. */
 void upstreams_resolvers(struct upstreams *us, const str *servers, size_t n);

@@ -88,8 +88,6 @@ static inline struct upstream_loop *upstream_here(struct upstream *u, const stru
 {
         return &u->loops[l->index];
 }
-/* "upstream NAME", malloc'd. */
-char *upstreams_subject(str name);
 /* Flags by command for whatever server comes under that name; 0: none. */
 void upstreams_remember_admin(struct upstreams *us, str upstream, str server, uint32_t flags);
 /* Control thread: names have other addresses now. */
