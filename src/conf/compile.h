@@ -125,6 +125,11 @@ void *compile_dup(struct arena *a, const void *v, size_t n, size_t size);
 /* Weir's own parameters among the words from the first-th on and in the block of f->tree. */
 void compile_function_parameters(struct compile *c, struct function_conf *f, size_t first);
 bool compile_is_function_parameter(str name);
+str compile_function_label(struct arena *a, const struct function_conf *f);
+/* Bit of a parameter in function_conf.written: their first letters differ. */
+#define FUNCTION_WRITTEN(name) (1u << ((name).p[0] - 'a'))
+#define FUNCTION_TIMEOUT       (5 * SEC)
+#define FUNCTION_BUDGET        (10 * MSEC)
 
 /* CIDRs of a when line. */
 bool compile_client_nets(struct compile *c, struct word *const *word, size_t n, struct when *out);

@@ -18,6 +18,7 @@ static void function_parameter(struct compile *c, struct function_conf *f, str n
 {
         static const str choices[] = {STR_INIT("fail_open"), STR_INIT("fail_closed")};
 
+        f->written |= FUNCTION_WRITTEN(name);
         if (str_eq(name, STR("name"))) {
                 if (value_name(w->text))
                         f->name = w->text;
@@ -55,7 +56,7 @@ bool compile_is_function_parameter(str name)
 
 static void seen_twice(struct compile *c, str name, unsigned *seen, const struct conf_pos *at)
 {
-        unsigned bit = 1u << (name.p[0] - 'a'); /* their first letters differ */
+        unsigned bit = FUNCTION_WRITTEN(name);
 
         if (*seen & bit)
                 report_error(c->rep, at, "%.*s is given twice", STR_ARG(name));
@@ -112,6 +113,12 @@ static str base_name(str path)
         return slash < 0 ? path : str_from(path, (size_t)slash + 1);
 }
 
+str compile_function_label(struct arena *a, const struct function_conf *f)
+{
+        return arena_printf(a, "%.*s %.*s (%.*s:%u)", STR_ARG(f->module), STR_ARG(f->name),
+                            STR_ARG(base_name(f->pos.file)), f->pos.line);
+}
+
 void compile_function(struct compile *c, struct scope *s, const struct args *a)
 {
         const struct word *w = a->word[0];
@@ -121,8 +128,8 @@ void compile_function(struct compile *c, struct scope *s, const struct args *a)
 
         *f = (struct function_conf){.pos = w->pos,
                                     .module = w->text,
-                                    .timeout = 5 * SEC,
-                                    .budget = 10 * MSEC,
+                                    .timeout = FUNCTION_TIMEOUT,
+                                    .budget = FUNCTION_BUDGET,
                                     .tree = a->node,
                                     .shared = f};
         f->scope = compile_names(c->conf, s->route ? s->route->regex : NULL, true);
@@ -148,7 +155,6 @@ void compile_function(struct compile *c, struct scope *s, const struct args *a)
         else if (!compile_unique(c, arena_printf(c->a, "function %.*s", STR_ARG(f->module)).p,
                                  f->name, &f->pos))
                 return;
-        f->label = arena_printf(c->a, "%.*s %.*s (%.*s:%u)", STR_ARG(f->module), STR_ARG(f->name),
-                                STR_ARG(base_name(f->pos.file)), f->pos.line);
+        f->label = compile_function_label(c->a, f);
         *VEC_ADD(c->a, s->functions) = f;
 }

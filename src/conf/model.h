@@ -18,6 +18,7 @@
 
 struct chain_plan; /* proxy/instance.h */
 struct instance;
+struct argument_places; /* conf/argument.h */
 struct conf_link; /* conf/compile.h: what linking needs */
 struct module; /* module/module.h */
 struct tree;   /* conf/tree.h */
@@ -83,8 +84,10 @@ struct function_conf {
         int on_error;
         int64_t timeout, budget; /* default 5s, 10ms */
         uint64_t memory;       /* 0: the request's */
+        uint32_t written;      /* which of these five were, for conf's own use */
         const struct tree *tree; /* its words and block, until linked */
         const struct template_scope *scope;
+        struct argument_places *places; /* for conf_function_error */
         /* conf_link_functions: */
         const struct module *mod;
         const weir_module *desc;

@@ -86,6 +86,17 @@ void report_warning(struct report *r, const struct conf_pos *at, const char *fmt
         va_end(ap);
 }
 
+/* Two neighbours changed places: one slip, though two changes. */
+static bool swapped(str a, str b)
+{
+        size_t i = 0;
+
+        while (a.n == b.n && i < a.n && a.p[i] == b.p[i])
+                i++;
+        return a.n == b.n && i + 1 < a.n && a.p[i] == b.p[i + 1] && a.p[i + 1] == b.p[i] &&
+               str_eq(str_from(a, i + 2), str_from(b, i + 2));
+}
+
 str report_nearest(str word, const str *names, size_t n)
 {
         unsigned best = word.n < 4 ? 1 : word.n < 8 ? 2 : 3;
@@ -94,7 +105,7 @@ str report_nearest(str word, const str *names, size_t n)
         if (word.n == 0 || word.n > 64)
                 return found;
         for (size_t i = 0; i < n; i++) {
-                unsigned d = str_distance(word, names[i], best);
+                unsigned d = swapped(word, names[i]) ? 1 : str_distance(word, names[i], best);
                 if (d < best || (d == best && !found.p)) {
                         best = d;
                         found = names[i];
