@@ -5,7 +5,7 @@
  * is an entry that says what it waits for.  A client that says nonsense, too much or nothing costs
  * a bounded amount and is closed.
  */
-#include "daemon/control.h"
+#include "daemon/ask.h"
 
 #include "base/check.h"
 #include "base/log.h"
@@ -37,40 +37,8 @@ struct control_client {
         bool failed;
         struct master_timer timer;
         size_t n;
-        char line[CONTROL_LINE];
+        char line[ASK_LINE];
 };
-
-/* ------------------------------------------------------------------ words */
-
-bool control_parse(str line, struct control_words *out)
-{
-        static const struct {
-                str word;
-                enum control_verb verb;
-        } verbs[] = {{STR_INIT("reload"), CONTROL_RELOAD}, {STR_INIT("reopen"), CONTROL_REOPEN},
-                     {STR_INIT("drain"), CONTROL_DRAIN},   {STR_INIT("quit"), CONTROL_QUIT},
-                     {STR_INIT("stop"), CONTROL_STOP},     {STR_INIT("status"), CONTROL_STATUS}};
-        struct control_words w = {.verb = CONTROL_SERVER};
-        str rest;
-
-        for (size_t i = 0; i < COUNT(verbs); i++) {
-                if (str_eq(line, verbs[i].word)) {
-                        out->verb = verbs[i].verb;
-                        return true;
-                }
-        }
-        if (!str_starts(line, STR("server ")) || str_has_ctl(line))
-                return false;
-        if (!str_cut(str_from(line, 7), ' ', &w.upstream, &rest) ||
-            !str_cut(rest, ' ', &w.server, &w.state))
-                return false;
-        if (w.upstream.n == 0 || w.server.n == 0 ||
-            (!str_eq(w.state, STR("drain")) && !str_eq(w.state, STR("down")) &&
-             !str_eq(w.state, STR("up"))))
-                return false;
-        *out = w;
-        return true;
-}
 
 /* ------------------------------------------------------------------ answering */
 
@@ -196,7 +164,7 @@ static void remember_server(struct master *m, const struct wire_server *said)
         list_push(&m->server_words, &w->link);
 }
 
-static void do_server(struct master *m, struct control_client *c, const struct control_words *w)
+static void do_server(struct master *m, struct control_client *c, const struct ask_words *w)
 {
         static uint32_t question;
         struct wire_server said;
@@ -233,12 +201,12 @@ static void do_status(struct master *m, struct control_client *c)
         buf_clear(&out);
 }
 
-static void do_words(struct master *m, struct control_client *c, const struct control_words *w)
+static void do_words(struct master *m, struct control_client *c, const struct ask_words *w)
 {
         char err[512] = "";
 
         switch (w->verb) {
-        case CONTROL_RELOAD:
+        case ASK_RELOAD:
                 if (m->leave || !m->ready) {
                         answerf(m, c, false, "weir is %s\n", m->leave ? "stopping" : "starting");
                         return;
@@ -247,27 +215,27 @@ static void do_words(struct master *m, struct control_client *c, const struct co
                 c->number = m->last_number + 1; /* known before, for it may be refused at once */
                 reload_ask(m);
                 return;
-        case CONTROL_REOPEN: {
+        case ASK_REOPEN: {
                 bool ok = master_reopen(m, err, sizeof(err));
                 answerf(m, c, ok, "%s%s", err, ok ? "" : "\n");
                 return;
         }
-        case CONTROL_DRAIN:
+        case ASK_DRAIN:
                 c->wait = WAIT_CLOSED;
                 master_drain(m, false);
                 return;
-        case CONTROL_QUIT:
+        case ASK_QUIT:
                 c->wait = WAIT_END;
                 master_drain(m, true);
                 return;
-        case CONTROL_STOP:
+        case ASK_STOP:
                 c->wait = WAIT_END;
                 master_stop(m);
                 return;
-        case CONTROL_STATUS:
+        case ASK_STATUS:
                 do_status(m, c);
                 return;
-        case CONTROL_SERVER:
+        case ASK_SERVER:
                 do_server(m, c, w);
                 return;
         }
@@ -282,11 +250,11 @@ static void client_late(struct master *m, struct master_timer *t)
 
 static void client_line(struct master *m, struct control_client *c, size_t end)
 {
-        struct control_words w;
+        struct ask_words w;
         str line = str_of(c->line, end);
 
         master_timer_clear(&c->timer);
-        if (!control_parse(line, &w)) {
+        if (!ask_parse(line, &w)) {
                 answerf(m, c, false, "not a command\n");
                 return;
         }
@@ -437,66 +405,4 @@ void control_close(struct master *m)
         if (stat(m->control_path, &st) == 0 && st.st_ino == m->control_inode)
                 unlink(m->control_path);
         m->control_path[0] = 0;
-}
-
-/* ------------------------------------------------------------------ asking */
-
-static int ask_failed(const char *path)
-{
-        fprintf(stderr, "weir: %s: %s\n", path, strerror(errno));
-        return 1;
-}
-
-/* Prints what follows the first line; that line's word is the outcome. */
-static int read_answer(int fd)
-{
-        char buf[4096];
-        size_t n = 0;
-        bool head = true, ok = false;
-
-        for (;;) {
-                ssize_t r = read(fd, buf + n, sizeof(buf) - n);
-                char *end;
-                if (r < 0 && errno == EINTR)
-                        continue;
-                if (r <= 0)
-                        break;
-                n += (size_t)r;
-                end = head ? memchr(buf, '\n', n) : NULL;
-                if (head && !end)
-                        continue;
-                if (head) {
-                        size_t line = (size_t)(end - buf) + 1;
-                        ok = str_eq(str_of(buf, line), STR("ok\n"));
-                        memmove(buf, end + 1, n - line);
-                        n -= line;
-                        head = false;
-                }
-                fwrite(buf, 1, n, ok ? stdout : stderr);
-                n = 0;
-        }
-        if (head)
-                fprintf(stderr, "weir: it ended without an answer\n");
-        return ok ? 0 : 1;
-}
-
-int control_ask(const char *path, str line)
-{
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), status;
-        char text[CONTROL_LINE];
-
-        if (fd < 0 || !str_copyz(a.sun_path, sizeof(a.sun_path), str_z(path))) {
-                errno = fd < 0 ? errno : ENAMETOOLONG;
-                return ask_failed(path);
-        }
-        snprintf(text, sizeof(text), "%.*s\n", STR_ARG(line));
-        if (connect(fd, (struct sockaddr *)&a, sizeof(a)) != 0 ||
-            send(fd, text, strlen(text), MSG_NOSIGNAL) != (ssize_t)strlen(text)) {
-                close(fd);
-                return ask_failed(path);
-        }
-        status = read_answer(fd);
-        close(fd);
-        return status;
 }

@@ -12,7 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "daemon/master.h"
-#include "net/io_type.h"
+#include "net/io.h"
 
 #include <errno.h>
 #include <stdlib.h>
