@@ -112,7 +112,7 @@ static void say_refused(struct flow *f, enum reason why)
         char peer[ADDR_TEXT] = "?", subject[ADDR_TEXT + 16];
         const struct client_facts *facts = r->client ? r->client->facts(r) : NULL;
 
-        if (log_level < LOG_INFO || !log_quota(&quota, 50))
+        if (!log_quota(&quota, 50))
                 return;
         if (facts != NULL)
                 addr_print(&facts->peer, peer);
@@ -435,9 +435,6 @@ static enum next step_send(struct flow *f)
         }
         if (f->local)
                 count_reason(r->loop, f->t.reason);
-        if (fields_get(&r->res.fields, FIELD_DATE) == NULL)
-                fields_add(r->arena, &r->res.fields, FIELD_DATE, field_name_of(FIELD_DATE),
-                           arena_dup(r->arena, field_date(r->loop->wall)));
         r->res_head_sent = true;
         r->client->head(r);
         return PARKED;
