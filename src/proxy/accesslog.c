@@ -21,7 +21,7 @@
 
 #define BATCH     (64 * KIB) /* a loop's buffer is handed over at this size, */
 #define HAND_OVER SEC        /* or at this age */
-#define QUEUE_MAX (8 * MIB)  /* waiting for the writer, over all logs of the process */
+#define QUEUE_MAX (8 * MIB)  /* of batches waiting for the writer, over all logs of the process */
 
 /* One file.  Made on first mention, lives as long as the process; fd is swapped under the mutex. */
 struct sink {
@@ -118,7 +118,7 @@ static void *writer_main(void *arg)
                 writer.first = b->next;
                 if (writer.first == NULL)
                         writer.last = &writer.first;
-                writer.queued -= b->n;
+                writer.queued -= sizeof *b;
                 /* A descriptor of our own, so that a reopen may close the sink's while this write
                  * waits for the disk. */
                 int fd = b->sink->fd >= 0 ? dup(b->sink->fd) : -1;
@@ -182,8 +182,8 @@ static void hand_over(struct loop_log *ll)
                 return;
         b->next = NULL;
         pthread_mutex_lock(&writer.lock);
-        if (writer.queued + b->n <= QUEUE_MAX) {
-                writer.queued += b->n;
+        if (writer.queued + sizeof *b <= QUEUE_MAX) { /* its memory, however few lines it holds */
+                writer.queued += sizeof *b;
                 *writer.last = b;
                 writer.last = &b->next;
                 pthread_cond_signal(&writer.work);
@@ -221,7 +221,8 @@ static struct loop_log *loop_log(struct loop *l, str path)
 
 static void append(struct loop_log *ll, str line)
 {
-        if (line.n > BATCH)
+        bool cut = line.n > BATCH; /* it ends here, and stays one line */
+        if (cut)
                 line.n = BATCH;
         if (ll->batch != NULL && ll->batch->n + line.n > BATCH)
                 hand_over(ll);
@@ -234,6 +235,8 @@ static void append(struct loop_log *ll, str line)
         }
         memcpy(ll->batch->data + ll->batch->n, line.p, line.n);
         ll->batch->n += line.n;
+        if (cut)
+                ll->batch->data[ll->batch->n - 1] = '\n';
 }
 
 void accesslog_flush(struct loop *l)

@@ -112,7 +112,7 @@ static void say_refused(struct flow *f, enum reason why)
         char peer[ADDR_TEXT] = "?", subject[ADDR_TEXT + 16];
         const struct client_facts *facts = r->client ? r->client->facts(r) : NULL;
 
-        if (!log_quota(&quota, 50))
+        if (log_level < LOG_INFO || !log_quota(&quota, 50))
                 return;
         if (facts != NULL)
                 addr_print(&facts->peer, peer);
@@ -167,6 +167,16 @@ static const struct error_page *error_page(const struct settings *s, int status)
         return NULL;
 }
 
+/* When a server may be back, of a 503 for want of one. */
+static void say_retry_after(struct flow *f)
+{
+        struct txn *t = &f->t;
+        struct arena *a = t->r->arena;
+        unsigned s = upstream_retry_after(t->gen->upstreams[t->upstream->index], t->r->loop);
+        fields_set(a, &t->r->res.fields, FIELD_RETRY_AFTER, field_name_of(FIELD_RETRY_AFTER),
+                   arena_printf(a, "%u", s));
+}
+
 /* Sets up weir's own answer; the machine goes on at RESPONSE. */
 static void answer(struct flow *f, int status, enum reason why, str body, str content_type)
 {
@@ -180,9 +190,8 @@ static void answer(struct flow *f, int status, enum reason why, str body, str co
                 reply_fill(r, status, why, page->body, page->content_type);
         else
                 reply_fill(r, status, why, body, content_type);
-        if (status == 503 && why != REASON_FUNCTION)
-                fields_set(r->arena, &r->res.fields, FIELD_RETRY_AFTER,
-                           field_name_of(FIELD_RETRY_AFTER), STR("1"));
+        if (why == REASON_NO_SERVER || why == REASON_QUEUE_TIMEOUT)
+                say_retry_after(f);
 }
 
 static enum next refuse(struct flow *f, enum reason why)
@@ -355,7 +364,10 @@ static enum next step_action(struct flow *f)
         case ACTION_PROXY:
                 break;
         }
+        int64_t bound = t->eff->request;
         forward_target(t);
+        if (t->eff->request != bound) /* the upstream has one of its own */
+                deadline_set(t->r->loop, &f->deadline, t->eff->request, request_timeout);
         if (t->r->req.upgrade.p != NULL && !t->eff->upgrade)
                 return refuse(f, REASON_UPGRADE_OFF);
         enum reason why = forward_limits(t);
@@ -405,9 +417,14 @@ static enum next step_hold(struct flow *f)
         struct request *r = f->t.r;
         uint64_t want = f->t.eff->buffer_response;
         if (want != 0 && r->res.status != 101 && !r->res_body.end) {
-                r->res_body.high = want;
-                if (!pipe_full(&r->res_body))
-                        return PARKED;
+                r->res_body.high = MAX(want, PIPE_HIGH);
+                if (r->res_body.data.n < want) {
+                        if (r->res_body.stalled && f->origin != NULL)
+                                origin_res_room(f->origin);
+                        if (f->finished || f->step != STEP_HOLD ||
+                            !(r->res_body.end || r->res_body.data.n >= want))
+                                return PARKED;
+                }
         }
         f->step = STEP_RESPONSE;
         return MORE;

@@ -192,9 +192,12 @@ static void set(struct arena *a, struct msg *m, enum field_id id, str value)
         fields_set(a, &m->fields, id, field_name_of(id), value);
 }
 
-static void append(struct arena *a, struct msg *m, enum field_id id, str value)
+/* Continues what came in `from`: also what Connection nominated, for a list that weir answers for
+ * is not the client's to take away. */
+static void append(struct arena *a, struct msg *m, const struct msg *from, enum field_id id,
+                   str value)
 {
-        str old = fields_join(a, &m->fields, id);
+        str old = fields_join(a, &from->fields, id);
         if (old.n != 0)
                 value = arena_cat(a, (str[]){old, STR(", "), value}, 3);
         set(a, m, id, value);
@@ -224,7 +227,7 @@ void forward_request(struct txn *t, struct msg *sent)
         sent->version = 11;
 
         if (keep) {
-                append(a, sent, FIELD_X_FORWARDED_FOR, peer_text(t));
+                append(a, sent, &r->req, FIELD_X_FORWARDED_FOR, peer_text(t));
         } else {
                 set(a, sent, FIELD_X_FORWARDED_FOR, t->client_ip);
                 fields_del_id(&sent->fields, FIELD_FORWARDED);
@@ -237,6 +240,7 @@ void forward_request(struct txn *t, struct msg *sent)
                 else
                         fields_del_id(&sent->fields, FIELD_X_FORWARDED_HOST);
         }
-        append(a, sent, FIELD_VIA, r->req.version == 10 ? STR("1.0 weir") : STR("1.1 weir"));
+        append(a, sent, &r->req, FIELD_VIA,
+               r->req.version == 10 ? STR("1.0 weir") : STR("1.1 weir"));
         set(a, sent, FIELD_X_REQUEST_ID, t->request_id);
 }

@@ -248,7 +248,8 @@ static bool build_tickets(struct gen *g, struct report *rep)
 struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix,
                       struct report *rep)
 {
-        struct conf *c = conf_read(src, path, prefix, rep);
+        unsigned mistakes = rep->errors;
+        struct conf *c = conf_read_all(src, path, prefix, rep);
         if (c == NULL)
                 return NULL;
         struct gen *g = calloc(1, sizeof *g);
@@ -262,11 +263,12 @@ struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str 
         g->made = (int64_t)now.tv_sec * SEC + now.tv_nsec / 1000;
         g->per_loop = ARENA_ARRAY(c->arena, struct gen_loop, MAX(h->n_loops, 1));
 
-        /* Every part is built even after a mistake, so that all of them are reported. */
-        bool ok = build_functions(g, src, rep);
-        ok = build_listens(g, rep) && ok;
-        ok = build_upstream_tls(g, rep) && ok;
-        ok = build_redis(g, rep) && ok;
+        /* Every part is built even after a mistake, so that all of them are reported; but what is
+         * made of files waits until those could be read. */
+        bool read = rep->errors == mistakes, ok = build_functions(g, src, rep) && read;
+        ok = read && build_listens(g, rep) && ok;
+        ok = read && build_upstream_tls(g, rep) && ok;
+        ok = read && build_redis(g, rep) && ok;
         ok = ok && build_tickets(g, rep);
         if (ok && rep->errors == 0) {
                 struct instance_env env = {.control = h->control,
@@ -445,10 +447,11 @@ const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr
 bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
                      const struct tls_facts *tls)
 {
-        if (listen == NULL || tls == NULL)
+        const struct tls_server *s = listen ? g->tls[listen->index] : NULL;
+        if (s == NULL)
                 return true;
-        const struct tls_server *s = g->tls[listen->index];
-        return s == NULL || tls_server_policy(s) == tls->policy;
+        /* Plain, and kept from before the listener spoke TLS: it went through none. */
+        return tls != NULL && tls_server_policy(s) == tls->policy;
 }
 
 /* ------------------------------------------------------------------ counting */

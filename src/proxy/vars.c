@@ -92,7 +92,12 @@ static const struct tls_facts *facts_tls(struct txn *t)
 
 static str port(struct txn *t)
 {
-        return number(t, t->port ? t->port : addr_port(&t->listen->addr));
+        uint16_t p = t->port;
+        if (p == 0 && t->listen != NULL)
+                p = addr_port(&t->listen->addr);
+        if (p == 0) /* the listener was removed, or is a path: the scheme's own */
+                p = str_eq(t->scheme, STR("https")) ? 443 : 80;
+        return number(t, p);
 }
 
 static str duration(struct txn *t)
@@ -106,18 +111,22 @@ static str upstream_name(struct txn *t)
         return t->upstream != NULL ? t->upstream->name : STR_NONE;
 }
 
-str vars_clean_uri(struct arena *a, str uri)
+/* Percent-encodes controls, space, bytes beyond ASCII and extra (NUL: no more). */
+static str clean(struct arena *a, str uri, char extra)
 {
         static const char hex[] = "0123456789ABCDEF";
         size_t bad = 0, n = 0;
         for (size_t i = 0; i < uri.n; i++)
-                bad += (unsigned char)uri.p[i] <= 0x20 || (unsigned char)uri.p[i] >= 0x7f;
+                bad += (unsigned char)uri.p[i] <= 0x20 || (unsigned char)uri.p[i] >= 0x7f ||
+                       uri.p[i] == extra;
         if (bad == 0)
                 return uri;
         char *out = arena_alloc(a, uri.n + 2 * bad);
+        if (out == NULL)
+                return STR_NONE;
         for (size_t i = 0; i < uri.n; i++) {
                 unsigned char c = (unsigned char)uri.p[i];
-                if (c > 0x20 && c < 0x7f) {
+                if (c > 0x20 && c < 0x7f && (char)c != extra) {
                         out[n++] = (char)c;
                         continue;
                 }
@@ -128,7 +137,13 @@ str vars_clean_uri(struct arena *a, str uri)
         return str_of(out, n);
 }
 
-/* The route's rewrite; $uri inside it means the target before it. */
+str vars_clean_uri(struct arena *a, str uri)
+{
+        return clean(a, uri, '\0');
+}
+
+/* The route's rewrite; $uri inside it means the target before it, and brings its query along.  A
+ * fragment has no place in a request's target, so '#' is encoded too. */
 static str rewritten(struct txn *t)
 {
         const struct route_conf *route = t->match.route;
@@ -138,9 +153,9 @@ static str rewritten(struct txn *t)
         t->rewriting = false;
         if (!str_starts(path, STR("/")))
                 path = arena_cat(a, (str[]){STR("/"), path}, 2);
-        if (!route->rewrite_query && t->path.query.p != NULL)
+        if (!route->rewrite_query && t->path.query.p != NULL && str_chr(path, '?') < 0)
                 path = arena_cat(a, (str[]){path, STR("?"), t->path.query}, 3);
-        return vars_clean_uri(a, path);
+        return clean(a, path, '#');
 }
 
 str vars_uri(struct txn *t)
