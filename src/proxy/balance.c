@@ -278,7 +278,7 @@ static uint32_t rendezvous(const struct choice *ch)
         double top_score = -INFINITY;
 
         for (uint32_t i = 0; i < c->n; i++) {
-                uint64_t draw = mix(ch->key ^ ch->set->m[c->index[i]].server->hash);
+                uint64_t draw = mix(ch->key ^ ch->set->m[c->index[i]].hash);
                 double score;
                 if (c->even) {
                         if (draw >= top) {
@@ -326,6 +326,7 @@ void server_set_ready(struct server_set *set)
 {
         for (uint32_t i = 0; i < set->n; i++) {
                 set->m[i].inflight = set->m[i].server->inflight;
+                set->m[i].hash = set->m[i].server->hash;
                 set->limited |= set->m[i].max_connections > 0;
                 set->backups |= set->m[i].backup;
         }

@@ -16,6 +16,7 @@
 struct member {
         struct server *server;
         struct inflight inflight; /* the server's, copied: one pointer less to follow */
+        uint64_t hash;            /* likewise */
         uint32_t weight;
         uint32_t max_connections; /* 0: none */
         bool backup;

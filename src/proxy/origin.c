@@ -659,6 +659,12 @@ void origin_abort(struct origin *o, enum reason why)
         case ORIGIN_OVER:
                 break;
         }
-        if (o->sl)
+        if (!o->sl)
+                return;
+        if (why == REASON_REQUEST_TIMEOUT) { /* the whole exchange took too long, here */
+                blame(o, why, STR_NONE);
+                attempt_end(o, SERVER_TIMEOUT);
+        } else {
                 attempt_end(o, SERVER_ABORTED);
+        }
 }

@@ -82,6 +82,24 @@ static bool known_upstream(const struct upstreams *us, str name, const struct up
         return false;
 }
 
+/* The newest is the last in the list: what its block says counts for servers that older generations
+ * use too. */
+static bool is_newest(const struct upstream *u)
+{
+        for (const struct list *l = u->us->upstreams.prev; l != &u->us->upstreams; l = l->prev) {
+                const struct upstream *other = CONTAINER_OF(l, const struct upstream, link);
+                if (str_eq(other->name, u->name))
+                        return other == u;
+        }
+        return false;
+}
+
+static void configure(struct server *s, const struct upstream *u)
+{
+        server_configure(s, &u->conf);
+        health_configure(s, &u->conf);
+}
+
 /* The server of one address; it exists already if any set has it. */
 static struct server *server_get(struct upstream *u, const struct server_conf *sc,
                                  const struct addr *addr, str label)
@@ -116,8 +134,8 @@ static struct server *server_get(struct upstream *u, const struct server_conf *s
                                               memory_order_relaxed);
         }
         buf_clear(&key);
-        server_configure(s, &u->conf);
-        health_configure(s, &u->conf);
+        if (is_newest(u))
+                configure(s, u);
         s->uses++;
         return s;
 }
@@ -364,10 +382,10 @@ struct upstream *upstream_hold(struct upstreams *us, const struct upstream_conf 
                 u = upstream_new(us, conf, tls, key_of(&key));
                 map_put(us->by_conf, u->key, u);
         } else {
-                for (uint32_t i = 0; i < u->set->n; i++) {
-                        server_configure(u->set->m[i].server, &u->conf);
-                        health_configure(u->set->m[i].server, &u->conf);
-                }
+                list_remove(&u->link); /* the newest again */
+                list_push(&us->upstreams, &u->link);
+                for (uint32_t i = 0; i < u->set->n; i++)
+                        configure(u->set->m[i].server, u);
         }
         buf_clear(&key);
         u->refs++;

@@ -93,6 +93,28 @@ static void a_changed_block_keeps_its_servers(void **state)
         assert_int_equal(servers_alive(), 0);
 }
 
+static void the_newest_block_counts(void **state)
+{
+        struct upstream *old, *new;
+
+        (void)state;
+        lines[1] = (struct server_conf){
+                .text = STR("a.internal:80"), .host = STR("a.internal"), .port = 80, .weight = 1};
+        conf.eject_failures = 5;
+        old = hold();
+        conf.eject_failures = 7;
+        new = hold();
+        dns_answers(0, "10.1.0.1", 60); /* the old one makes another set, too */
+        turn_all();
+        assert_int_equal(old->set->m[0].server->eject_failures, 7);
+        conf.eject_failures = 5;
+        assert_ptr_equal(hold(), old); /* back again */
+        assert_int_equal(old->set->m[0].server->eject_failures, 5);
+        drop(new);
+        drop(old);
+        drop(old);
+}
+
 static void who_joins_starts_slowly_who_was_there_does_not(void **state)
 {
         struct upstream *old, *new;
@@ -351,6 +373,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 UPSTREAM_TEST(equal_blocks_are_one_upstream),
                 UPSTREAM_TEST(a_changed_block_keeps_its_servers),
+                UPSTREAM_TEST(the_newest_block_counts),
                 UPSTREAM_TEST(who_joins_starts_slowly_who_was_there_does_not),
                 UPSTREAM_TEST(a_server_that_goes_takes_its_idle_connections),
                 UPSTREAM_TEST(every_address_of_a_name_is_a_server),
