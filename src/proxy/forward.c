@@ -53,7 +53,9 @@ static bool reported_addr(str elem, struct addr *out)
 {
         if (addr_parse_ip(elem, 0, out))
                 return true;
-        if (!addr_parse(elem, out))
+        if (str_starts(elem, STR("[")) && str_ends(elem, STR("]")))
+                return addr_parse_ip(str_of(elem.p + 1, elem.n - 2), 0, out);
+        if (str_starts(elem, STR("*")) || !addr_parse(elem, out)) /* "*" is for listeners */
                 return false;
         addr_set_port(out, 0);
         return out->sa.sa_family != AF_UNIX;
