@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -394,6 +395,18 @@ static void take_signals(struct master *m)
 
 /* ------------------------------------------------------------------ life */
 
+/* Descriptors are what connections are made of: as many as the system grants. */
+static void raise_files(void)
+{
+        struct rlimit files;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+                return;
+        files.rlim_cur = files.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+                log_warn("weir", "RLIMIT_NOFILE: %s", strerror(errno));
+}
+
 static void begin(struct master *m, const struct options *o, char **argv, int ready_fd)
 {
         unsigned n;
@@ -411,6 +424,7 @@ static void begin(struct master *m, const struct options *o, char **argv, int re
         sockets_init(&m->sockets);
         logs_init(&m->logs);
         strikes_init(&m->strikes);
+        raise_files();
         take_signals(m);
         notify_begin();
         n = notify_sockets(&first);

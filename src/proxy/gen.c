@@ -324,27 +324,33 @@ struct gen_loop *gen_current(struct loop *l)
         return l->slot[LOOP_SLOT_GEN];
 }
 
+static void end_upstreams(struct gen_loop *gl)
+{
+        for (size_t i = 0; i < gl->gen->conf->n_upstreams; i++)
+                if (gl->gen->upstreams[i] != NULL)
+                        upstream_loop_end(gl->gen->upstreams[i], gl->loop);
+}
+
 bool gen_prepare(struct gen *g, struct loop *l)
 {
         struct gen_loop *gl = &g->per_loop[l->index];
         gl->loop = l;
         gl->gen = g;
         for (size_t i = 0; i < g->conf->n_upstreams; i++)
-                upstream_loop_begin(g->upstreams[i], l);
+                if (g->upstreams[i] != NULL) /* the checker has none */
+                        upstream_loop_begin(g->upstreams[i], l);
         if (instances_loop_begin(g->instances, l)) {
                 gl->prepared = true;
                 return true;
         }
-        for (size_t i = 0; i < g->conf->n_upstreams; i++)
-                upstream_loop_end(g->upstreams[i], l);
+        end_upstreams(gl);
         return false;
 }
 
 static void undo(struct gen_loop *gl)
 {
         instances_loop_end(gl->gen->instances, gl->loop);
-        for (size_t i = 0; i < gl->gen->conf->n_upstreams; i++)
-                upstream_loop_end(gl->gen->upstreams[i], gl->loop);
+        end_upstreams(gl);
         gl->prepared = false;
 }
 

@@ -92,7 +92,7 @@ def test_a_killed_worker_serves_again(weir, server, number):
     t.join(5)
     assert served - started < 0.2 * SLOW
     assert not refused
-    assert old not in w.children()
+    until(lambda: old not in w.children(), "the old one to be gone")
     until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death to be counted")
     assert w.wait_log(r"worker.*")
 
@@ -102,11 +102,12 @@ def test_counters_survive_a_death(weir, server):
     w.deaths_expected = True
     for _ in range(5):
         fetch(w.http)
+    w.wait_metric("weir_requests_total", 5)
     os.kill(w.worker(), signal.SIGKILL)
     until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death to be counted")
     assert fetch(w.http).status == 200
-    assert w.metric("weir_requests_total") == 6
-    assert w.metric("weir_requests") == 0
+    w.wait_metric("weir_requests_total", 6)
+    w.wait_metric("weir_requests", 0)
 
 
 def test_one_of_two_workers_dies(weir, server, connect):

@@ -86,8 +86,9 @@ class Weir:
         return re.sub(r"@(\w+)@", value, text)
 
     def configure(self, config):
-        lines = [line for name, line in PRELUDE if not re.search(rf"(?m)^\s*{name}\b", config)]
-        if os.geteuid() == 0 and not self.user and not re.search(r"(?m)^\s*user\b", config):
+        lines = [line for name, line in PRELUDE
+                 if not re.search(rf"(?m)(?:^|[;}}])\s*{name}\b", config)]
+        if os.geteuid() == 0 and not self.user and not re.search(r"(?m)(?:^|[;}])\s*user\b", config):
             lines.append("user nobody;")
         # On one line, so that line numbers of the text stay what they are, plus one.
         self.conf.write_text(self.expand(" ".join(lines) + "\n" + config))
