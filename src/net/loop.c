@@ -332,6 +332,7 @@ struct loop *loop_new(unsigned index, struct metric_slot *metrics)
         list_init(&l->tasks);
         list_init(&l->lingering);
         list_init(&l->acceptors);
+        list_init(&l->redises);
 
         l->inbox = zalloc(sizeof(*l->inbox));
         l->inbox->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -359,7 +360,7 @@ void loop_free(struct loop *l)
         inbox_take(l);
         while (!list_empty(&l->tasks))
                 run_tasks(l);
-        CHECK(list_empty(&l->lingering) && list_empty(&l->acceptors));
+        CHECK(list_empty(&l->lingering) && list_empty(&l->acceptors) && list_empty(&l->redises));
         for (unsigned i = 0; i < l->timeouts->n; i++)
                 CHECK(list_empty(&l->timeouts->exact[i]));
         event_del(&l->timeouts->timer);

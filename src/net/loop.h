@@ -58,6 +58,7 @@ struct loop {
         struct list lingering;            /* of io_close_lingering */
         uint32_t n_lingering;
         metric_cell **closes;             /* by reason, made on first use */
+        struct list redises;              /* of redis_get */
         struct list acceptors;            /* of listen_start */
         bool accept_stopped;              /* their events are out until a connection closes */
         struct deadline accept_retry;

@@ -2,7 +2,7 @@
  * Redis: one pipelined connection per loop and store, deadlines for every command, a circuit that opens.
  *
  * hiredis is used for the protocol only (redisReader); the socket is an io like any other.  Replies are matched in order, so a
- * command whose caller has given up stays in the queue and its late reply is dropped (redis_late is told).  Nothing ever blocks a loop.
+ * command whose caller has given up stays in the queue and its late reply is dropped.  Nothing ever blocks a loop.
  */
 #ifndef NET_REDIS_H
 #define NET_REDIS_H
@@ -35,7 +35,7 @@ struct redis_call;
 
 /* The client of this loop for this content of conf: shared by generations (found by hash), counted. */
 struct redis *redis_get(struct loop *l, const struct redis_conf *c);
-void redis_drop(struct redis *r);
+void redis_drop(struct redis *r);          /* what waits still gets its answer; the connection goes with the last */
 /* For stores whose server is a name: new addresses from DNS. */
 void redis_set_addr(struct redis *r, const struct addr *a);
 
@@ -44,7 +44,8 @@ void redis_set_addr(struct redis *r, const struct addr *a);
 struct redis_call *redis_command(struct redis *r, const str *argv, size_t argc, int64_t timeout_us,
                                  redis_fn *fn, void *arg);
 void redis_cancel(struct redis_call *c);   /* fn will not be called */
-/* Script by SHA, the text when the server does not know it.  sha: 40 hex digits of SHA-1 of script. */
+/* Script by SHA, the text when the server does not know it.  sha: 40 hex digits of SHA-1 of script.  argc counts the keys and the
+ * arguments behind them.  script must stay until fn is called or the call cancelled. */
 struct redis_call *redis_script(struct redis *r, str script, const char *sha, const str *keys_and_args,
                                 size_t n_keys, size_t argc, int64_t timeout_us, redis_fn *fn, void *arg);
 bool redis_ready(const struct redis *r);   /* connected and the circuit is closed */
