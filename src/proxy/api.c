@@ -22,8 +22,8 @@ static const weir_str failed_str = {NULL, 0};
 
 bool api_room(const struct weir_task *t, size_t n)
 {
-        return t->memory == 0 || t->used == NULL ||
-               (*t->used <= t->memory && n <= t->memory - *t->used);
+        return t->used == NULL || t->use->memory == 0 ||
+               (*t->used <= t->use->memory && n <= t->use->memory - *t->used);
 }
 
 void api_took(struct weir_task *t, size_t before)
@@ -94,7 +94,7 @@ static int64_t host_time_left(weir_task *t)
 
         if (!task_valid(t, ~0u, "time_left") || t->loop == NULL)
                 return 0;
-        budget = t->budget ? t->budget : SEC;
+        budget = t->use->budget ? t->use->budget : SEC;
         return MAX(t->loop->now + budget - clock_us(CLOCK_MONOTONIC), 0);
 }
 

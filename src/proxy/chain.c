@@ -27,6 +27,7 @@ struct chain {
         const struct chain_hook *waiting; /* whose verdict is awaited */
         uint32_t pos;                     /* in plan->request, then in plan->response */
         uint32_t entered;                 /* functions whose turn has come, in the route's order */
+        unsigned at;                      /* this loop's index in instance.loops */
         bool logged;
         char *ctx;
         struct slot slots[];
@@ -58,18 +59,21 @@ struct chain *chain_new(struct txn *t, struct function_conf *const *functions, s
         c->plan = plan;
         c->user = user;
         c->ctx = (char *)c + slots;
+        c->at = t->r->loop->index;
         task_init(&c->task, TASK_REQUEST, NULL, t->r->loop, a);
         c->task.txn = t;
         c->task.verdict = verdict;
         return c;
 }
 
-static void aim(struct chain *c, const struct instance *i, uint32_t order, uint32_t ctx)
+static inline void aim(struct chain *c, const struct instance *i, const struct function_conf *use,
+                       uint32_t order, uint32_t ctx)
 {
         struct weir_task *t = &c->task;
 
         t->inst = i;
-        t->il = instance_here(i, t->loop);
+        t->use = use;
+        t->il = i->loops[c->at];
         t->ctx = c->ctx + ctx;
         t->used = &c->slots[order].used;
         t->status = 0;
@@ -83,10 +87,7 @@ static inline weir_rc call_hook(struct chain *c, const struct chain_hook *h,
         int64_t stamp;
         weir_rc rc;
 
-        aim(c, h->inst, h->order, h->ctx);
-        t->memory = h->use->memory;
-        t->budget = h->use->budget;
-        t->timeout = h->use->timeout;
+        aim(c, h->inst, h->use, h->order, h->ctx);
         stamp = task_enter(t, phase);
         rc = h->fn(t, h->inst->inst, t->ctx);
         task_leave(t, stamp);
@@ -103,7 +104,7 @@ static inline void count(struct instance_loop *il, enum call_result result)
 
 static COLD void say_failed(struct chain *c, const struct chain_hook *h, const char *what)
 {
-        struct instance_loop *il = instance_here(h->inst, c->task.loop);
+        struct instance_loop *il = h->inst->loops[c->at];
 
         if (log_quota(&il->quota, 5))
                 log_warn(h->inst->subject, "%s %s; on_error=%s; request %.*s",
@@ -139,7 +140,7 @@ static COLD enum chain_result respond(struct chain *c)
 static enum chain_result decide(struct chain *c, const struct chain_hook *h, weir_rc rc,
                                 bool timed_out)
 {
-        struct instance_loop *il = instance_here(h->inst, c->task.loop);
+        struct instance_loop *il = h->inst->loops[c->at];
 
         switch (rc) {
         case WEIR_CONTINUE:
@@ -160,56 +161,58 @@ static enum chain_result decide(struct chain *c, const struct chain_hook *h, wei
 
 static COLD enum chain_result quarantined(struct chain *c, const struct chain_hook *h)
 {
-        count(instance_here(h->inst, c->task.loop), CALL_QUARANTINED);
+        count(h->inst->loops[c->at], CALL_QUARANTINED);
         say_failed(c, h, "is not called: the module is quarantined");
         return failed(c, h, REASON_FUNCTION_QUARANTINED);
 }
 
 /* ------------------------------------------------------------------ both ways */
 
+/* Calls one hook; what most of them do, to go on at once, stays in line. */
+static inline enum chain_result step(struct chain *c, const struct chain_hook *h,
+                                     enum module_phase phase)
+{
+        weir_rc rc = call_hook(c, h, phase);
+
+        if (LIKELY(rc == WEIR_CONTINUE && list_empty(&c->task.ops))) {
+                count(c->task.il, CALL_CONTINUE);
+                return CHAIN_CONTINUE;
+        }
+        return decide(c, h, task_settle(&c->task, rc), false);
+}
+
 static enum chain_result run_request(struct chain *c)
 {
-        const struct chain_plan *plan = c->plan;
+        const struct chain_hook *h = c->plan->request + c->pos,
+                                *end = c->plan->request + c->plan->n_request;
 
-        while (c->pos < plan->n_request) {
-                const struct chain_hook *h = &plan->request[c->pos++];
+        for (; h < end; h++) {
                 enum chain_result how;
-                weir_rc rc;
-
                 c->entered = h->order + 1;
-                if (UNLIKELY(h->fn == NULL)) {
-                        how = quarantined(c, h);
-                } else {
-                        rc = call_hook(c, h, MODULE_REQUEST);
-                        if (UNLIKELY(rc != WEIR_CONTINUE || !list_empty(&c->task.ops)))
-                                rc = task_settle(&c->task, rc);
-                        how = decide(c, h, rc, false);
-                }
-                if (how != CHAIN_CONTINUE)
+                how = LIKELY(h->fn != NULL) ? step(c, h, MODULE_REQUEST) : quarantined(c, h);
+                if (UNLIKELY(how != CHAIN_CONTINUE)) {
+                        c->pos = (uint32_t)(h + 1 - c->plan->request);
                         return how;
+                }
         }
-        c->entered = plan->n;
+        c->entered = c->plan->n;
         return CHAIN_CONTINUE;
 }
 
 static enum chain_result run_response(struct chain *c)
 {
-        const struct chain_plan *plan = c->plan;
+        const struct chain_hook *h = c->plan->response + c->pos,
+                                *end = c->plan->response + c->plan->n_response;
 
-        while (c->pos < plan->n_response) {
-                const struct chain_hook *h = &plan->response[c->pos++];
-                enum chain_result how;
-                weir_rc rc;
-
-                if (h->order >= c->entered)
-                        continue;
-                rc = call_hook(c, h, MODULE_RESPONSE);
-                if (UNLIKELY(rc != WEIR_CONTINUE || !list_empty(&c->task.ops)))
-                        rc = task_settle(&c->task, rc);
-                how = decide(c, h, rc, false);
-                if (how != CHAIN_CONTINUE)
+        for (; h < end; h++) {
+                enum chain_result how =
+                        h->order < c->entered ? step(c, h, MODULE_RESPONSE) : CHAIN_CONTINUE;
+                if (UNLIKELY(how != CHAIN_CONTINUE)) {
+                        c->pos = (uint32_t)(h + 1 - c->plan->response);
                         return how;
+                }
         }
+        c->pos = c->plan->n_response;
         return CHAIN_CONTINUE;
 }
 
@@ -261,7 +264,8 @@ void chain_log(struct chain *c)
 
         CHECK_OBJ(c, CHAIN_MAGIC);
         CHECK(!c->logged);
-        chain_cancel(c);
+        if (c->waiting != NULL)
+                chain_cancel(c);
         c->logged = true;
         t->logging = true;
         for (uint32_t i = 0; i < c->plan->n_log; i++) {
@@ -269,7 +273,7 @@ void chain_log(struct chain *c)
                 int64_t stamp;
                 if (!c->slots[h->order].called)
                         continue;
-                aim(c, h->inst, h->order, h->ctx);
+                aim(c, h->inst, h->use, h->order, h->ctx);
                 stamp = task_enter(t, MODULE_LOG);
                 h->fn(t, h->inst->inst, t->ctx);
                 task_leave(t, stamp);

@@ -311,7 +311,7 @@ static void plan_route(struct instance_set *s, struct route_conf *r)
                         request[p->n_request++] =
                                 (struct chain_hook){i->desc->on_request, i, use, k, ctx};
                 if (i->desc->on_log != NULL)
-                        log[p->n_log++] = (struct chain_log_hook){i->desc->on_log, i, k, ctx};
+                        log[p->n_log++] = (struct chain_log_hook){i->desc->on_log, i, use, k, ctx};
                 if (i->desc->on_response != NULL) {
                         memmove(response + 1, response, p->n_response++ * sizeof(*response));
                         response[0] = (struct chain_hook){i->desc->on_response, i, use, k, ctx};

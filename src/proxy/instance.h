@@ -91,6 +91,29 @@ static inline struct instance_loop *instance_here(const struct instance *i, cons
         return i->loops[set_index(i->set, l)];
 }
 
+/* Around each call into the module.  Returns a time stamp when the call is measured, else 0. */
+static inline int64_t task_enter(struct weir_task *t, enum module_phase phase)
+{
+        struct instance_loop *il = t->il;
+
+        t->phase = (uint8_t)phase;
+        task_current = t;
+        crumb_enter(t->inst->copy, t->inst->index, (uint8_t)phase);
+        if (LIKELY(il != NULL && il->unmeasured != 0)) {
+                il->unmeasured--;
+                return 0;
+        }
+        return task_measure(t);
+}
+
+static inline void task_leave(struct weir_task *t, int64_t stamp)
+{
+        crumb_leave();
+        task_current = NULL;
+        if (UNLIKELY(stamp != 0))
+                task_measured(t, stamp);
+}
+
 /* A hook of a route's function, with what its use says; fn NULL: the module is quarantined and the
  * use fails closed. */
 struct chain_hook {
@@ -104,6 +127,7 @@ struct chain_hook {
 struct chain_log_hook {
         void (*fn)(weir_req *, const void *, void *);
         const struct instance *inst;
+        const struct function_conf *use;
         uint32_t order, ctx;
 };
 

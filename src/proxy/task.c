@@ -82,6 +82,7 @@ void task_init(struct weir_task *t, enum task_kind kind, const struct instance *
         t->magic = TASK_MAGIC;
         t->kind = (uint8_t)kind;
         t->inst = i;
+        t->use = i ? i->conf : NULL;
         t->il = i && l ? instance_here(i, l) : NULL;
         t->loop = l;
         t->arena = a;
@@ -96,16 +97,9 @@ static int64_t clock_us(void)
         return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
 }
 
-int64_t task_enter(struct weir_task *t, enum module_phase phase)
+int64_t task_measure(const struct weir_task *t)
 {
-        struct instance_loop *il = t->il;
-
-        t->phase = (uint8_t)phase;
-        task_current = t;
-        crumb_enter(t->inst->copy, t->inst->index, (uint8_t)phase);
-        if (il == NULL || LIKELY(il->unmeasured != 0 && il->unmeasured-- != 0))
-                return 0;
-        return clock_us();
+        return t->il != NULL ? clock_us() : 0;
 }
 
 static COLD void ran_over(struct weir_task *t, int64_t took)
@@ -114,21 +108,16 @@ static COLD void ran_over(struct weir_task *t, int64_t took)
                 metric_add(t->il->over, 1);
         if (log_quota(&t->il->quota, 2))
                 log_warn(t->inst->subject, "%s ran for %lld us, budget= is %lld us",
-                         module_phase_name(t->phase), (long long)took, (long long)t->budget);
+                         module_phase_name(t->phase), (long long)took, (long long)t->use->budget);
         t->il->measured = 0;
 }
 
-void task_leave(struct weir_task *t, int64_t stamp)
+void task_measured(struct weir_task *t, int64_t stamp)
 {
         struct instance_loop *il = t->il;
-        int64_t took;
+        int64_t took = clock_us() - stamp;
 
-        crumb_leave();
-        task_current = NULL;
-        if (LIKELY(stamp == 0))
-                return;
-        took = clock_us() - stamp;
-        if (t->budget != 0 && took > t->budget)
+        if (t->use->budget != 0 && took > t->use->budget)
                 ran_over(t, took);
         if (il->measured < TASK_MEASURED_FIRST)
                 il->measured++;
@@ -147,8 +136,10 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc)
 {
         if (rc == WEIR_SUSPEND) {
                 if (!list_empty(&t->ops)) {
-                        if (!deadline_armed(&t->deadline) && t->timeout != 0)
-                                deadline_set(t->loop, &t->deadline, t->timeout, on_timeout);
+                        int64_t timeout =
+                                t->kind == TASK_WORK ? TASK_WORK_TIMEOUT : t->use->timeout;
+                        if (!deadline_armed(&t->deadline) && timeout != 0)
+                                deadline_set(t->loop, &t->deadline, timeout, on_timeout);
                         return rc;
                 }
                 task_complain(t->inst,
@@ -495,8 +486,6 @@ static struct work *work_new(const struct instance *i, struct instance_loop *il,
         task_init(&w->task, TASK_WORK, i, l, a);
         w->task.il = il;
         w->task.ctx = ctx;
-        w->task.budget = i->conf->budget;
-        w->task.timeout = TASK_WORK_TIMEOUT;
         w->task.verdict = work_verdict;
         w->data = n ? memcpy(copy, data, n) : NULL;
         return w;

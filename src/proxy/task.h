@@ -48,10 +48,9 @@ struct weir_task {
         struct arena *arena;
         struct txn *txn; /* requests only */
         void *ctx;
-        size_t *used;  /* bytes of the arena that this function has taken; NULL: the arena's own
-                          limit is all */
-        size_t memory; /* its bound; 0: none but the arena's */
-        int64_t budget, timeout;
+        const struct function_conf *use; /* timeout, budget, memory */
+        size_t *used; /* bytes of the request's arena that this function has taken; NULL: the arena
+                         is its own */
         struct list ops;
         struct deadline deadline;
         /* The verdict after a suspension, from the top level of the loop.  May end the task. */
@@ -72,10 +71,9 @@ extern _Thread_local struct weir_task *task_current; /* whose call this thread i
 void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i, struct loop *l,
                struct arena *a);
 
-/* Around each call into the module.  enter returns a time stamp when this call is measured, else 0.
- */
-int64_t task_enter(struct weir_task *t, enum module_phase phase);
-void task_leave(struct weir_task *t, int64_t stamp);
+/* The slow halves of task_enter and task_leave (instance.h): a call that is measured. */
+int64_t task_measure(const struct weir_task *t); /* a time stamp, or 0 */
+void task_measured(struct weir_task *t, int64_t stamp);
 
 /* What a hook's or completion's result means: SUSPEND only when something is outstanding (then the
  * deadline is armed), RESPOND only after respond(); all else drops what is outstanding. */
