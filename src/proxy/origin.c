@@ -50,6 +50,7 @@ struct origin {
         struct loop_task task;
         enum reason why;  /* FAILED */
         enum reason last; /* why the attempt before failed; NONE: there was none */
+        bool starting;    /* inside origin_start: nobody may be called */
         bool head_given;
         bool fresh; /* not on a kept connection */
         uint64_t key, sticky;
@@ -92,9 +93,22 @@ static void leave_queue(struct origin *o)
                 deadline_clear(&o->ul->poll);
 }
 
-static void finish_failed(struct origin *o, enum reason why)
+static void over(struct origin *o)
 {
         o->state = ORIGIN_OVER;
+        if (list_linked(&o->task.link))
+                list_remove(&o->task.link);
+}
+
+static void fail_later(struct origin *o, enum reason why);
+
+static void finish_failed(struct origin *o, enum reason why)
+{
+        if (o->starting) {
+                fail_later(o, why);
+                return;
+        }
+        over(o);
         o->user->failed(o->t, why);
 }
 
@@ -154,7 +168,7 @@ static enum server_result result_of_status(int status)
 static bool blames_server(enum reason why)
 {
         return why != REASON_NO_DESCRIPTORS && why != REASON_TUNNEL_IDLE &&
-               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN;
+               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN && why != REASON_INTERNAL;
 }
 
 static void attempt_end(struct origin *o, enum server_result result)
@@ -305,6 +319,12 @@ static void give_cookie(struct origin *o)
                            field_name_of(FIELD_SET_COOKIE), value);
 }
 
+static void exchange_over(struct origin *o)
+{
+        over(o);
+        attempt_end(o, result_of_status(o->t->r->res.status));
+}
+
 static void on_head(struct exchange *x)
 {
         struct origin *o = origin_of(x);
@@ -343,18 +363,28 @@ static void on_res_ready(struct exchange *x)
 {
         struct origin *o = origin_of(x);
 
-        if (x->phase == EXCHANGE_DONE) {
-                o->state = ORIGIN_OVER;
-                attempt_end(o, result_of_status(o->t->r->res.status));
-        }
+        if (x->phase == EXCHANGE_DONE)
+                exchange_over(o);
         o->user->res_ready(o->t);
+}
+
+static void room_later(struct loop_task *task)
+{
+        struct origin *o = CONTAINER_OF(task, struct origin, task);
+
+        CHECK_OBJ(o, ORIGIN_MAGIC);
+        if (o->state == ORIGIN_RUNNING)
+                o->user->req_room(o->t);
 }
 
 static void on_req_room(struct exchange *x)
 {
         struct origin *o = origin_of(x);
 
-        o->user->req_room(o->t);
+        if (o->starting)
+                loop_defer(loop_of(o), &o->task, room_later);
+        else
+                o->user->req_room(o->t);
 }
 
 static void run(struct origin *o, struct h1_client *c)
@@ -618,7 +648,9 @@ struct origin *origin_start(struct txn *t, struct upstream *u, const struct sett
         o->ul->tokens = MIN(o->ul->tokens + eff->retry_budget, RETRY_TOKENS);
         keep_body(o);
         prepare_balance(o);
+        o->starting = true;
         attempt(o);
+        o->starting = false;
         return o;
 }
 
@@ -641,14 +673,10 @@ void origin_abort(struct origin *o, enum reason why)
         enum origin_state state = o->state;
 
         CHECK_OBJ(o, ORIGIN_MAGIC);
-        o->state = ORIGIN_OVER;
+        over(o);
         switch (state) {
         case ORIGIN_QUEUED:
                 leave_queue(o);
-                break;
-        case ORIGIN_FAILED:
-                if (list_linked(&o->task.link))
-                        list_remove(&o->task.link);
                 break;
         case ORIGIN_CONNECTING:
                 pool_cancel(o->connecting, why);
@@ -656,6 +684,7 @@ void origin_abort(struct origin *o, enum reason why)
         case ORIGIN_RUNNING:
                 o->x.ops->abort(&o->x, why);
                 break;
+        case ORIGIN_FAILED:
         case ORIGIN_OVER:
                 break;
         }

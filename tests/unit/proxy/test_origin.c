@@ -48,6 +48,7 @@ static void told_ready(struct txn *t)
 
 static void told_room(struct txn *t)
 {
+        assert_false(inside_start);
         call_of(t)->rooms++;
 }
 
@@ -258,6 +259,60 @@ static void messages_pass_through(void **state)
         assert_int_equal(c->readies, 2);
         origin_res_room(c->o); /* after the end: harmless */
         call_end(c);
+}
+
+static void an_answer_in_one_piece_is_the_end(void **state)
+{
+        struct call *c;
+
+        (void)state;
+        begin(1, 0);
+        c = get();
+        client_connected(1, REASON_NONE);
+        client_answers(1, 200);
+        assert_int_equal(c->heads, 1);
+        assert_int_equal(in_flight(0), 0);
+        assert_true(client(1)->idle);
+        origin_res_room(c->o);
+        call_end(c);
+        assert_int_equal(aborted, 0);
+        /* One that is tried again leaves its connection to be used. */
+        eff.retry_attempts = 2;
+        c = get();
+        client_answers(1, 503);
+        assert_int_equal(c->heads, 0);
+        client_answers(1, 200);
+        assert_int_equal(c->heads, 1);
+        assert_int_equal(c->t.attempts, 2);
+        assert_int_equal(connects, 1);
+        call_end(c);
+}
+
+static void the_body_is_asked_for_after_the_start(void **state)
+{
+        struct call *c;
+
+        (void)state;
+        begin(1, 0);
+        c = get();
+        client_connected(1, REASON_NONE);
+        client_answers(1, 200);
+        call_end(c);
+        start_wants_body = true;
+        c = get(); /* on the kept connection: at once */
+        assert_int_equal(c->rooms, 0);
+        loop_turn(loops[0], false);
+        assert_int_equal(c->rooms, 1);
+        call_end(c);
+        c = get();
+        client_connected(2, REASON_NONE); /* outside of the start: told as it comes */
+        assert_int_equal(c->rooms, 1);
+        client_answers(2, 200);
+        call_end(c);
+        c = get();
+        client_answers(2, 200); /* over before it was told */
+        call_end(c);
+        loop_turn(loops[0], false);
 }
 
 /* ------------------------------------------------------------------ again? */
@@ -715,6 +770,8 @@ int main(void)
                 ORIGIN_TEST(keepalive_is_a_bound),
                 ORIGIN_TEST(an_idle_connection_that_closes_is_forgotten),
                 ORIGIN_TEST(messages_pass_through),
+                ORIGIN_TEST(an_answer_in_one_piece_is_the_end),
+                ORIGIN_TEST(the_body_is_asked_for_after_the_start),
                 ORIGIN_TEST(a_request_is_sent_again_only_where_it_may),
                 ORIGIN_TEST(a_kept_connection_that_had_closed_is_free),
                 ORIGIN_TEST(nothing_is_sent_again_after_a_head),
