@@ -62,10 +62,11 @@ static weir_str to_weir(str s)
         return (weir_str){s.p, s.n};
 }
 
-static void place(struct reader *r, const void *from, size_t n, const struct word *w, bool bytes)
+static void place(struct reader *r, const void *from, size_t n, const struct word *w,
+                  const weir_arg *arg)
 {
         struct argument_places *p = r->f->places;
-        struct argument_place one = {from, n, *w, bytes};
+        struct argument_place one = {from, n, *w, arg == NULL, arg};
 
         *VEC_ADD(r->a, p) = one;
 }
@@ -206,7 +207,7 @@ static void put_str(struct reader *r, const weir_arg *arg, const struct word *w,
                 return;
         }
         memcpy(field, &s, sizeof s);
-        place(r, s.p, s.n, w, true);
+        place(r, s.p, s.n, w, NULL);
 }
 
 /* `sub as user` of jwt sets $jwt_user. */
@@ -244,7 +245,7 @@ static void put_text(struct reader *r, const struct word *w, void *field)
                 t.line = w->parts[0].pos.line;
         }
         memcpy(field, &t, sizeof t);
-        place(r, w->text.p, w->text.n, w, true);
+        place(r, w->text.p, w->text.n, w, NULL);
 }
 
 static void put_template(struct reader *r, const weir_arg *arg, const struct word *w, void *field)
@@ -363,7 +364,7 @@ static size_t field_size(uint32_t type)
 static void put_value(struct reader *r, const weir_arg *arg, const struct word *w, void *field,
                       bool bounded)
 {
-        place(r, field, field_size(arg->type), w, false);
+        place(r, field, field_size(arg->type), w, arg);
         switch (arg->type) {
         case WEIR_T_STR:
         case WEIR_T_FIELD:
@@ -582,7 +583,7 @@ static void fill_list(struct reader *r, const weir_arg *arg, const words_vec *wo
 
         if (words->n == 0)
                 return;
-        place(r, r->base + arg->offset, sizeof list, &words->v[0], false);
+        place(r, r->base + arg->offset, sizeof list, &words->v[0], arg);
         for (size_t i = 0; i < words->n; i++)
                 put_value(r, arg, &words->v[i], v + i * size, bounded);
         memcpy(r->base + arg->offset, &list, sizeof list);
@@ -605,7 +606,7 @@ static void fill_line(struct reader *r, const struct line *line, char *base)
         struct word name = argument_word(
                 r->a, STR(""), line->tree->n_words ? &line->tree->words[0].pos : &line->tree->end);
 
-        place(r, base, arg->line_size, &name, false);
+        place(r, base, arg->line_size, &name, arg);
         read_struct(&in, line->first, false);
         for (size_t i = 0; i < in.n_args; i++) {
                 str names[NAMES_MAX];

@@ -12,7 +12,8 @@ struct argument_place {
         const char *from;
         size_t n;
         struct word word;
-        bool bytes; /* from is the word's text */
+        bool bytes;          /* from is the word's text */
+        const weir_arg *arg; /* of a field: what it is; else NULL */
 };
 
 /* Of one function; for mistakes that its create finds. */

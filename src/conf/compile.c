@@ -227,10 +227,10 @@ void compile_defaults(struct compile *c, unsigned context, void *object)
 
 /* A setting written twice in one block is a mistake; the bit says that it was written. */
 static void put_setting(struct compile *c, const struct value_row *row, const char *name,
-                        const struct word *w, struct settings *own)
+                        const struct word *w, const struct conf_pos *at, struct settings *own)
 {
         if (own->set & (UINT64_C(1) << row->bit)) {
-                report_error(c->rep, &w->pos, "%s is given twice", name);
+                report_error(c->rep, at, "%s is given twice", name);
                 return;
         }
         if (compile_word(c, row, name, w, own))
@@ -244,7 +244,8 @@ void compile_keys(struct compile *c, const struct scope *s, const struct args *a
                 if (k->value.size == 0)
                         continue;
                 if (k->value.bit >= 0)
-                        put_setting(c, &k->value, k->name, &a->keyed[i].value, s->own);
+                        put_setting(c, &k->value, k->name, &a->keyed[i].value,
+                                    &a->keyed[i].whole->pos, s->own);
                 else if (object)
                         (void)compile_word(c, &k->value, k->name, &a->keyed[i].value, object);
         }
@@ -261,7 +262,7 @@ void compile_value(struct compile *c, struct scope *s, const struct args *a)
         const struct value_row *row = &a->d->value;
 
         if (row->bit >= 0)
-                put_setting(c, row, a->d->name, a->word[0], s->own);
+                put_setting(c, row, a->d->name, a->word[0], &a->node->words[0].pos, s->own);
         else
                 (void)compile_word(c, row, a->d->name, a->word[0], s->object);
 }
@@ -337,7 +338,8 @@ static bool sort_pair(struct compile *c, unsigned context, struct args *a, struc
         return true;
 }
 
-static void surplus(struct compile *c, unsigned context, const struct args *a, const struct word *w)
+void compile_surplus(struct compile *c, unsigned context, const struct args *a,
+                     const struct word *w)
 {
         const struct directive *next = directive_find(context, w->text);
         str line = str_trim(str_head(w->pos.text, w->pos.col - 1));
@@ -365,7 +367,7 @@ static bool sort_words(struct compile *c, unsigned context, struct args *a)
                 if (w->value && !w->quoted && !(d->flags & FREE) && sort_pair(c, context, a, w))
                         continue;
                 if (a->n >= d->words_max && !(d->flags & MANY_WORDS)) {
-                        surplus(c, context, a, w);
+                        compile_surplus(c, context, a, w);
                         break;
                 }
                 a->word[a->n++] = w;
@@ -373,7 +375,7 @@ static bool sort_words(struct compile *c, unsigned context, struct args *a)
         if (c->rep->errors != before)
                 return false;
         if ((d->flags & OFF) && a->n == 1 && !compile_is(a->word[0], "off"))
-                surplus(c, context, a, a->word[0]);
+                compile_surplus(c, context, a, a->word[0]);
         else if ((d->flags & OFF) && a->n == 1 && a->n_keyed)
                 report_error(c->rep, &a->word[0]->pos, "%s off takes no parameters", d->name);
         else if (a->n < d->words_min || ((d->flags & KEYS) && a->n + a->n_keyed == 0))

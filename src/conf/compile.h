@@ -98,6 +98,9 @@ void compile_keys(struct compile *c, const struct scope *s, const struct args *a
 void compile_defaults(struct compile *c, unsigned context, void *object);
 /* The value of a key, or NULL. */
 const struct word *compile_key(const struct args *a, const char *name);
+/* Says that a word has no place in the directive: or that a `;` is missing before it. */
+void compile_surplus(struct compile *c, unsigned context, const struct args *a,
+                     const struct word *w);
 /* One word by a row into base; false when it was a mistake. */
 bool compile_word(struct compile *c, const struct value_row *row, const char *name,
                   const struct word *w, void *base);

@@ -10,7 +10,6 @@ struct listen_build {
         struct listen_conf l;
         struct settings own;
         VEC(struct listen_cert) certs;
-        bool used[8];
 };
 
 static struct listen_build *build_of(const struct scope *s)
@@ -55,7 +54,6 @@ void compile_certificate(struct compile *c, struct scope *s, const struct args *
         bool ok = compile_file(c, a->word[0], &cert.cert);
         if (compile_file(c, key, &cert.key) && ok)
                 *VEC_ADD(c->a, &build_of(s)->certs) = cert;
-        build_of(s)->used[0] = true;
 }
 
 void compile_protocols(struct compile *c, struct scope *s, const struct args *a)
@@ -168,12 +166,11 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
                 bool *flag = compile_is(a->word[i], "tls")              ? &l->tls
                              : compile_is(a->word[i], "proxy_protocol") ? &l->proxy_protocol
                                                                         : NULL;
-                if (!flag || *flag)
-                        report_error(c->rep, &a->word[i]->pos,
-                                     "listen takes no \"%.*s\" here: listen %s",
-                                     STR_ARG(a->word[i]->text), a->d->syntax);
-                else
-                        *flag = true;
+                if (!flag || *flag) {
+                        compile_surplus(c, TOP, a, a->word[i]);
+                        return;
+                }
+                *flag = true;
         }
         l->version_min = 12;
         l->version_max = 13;
@@ -181,7 +178,7 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
         l->n_protocols = 1;
         compile_keys(c, s, a, l);
         compile_block(c, a->node->child, a->node->n_children, &in);
-        if (l->tls && !b.used[0])
+        if (l->tls && !tree_has(a->node, "certificate"))
                 report_error(c->rep, &a->word[0]->pos,
                              "tls needs a certificate: certificate FILE key=FILE;");
         l->certs = COMPILE_TAKE(c->a, b.certs);

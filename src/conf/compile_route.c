@@ -149,6 +149,7 @@ static bool when_named(struct compile *c, const struct args *a, struct when *w)
                 return false;
         }
         w->op = equal ? WHEN_EQUAL : WHEN_REGEX;
+        w->icase = icase;
         w->value = a->word[3]->text;
         if (!equal)
                 w->regex = compile_regex(c, a->word[3], icase);
@@ -272,13 +273,14 @@ void compile_rewrite(struct compile *c, struct scope *s, const struct args *a)
 
 /* ------------------------------------------------------------------ routes and hosts */
 
-static void check_action(struct compile *c, const struct route_build *b)
+/* broken: there were mistakes in the block, so what is missing may only be wrong. */
+static void check_action(struct compile *c, const struct route_build *b, bool broken)
 {
         const struct route_conf *r = &b->r;
 
         if (r->rewrite && b->has_action && r->action != ACTION_PROXY)
                 report_error(c->rep, &r->pos, "rewrite makes no sense without proxy");
-        if (r->n_targets > 0 && r->weight_sum == 0)
+        if (r->n_targets > 0 && r->weight_sum == 0 && !broken)
                 report_error(c->rep, &b->action, "all weights of the route are 0");
 }
 
@@ -296,6 +298,8 @@ void compile_route(struct compile *c, struct scope *s, const struct args *a)
                            .host = s->host,
                            .route = r};
 
+        unsigned before = c->rep->errors;
+
         route_pattern(c, r, a);
         in.names = compile_names(c->conf, r->regex, false);
         compile_block(c, a->node->child, a->node->n_children, &in);
@@ -307,7 +311,9 @@ void compile_route(struct compile *c, struct scope *s, const struct args *a)
                 r->weight_sum += r->targets[i].weight;
         r->functions = COMPILE_TAKE(c->a, functions);
         r->n_functions = functions.n;
-        check_action(c, &b);
+        check_action(c, &b, c->rep->errors != before);
+        if (!b.has_action && c->rep->errors != before)
+                r->action = ACTION_PROXY; /* so that no second mistake is made of it */
         *VEC_ADD(c->a, &c->routes) = *r;
 }
 

@@ -102,6 +102,7 @@ void compile_error_page(struct compile *c, struct scope *s, const struct args *a
                                              "error_page %d is given twice", status);
                 }
                 add_page(c, s->own,
-                         (struct error_page){(uint16_t)status, body.text, content_type(body.file)});
+                         (struct error_page){(uint16_t)status, body.text, content_type(body.file),
+                                             body.file});
         }
 }

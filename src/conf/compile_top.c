@@ -199,7 +199,7 @@ void compile_redis(struct compile *c, struct scope *s, const struct args *a)
                 (void)compile_block_name(c, a->word[0], "redis");
         compile_defaults(c, REDIS, &r);
         compile_block(c, a->node->child, a->node->n_children, &in);
-        if (!r.host.p)
+        if (!tree_has(a->node, "server"))
                 report_error(c->rep, &a->word[0]->pos, "redis %.*s needs a server",
                              STR_ARG(r.name));
         r.user = without_line_end(r.user);

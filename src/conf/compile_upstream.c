@@ -24,9 +24,7 @@ void compile_server(struct compile *c, struct scope *s, const struct args *a)
         if (a->n > 1) {
                 server.backup = compile_is(a->word[1], "backup");
                 if (!server.backup)
-                        report_error(c->rep, &a->word[1]->pos,
-                                     "server takes no \"%.*s\" here: server %s",
-                                     STR_ARG(a->word[1]->text), a->d->syntax);
+                        compile_surplus(c, s->context, a, a->word[1]);
         }
         compile_keys(c, s, a, &server);
         /* Whether the port is tls's or not is known only when the block has ended. */
@@ -176,7 +174,7 @@ void compile_upstream(struct compile *c, struct scope *s, const struct args *a)
         (void)compile_block_name(c, a->word[0], "upstream");
         compile_defaults(c, UPSTREAM, &b.u);
         compile_block(c, a->node->child, a->node->n_children, &in);
-        if (b.servers.n == 0)
+        if (!tree_has(a->node, "server"))
                 report_error(c->rep, &a->word[0]->pos, "upstream %.*s has no server",
                              STR_ARG(b.u.name));
         fill_ports(&b);

@@ -439,7 +439,7 @@ static void lex_word(struct lex *l, struct word *w)
         if (!ended) {
                 if (c.n || w->quoted)
                         unended(l, &w->pos, &c);
-                w->heredoc = true; /* nothing more is expected of this directive */
+                w->heredoc = w->broken = true; /* nothing more is expected of this directive */
         } else if (!w->heredoc && lex_more(l) && !ends_word(l->text.p[l->i])) {
                 struct conf_pos at = lex_pos(l, l->i);
                 report_error(l->rep, &at, "a space or \";\" is missing behind the quote");

@@ -28,6 +28,7 @@ struct word {
         uint32_t value;   /* offset of what follows "name=", when it begins so, unquoted; else 0 */
         bool quoted;      /* begins with a quote, or is a <<TAG block: never name=value */
         bool heredoc;     /* ends its directive */
+        bool broken;      /* its quote never ends: the directive is not worth reading */
         str file;         /* the whole text (or value) is this file's content; else absent */
 };
 

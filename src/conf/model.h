@@ -49,6 +49,7 @@ struct access_log_conf {      /* unique per (path, format) in a configuration */
 struct error_page {
         uint16_t status;
         str body, content_type;
+        str file;             /* that it was read from; absent: written in the configuration */
 };
 
 /* Values of one scope; only those whose bit is in set were written there.  In an effective one all are valid. */
@@ -113,6 +114,7 @@ enum when_op { WHEN_PRESENT, WHEN_EQUAL, WHEN_REGEX };
 struct when {
         enum when_kind kind;
         enum when_op op;
+        bool icase;            /* of the regex */
         str name;              /* header or query parameter */
         str value;
         const struct regex *regex;

@@ -85,11 +85,12 @@ static enum token parse_directive(struct parse *p, children_vec *out, struct wor
         children_vec children = {0};
         struct word w = first;
         enum token tok = TOKEN_WORD;
-        bool heredoc = false;
+        bool heredoc = false, broken = false;
 
         while (tok == TOKEN_WORD && !heredoc) {
                 *VEC_ADD(l->a, &words) = w;
                 heredoc = w.heredoc;
+                broken = broken || w.broken;
                 if (!heredoc)
                         tok = lex_next(l, &w);
         }
@@ -105,6 +106,8 @@ static enum token parse_directive(struct parse *p, children_vec *out, struct wor
         } else if (tok == TOKEN_CLOSE || tok == TOKEN_END) {
                 report_error(l->rep, &t->end, "\";\" is missing here");
         }
+        if (broken)
+                return tok;
         if (str_eq(first.text, STR("include")) && !first.quoted)
                 include(p, out, depth, t);
         else
@@ -166,4 +169,13 @@ struct tree *tree_read(struct source *src, struct arena *a, struct report *rep, 
         root->child = children.v;
         root->n_children = children.n;
         return root;
+}
+
+bool tree_has(const struct tree *t, const char *name)
+{
+        for (size_t i = 0; i < t->n_children; i++) {
+                if (str_eq(tree_name(t->child[i]), str_z(name)))
+                        return true;
+        }
+        return false;
 }

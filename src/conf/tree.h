@@ -28,4 +28,7 @@ static inline str tree_name(const struct tree *t)
         return t->n_words ? t->words[0].text : STR("");
 }
 
+/* Whether a directive of that name stands in the block, right or wrong. */
+bool tree_has(const struct tree *t, const char *name);
+
 #endif
