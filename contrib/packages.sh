@@ -20,7 +20,7 @@ missing_packages() {
 
 # Installs what is missing of the list.  Services that come with a package are not started.
 install_packages() {
-        local wanted as_root='' policy=/usr/sbin/policy-rc.d made='' status=0
+        local wanted as_root='' policy=/usr/sbin/policy-rc.d made='' log status=0
         command -v dpkg-query >/dev/null || {
                 echo "this is not Debian: please install the likes of: $*" >&2
                 return 0
@@ -40,9 +40,12 @@ install_packages() {
                 $as_root chmod 755 $policy
                 made=yes
         fi
+        log=$(mktemp)
         { $as_root apt-get update -qq &&
                 $as_root env DEBIAN_FRONTEND=noninteractive \
-                        apt-get install -y -qq --no-install-recommends $wanted >/dev/null; } || status=$?
+                        apt-get install -y -qq --no-install-recommends $wanted; } >"$log" 2>&1 || status=$?
+        [ $status = 0 ] || cat "$log" >&2
+        rm -f "$log"
         [ -z "$made" ] || $as_root rm -f $policy
         return $status
 }
