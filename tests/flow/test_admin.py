@@ -39,14 +39,14 @@ def test_metrics_format(weir, server):
         assert re.search(rf"(?m)^# HELP ({name}|{family}) ", text), name
     names = [line for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
-    assert w.metric("weir_requests_total") == 4
-    assert w.metric("weir_requests_total", code="2xx") == 4
-    assert w.metric("weir_upstream_requests_total", upstream="u") == 3
-    assert w.metric("weir_local_replies_total", reason="respond") == 1
-    assert w.metric("weir_server_up", upstream="u") == 1
+    w.wait_metric("weir_requests_total", 4)
+    w.wait_metric("weir_requests_total", 4, code="2xx")
+    w.wait_metric("weir_upstream_requests_total", 3, upstream="u")
+    w.wait_metric("weir_local_replies_total", 1, reason="respond")
+    w.wait_metric("weir_server_up", 1, upstream="u")
     assert w.metric("weir_generation") >= 1
-    assert w.metric("weir_request_duration_seconds_count") == 4
-    assert w.metric("weir_upstream_duration_seconds_count", upstream="u") == 3
+    w.wait_metric("weir_request_duration_seconds_count", 4)
+    w.wait_metric("weir_upstream_duration_seconds_count", 3, upstream="u")
     buckets = [v for n, l, v in w.metrics()
                if n == "weir_upstream_duration_seconds_bucket" and l["upstream"] == "u"]
     assert buckets == sorted(buckets) and buckets[-1] == 3
@@ -65,15 +65,15 @@ def test_admin_is_read_only(weir, server):
     w = weir(CONF % "", backend=server())
     for method in ("POST", "PUT", "DELETE"):
         assert fetch(w.admin, "/reload", method).status in (403, 404, 405)
-    assert w.metric("weir_reloads_total") == 0
+    w.wait_metric("weir_reloads_total", 0)
 
 
 def test_counters_of_two_workers_are_summed(weir, server):
     w = weir(CONF % "workers 2; threads 2;", backend=server())
     for _ in range(30):
         fetch(w.http)
-    assert w.metric("weir_requests_total") == 30
-    assert w.metric("weir_upstream_requests_total", upstream="u") == 30
+    w.wait_metric("weir_requests_total", 30)
+    w.wait_metric("weir_upstream_requests_total", 30, upstream="u")
 
 
 def lines(w, name="access.log"):

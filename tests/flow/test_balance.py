@@ -109,7 +109,7 @@ def test_max_connections_queue(weir, server, connect):
     go.set()
     for c in clients:
         assert c.response().status == 200
-    assert w.metric("weir_upstream_queued", upstream="u") == 0
+    w.wait_metric("weir_upstream_queued", 0, upstream="u")
 
 
 def test_queue_timeout(weir, server, connect):
@@ -126,7 +126,7 @@ def test_queue_timeout(weir, server, connect):
     s.wait()
     r = fetch(w.http)
     assert r.status == 503 and "retry-after" in r
-    assert w.metric("weir_local_replies_total", reason="queue") == 1
+    w.wait_metric("weir_local_replies_total", 1, reason="queue")
     go.set()
     assert c.response().status == 200
 
@@ -190,4 +190,4 @@ def test_keepalive_is_bounded(weir, server, connect):
     for c in clients:
         assert c.response().status == 200
     until(lambda: s.open == 1, lambda: f"one idle connection, {s.open} are open")
-    assert w.metric("weir_pool_idle_connections", upstream="u") == 1
+    w.wait_metric("weir_pool_idle_connections", 1, upstream="u")

@@ -150,7 +150,7 @@ def test_bad_request(w, s, connect, data, status, reason):
     assert c.ended() in ("eof", "reset")
     assert not [q for q in s.requests if q.target == "/smuggled"]
     if reason:
-        assert w.metric("weir_local_replies_total", reason=reason) == before + 1
+        w.wait_metric("weir_local_replies_total", before + 1, reason=reason)
 
 
 GOOD = [
@@ -247,7 +247,7 @@ def bad(weir_for_all, server_for_all, script):
     s = server_for_all(script=script)
     return weir_for_all("""
         listen 127.0.0.1:@http@;
-        upstream u { server @backend@; eject off; keepalive 0; }
+        upstream u { server @backend@; eject off; keepalive off; }
         host * { route / { retry attempts=1; proxy u; } }""", backend=s)
 
 
@@ -299,7 +299,7 @@ def test_response_head_too_large(weir, server):
     s = server(answer(fields={"x": "y" * 100_000}))
     w = weir(CONF, backend=s)
     assert fetch(w.http).status == 502
-    assert w.metric("weir_local_replies_total", reason="response_header_max") == 1
+    w.wait_metric("weir_local_replies_total", 1, reason="response_header_max")
 
 
 def test_equal_lengths_or_refusal(w, connect):

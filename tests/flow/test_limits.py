@@ -53,7 +53,7 @@ def test_exceeded(w, connect, data, status, setting, limit):
     c.send(data)
     assert c.response().status == status
     assert c.ended() in ("eof", "reset")
-    assert w.metric("weir_limit_hits_total", setting=setting) == hits + 1
+    w.wait_metric("weir_limit_hits_total", hits + 1, setting=setting)
     said = [x for x in w.log().splitlines()[lines:] if setting in x]
     assert said and re.search(rf"\b{limit}\b", said[0]), w.log()
 

@@ -92,7 +92,7 @@ def test_ambiguous(w, s, connect, target):
     count = len(s.requests)
     before = w.metric("weir_local_replies_total", reason="ambiguous_path")
     assert connect(w.http).send(request(target=target)).response().status == 400
-    assert w.metric("weir_local_replies_total", reason="ambiguous_path") == before + 1
+    w.wait_metric("weir_local_replies_total", before + 1, reason="ambiguous_path")
     assert len(s.requests) == count
 
 

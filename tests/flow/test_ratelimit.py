@@ -28,8 +28,8 @@ def test_local(weir):
     r = fetch(w.http)
     assert r.status == 429
     assert 1 <= int(r.get("retry-after")) <= 66
-    assert w.metric("weir_ratelimit_total") == 11
-    assert w.metric("weir_local_replies_total", reason="rate_limited") == seen[429] + 1
+    w.wait_metric("weir_ratelimit_total", 11)
+    w.wait_metric("weir_local_replies_total", seen[429] + 1, reason="rate_limited")
 
 
 def test_fields(weir):

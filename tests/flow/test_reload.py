@@ -22,8 +22,8 @@ def test_takes_effect(weir):
     for n in range(1, 6):
         w.reload(numbered(n))
         assert fetch(w.http).body == b"%d" % n
-    assert w.metric("weir_reloads_total", result="ok") == 5
-    assert w.metric("weir_generations_alive") == 1
+    w.wait_metric("weir_reloads_total", 5, result="ok")
+    w.wait_metric("weir_generations_alive", 1)
 
 
 def test_by_signal(weir):
@@ -60,7 +60,7 @@ def test_a_request_keeps_the_generation_it_began_with(weir, server, connect):
     s.wait()
     w.reload(proxied(1))
     assert fetch(w.http).get("x-number") == "1"
-    assert w.metric("weir_generations_alive") == 2
+    w.wait_metric("weir_generations_alive", 2)
     go.set()
     assert c.response().get("x-number") == "0"
     assert c.send(request()).response().get("x-number") == "1"
@@ -110,7 +110,7 @@ def test_a_mistake_changes_nothing(weir, connect, config, word):
     assert word in w.log()
     assert c.send(request()).response().body == b"0"
     assert fetch(w.http).body == b"0"
-    assert w.metric("weir_reloads_total", result="failed") == 1
+    w.wait_metric("weir_reloads_total", 1, result="failed")
     w.reload(numbered(1))
     assert c.send(request()).response().body == b"1"
 

@@ -141,5 +141,5 @@ def test_a_hundred_reloads(parts, ca):
         watch.close()
     assert "Socket errors" not in out and "Non-2xx" not in out, out
     assert int(re.search(r"(\d+) requests in", out).group(1)) > 1000
-    assert w.metric("weir_worker_deaths_total") == 0
+    w.wait_metric("weir_worker_deaths_total", 0)
     until(lambda: w.metric("weir_generations_alive") == 1, "only the newest to be left")

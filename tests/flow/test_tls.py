@@ -33,7 +33,7 @@ def test_certificates_by_sni(weir, connect, ca):
                          ("other.test", "first.test"), (None, "first.test")]:
         c = connect(w.https, tls=ctx, name=name)
         assert peer_name(c)[0] == wanted, name
-    assert w.metric("weir_tls_handshakes_total", result="full") == 9
+    w.wait_metric("weir_tls_handshakes_total", 9, result="full")
 
 
 @pytest.mark.parametrize("version,word", [(V12, "TLSv1.2"), (V13, "TLSv1.3")])
@@ -83,7 +83,7 @@ def test_plain_http_on_a_tls_port(weir, ca):
     w = weir(listener(ca.cert("a.test")) + BODY)
     r = fetch(w.https)
     assert r.status == 400 and b"TLS" in r.body.upper() or b"HTTPS" in r.body.upper()
-    assert w.metric("weir_local_replies_total", reason="http_on_tls") == 1
+    w.wait_metric("weir_local_replies_total", 1, reason="http_on_tls")
 
 
 def test_garbage_instead_of_a_hello(weir, connect, ca):
@@ -146,7 +146,7 @@ def test_resumption(weir, ca, version, workers):
         os.kill(pid, signal.SIGKILL)
     until(lambda: w.metric("weir_worker_deaths_total") == workers, "the deaths to be counted")
     assert session_of(w.https, ctx, session=session)[0]
-    assert w.metric("weir_tls_handshakes_total", result="resumed") == 10
+    w.wait_metric("weir_tls_handshakes_total", 10, result="resumed")
 
 
 @pytest.mark.parametrize("version", [V12, V13])
@@ -208,7 +208,7 @@ def test_upstream_is_refused(weir, server, ca, how):
     s = server(tls=ca.server(cert) if cert else None)
     w = weir(upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=s)
     assert fetch(w.http).status == 502
-    assert w.metric("weir_local_replies_total", reason="upstream_tls") == 1
+    w.wait_metric("weir_local_replies_total", 1, reason="upstream_tls")
     assert s.requests == []
 
 
