@@ -167,7 +167,7 @@ def test_effective_configuration_is_a_configuration(weir):
 
 
 @pytest.mark.parametrize("args,code,word", [
-    (["-v"], 0, "weir"), (["-V"], 0, "OpenSSL"), (["-h"], 0, "-c"), (["-?"], 1, "-h"),
+    (["-v"], 0, "weir"), (["-V"], 0, "module interface"), (["-h"], 0, "-c"), (["-?"], 1, "-h"),
     (["-s", "dance"], 1, "dance"), (["-c", "/none/such.conf", "-t"], 1, "/none/such.conf"),
 ])
 def test_command_line(weir, args, code, word):

@@ -1,4 +1,6 @@
 """TLS on both sides."""
+import os
+import signal
 import socket
 import ssl
 import time
@@ -129,9 +131,6 @@ def session_of(port, ctx, name="a.test", session=None):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_resumption(weir, ca, version, workers):
     """By any loop of any worker, after a reload and after a worker was replaced."""
-    import os
-    import signal
-
     conf = (f"workers {workers}; threads 2; " + listener(ca.cert("a.test")) + BODY)
     w = weir(conf)
     w.deaths_expected = True
@@ -173,7 +172,7 @@ def test_a_reload_that_asks_for_a_certificate(weir, connect, ca):
     assert c.ended() == "eof"
 
 
-def test_half_close_by_close_notify(weir, server, connect, ca):
+def test_half_close(weir, server, connect, ca):
     def reply(q):
         time.sleep(0.2)
         return answer(b"late")
@@ -182,7 +181,8 @@ def test_half_close_by_close_notify(weir, server, connect, ca):
              backend=server(reply))
     c = connect(w.https, tls=ca.client(version=V12))
     c.send(request())
-    c.sock.shutdown(socket.SHUT_WR)
+    with socket.socket(fileno=os.dup(c.sock.fileno())) as below:
+        below.shutdown(socket.SHUT_WR)
     assert c.response().body == b"late"
 
 
@@ -205,7 +205,7 @@ def test_upstream_is_refused(weir, server, ca, how):
     other = Authority("another")
     cert = {"name": lambda: ca.cert("wrong.test"), "authority": lambda: other.cert("s.test"),
             "expired": lambda: expired(ca), "plain": lambda: None}[how]()
-    s = server(tls=ca.server(cert) if cert else None)
+    s = server(tls=ca.server(cert)) if cert else server(script=lambda c: (c.read(1), c.send(answer())))
     w = weir(upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=s)
     assert fetch(w.http).status == 502
     w.wait_metric("weir_local_replies_total", 1, reason="upstream_tls")
