@@ -1,0 +1,3 @@
+/* flags:
+ * Is a shared object, and no module. */
+__attribute__((visibility("default"))) int something;
