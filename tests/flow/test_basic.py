@@ -388,7 +388,7 @@ def test_a_closed_kept_connection_is_retried(proxy, server, connect):
     assert c.send(request()).response().status == 200
     assert c.send(request(target="/again")).response().status == 200
     assert [q.target for q in s.requests] == ["/", "/again", "/again"]
-    w.wait_metric("weir_upstream_retries_total", 1, upstream="u")
+    w.wait_metric("weir_upstream_connects_total", 2, upstream="u", result="ok")
 
 
 def test_a_post_is_never_sent_twice(proxy, server, connect):
