@@ -66,6 +66,13 @@ static bool system_file(struct source *s, str path, struct arena *a, str *conten
         return ok;
 }
 
+/* A folder that is not there holds nothing; one that cannot be read is a mistake. */
+static int glob_failed(const char *path, int why)
+{
+        (void)path;
+        return why != ENOENT && why != ENOTDIR;
+}
+
 static bool system_glob(struct source *s, str pattern, struct arena *a, str **paths, size_t *n)
 {
         glob_t g;
@@ -73,7 +80,7 @@ static bool system_glob(struct source *s, str pattern, struct arena *a, str **pa
         (void)s;
         if (memchr(pattern.p, 0, pattern.n))
                 return false;
-        int rc = glob(arena_dupz(a, pattern), GLOB_ERR, NULL, &g);
+        int rc = glob(arena_dupz(a, pattern), 0, glob_failed, &g);
         if (rc == GLOB_NOMATCH) {
                 *paths = NULL;
                 *n = 0;

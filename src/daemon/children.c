@@ -368,14 +368,18 @@ static void mourn(struct master *m, struct child *c, const char *how, const char
                 children_spawn(m, c);
 }
 
-static bool replace_wanted(const struct master *m)
+/* A worker that cannot even start is not tried again while weir itself is starting: that ends in a
+ * refusal. */
+static bool replace_wanted(const struct master *m, bool started)
 {
-        return m->ready && !m->leave && !m->done && m->drain != DRAIN_CLOSED;
+        return (m->ready || started) && !m->leave && !m->done && m->drain != DRAIN_CLOSED;
 }
 
 static void gone(struct master *m, struct child *c, const char *how, const char *cause)
 {
-        if (replace_wanted(m)) {
+        bool started = c->state == CHILD_SERVING;
+
+        if (replace_wanted(m, started)) {
                 mourn(m, c, how, cause);
         } else {
                 if (strcmp(cause, "exit") != 0 || !m->leave)
@@ -383,7 +387,7 @@ static void gone(struct master *m, struct child *c, const char *how, const char 
                 let_go(m, c);
         }
         control_child_gone(m, c);
-        reload_child_gone(m, c);
+        reload_child_gone(m, c, started);
         children_sweep_copies(m);
         master_exit_if_empty(m);
 }

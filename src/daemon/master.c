@@ -240,7 +240,7 @@ void master_end_drain(struct master *m)
 
 /* ------------------------------------------------------------------ serving */
 
-static void pid_file(struct master *m)
+void master_pid_file(struct master *m)
 {
         const char *path = m->first.pid_file;
         FILE *f;
@@ -289,7 +289,8 @@ static void heart_beats(struct master *m, struct master_timer *t)
 void master_serving(struct master *m)
 {
         m->ready = true;
-        pid_file(m);
+        if (m->parent_fd >= 0)
+                master_pid_file(m); /* until now it was the old one's */
         notify_ready();
         master_timer_set(m, &m->rotate, TICKET_LIFE, rotate_tickets);
         heart_beats(m, &m->heart);

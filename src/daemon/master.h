@@ -156,6 +156,7 @@ void master_stop(struct master *m); /* at once */
 void master_exit_if_empty(struct master *m);
 void master_end_drain(struct master *m); /* a reload was committed */
 bool master_reopen(struct master *m, char *err, size_t cap);
+void master_pid_file(struct master *m);
 void master_serving(struct master *m); /* the first configuration serves */
 void master_fail(struct master *m);    /* it could not: exit 1 */
 void master_count(struct master *m, unsigned family, const char *label, str value);
@@ -167,7 +168,8 @@ void reload_ask(struct master *m);
 void reload_cancel(struct master *m, const char *why);
 void reload_child_ready(struct master *m, struct child *c, bool ok, str report);
 void reload_child_committed(struct master *m, struct child *c);
-void reload_child_gone(struct master *m, struct child *c);
+/* started: it had served. */
+void reload_child_gone(struct master *m, struct child *c, bool started);
 
 /* ---- children.c */
 void children_prepare_house(struct master *m,

@@ -418,6 +418,8 @@ static void apply(struct master *m)
                 sockets_drop_given(&m->sockets);
                 adopt(m);
                 r->state = RELOAD_COMMITTING;
+                if (m->parent_fd < 0)
+                        master_pid_file(m);
                 children_start(m);
                 return;
         }
@@ -492,7 +494,7 @@ void reload_child_committed(struct master *m, struct child *c)
                 committed(m);
 }
 
-void reload_child_gone(struct master *m, struct child *c)
+void reload_child_gone(struct master *m, struct child *c, bool started)
 {
         switch (m->reload.state) {
         case RELOAD_PREPARING:
@@ -502,7 +504,7 @@ void reload_child_gone(struct master *m, struct child *c)
                 apply(m);
                 return;
         case RELOAD_COMMITTING:
-                if (!m->ready) {
+                if (!m->ready && !started) {
                         fail(m, "worker %u could not start", c->index);
                         return;
                 }

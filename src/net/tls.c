@@ -495,6 +495,11 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         digest_end(&b, out);
 }
 
+const char *tls_library(void)
+{
+        return OpenSSL_version(OPENSSL_VERSION);
+}
+
 struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena *a, str *err)
 {
         struct tls_server *s;

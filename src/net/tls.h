@@ -75,5 +75,6 @@ const struct tls_facts *tls_facts(struct tls_peer *p);
 
 void tls_init(void);               /* process-wide, before threads */
 void tls_thread_end(void);
+const char *tls_library(void); /* "OpenSSL 3.0.11 ..." */
 
 #endif

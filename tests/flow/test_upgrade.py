@@ -1,0 +1,189 @@
+"""A new binary takes over; sockets come from a service manager; what kills workers is put aside."""
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from kit import need, until
+from kit.raw import fetch, request
+from kit.weir import BINARY, TOP
+
+CONF = """
+%s
+listen 127.0.0.1:@http@;
+upstream u { server @backend@; }
+host * { route /local { respond 200 "@word@"; } route / { proxy u; } }
+"""
+
+
+# What a service manager does between fork and exec.
+HAND_OVER = """if True:
+    import os, sys
+    os.dup2(int(sys.argv[1]), 3)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def pid_of(w):
+    text = (w.dir / "weir.pid").read_text().strip()
+    return int(text) if text else 0
+
+
+def end_new(w):
+    """After an upgrade the kit's process is the old one; the new one is told by its socket."""
+    pid = pid_of(w)
+    assert w.command("-s", "stop").returncode == 0
+    until(lambda: not os.path.exists(f"/proc/{pid}"), "the new one to end")
+    w.process = None
+    w.judge()
+
+
+def test_upgrade_refuses_and_cuts_nothing(weir, server, connect):
+    w = weir(CONF % "threads 2;", backend=server(), word="word")
+    kept = connect(w.http)
+    assert kept.send(request()).response().status == 200
+    failed, stop = [], threading.Event()
+
+    def knock():
+        while not stop.is_set():
+            try:
+                assert fetch(w.http, "/local").status == 200
+            except Exception as e:
+                failed.append(e)
+
+    t = threading.Thread(target=knock)
+    t.start()
+    old = w.process.pid
+    w.send(signal.SIGUSR2)
+    until(lambda: pid_of(w) not in (0, old), "the new one's pid")
+    # The old one drains: an idle connection is closed, and then it ends.
+    assert w.process.wait(10) == 0
+    stop.set()
+    t.join(5)
+    assert not failed
+    assert fetch(w.http, "/local").body == b"word"
+    w.reload((CONF % "threads 2;").replace("@word@", "after"))
+    assert fetch(w.http, "/local").body == b"after"
+    end_new(w)
+
+
+def test_a_failed_upgrade_changes_nothing(weir, server, connect):
+    w = weir(CONF % "", backend=server(), word="word")
+    kept = connect(w.http)
+    assert kept.send(request()).response().status == 200
+    old = w.process.pid
+    w.configure("listen nonsense;")
+    w.send(signal.SIGUSR2)
+    w.wait_log("upgrade: the new one ended with status 1")
+    assert pid_of(w) == old
+    assert kept.send(request()).response().status == 200
+    assert fetch(w.http, "/local").status == 200
+    w.reload(CONF % "")
+    w.send(signal.SIGUSR2)
+    assert w.process.wait(10) == 0
+    assert pid_of(w) != old
+    end_new(w)
+
+
+def test_sockets_from_systemd(weir, server):
+    """LISTEN_FDS: the address is taken from the given socket, which is not bound again."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen(64)
+        w = weir(CONF % "threads 2;", backend=server(), word="word", http=s.getsockname()[1], start=False)
+        with open(w.log_path, "ab") as log:
+            w.process = subprocess.Popen(
+                [sys.executable, "-c", HAND_OVER, str(s.fileno()), str(BINARY), "-c", str(w.conf)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[s.fileno()],
+                env=w.environment(), cwd=w.dir)
+        until(w._ready, lambda: f"weir to be ready:\n{w.log()}", 10)
+    for _ in range(8):
+        assert fetch(w.http, "/local").body == b"word"
+    w.reload()
+    assert fetch(w.http, "/local").body == b"word"
+
+
+def crasher(w, crashes):
+    cc = need("cc")
+    source = w.file("crasher.c", """
+        #include <weir/module.h>
+        static weir_rc on_request(weir_req *r, const void *i, void *c)
+        { (void)i; (void)c; if (%d) __builtin_trap(); return weir->respond(r, 200, WEIR_STR("ok")); }
+        WEIR_MODULE(.name = "crasher", .version = "1.0", .on_request = on_request);
+        """ % crashes)
+    made = w.dir / "made.so"
+    subprocess.run([cc, "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{TOP}/src/include",
+                    "-o", made, source], check=True)
+    shutil.copy(made, w.dir / "crasher.so.new")
+    (w.dir / "crasher.so.new").rename(w.dir / "crasher.so")
+
+
+def test_quarantine(weir, server):
+    """Three deaths in a function within a minute: its uses answer 503, everything else goes on."""
+    conf = ("module crasher @dir@/crasher.so; listen 127.0.0.1:@http@; upstream u { server @backend@; } "
+            "host * { route /bad { function crasher; proxy u; } route / { proxy u; } }")
+    w = weir(conf, backend=server(), start=False)
+    w.deaths_expected = True
+    crasher(w, 1)
+    w.start()
+
+    def status(target):
+        try:
+            return fetch(w.http, target).status
+        except (OSError, EOFError):
+            return None
+
+    for n in range(1, 4):
+        assert status("/bad") is None
+        until(lambda: w.metric("weir_worker_deaths_total") == n, f"{n} deaths")
+        until(lambda: status("/") == 200, "weir to serve")
+    assert w.metric("weir_function_strikes_total", module="crasher") == 3
+    w.wait_log("crasher .*quarantined")
+    assert status("/bad") == 503
+    assert status("/") == 200
+    assert w.metric("weir_worker_deaths_total") == 3
+    # The same content stays where it is; another one starts anew.
+    w.reload()
+    assert status("/bad") == 503
+    crasher(w, 0)
+    w.reload()
+    assert fetch(w.http, "/bad").body == b"ok"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes copies")
+def test_copies_of_modules_come_and_go(weir, server):
+    """A named private copy while a module is in use, none after the end."""
+    conf = ("module crasher @dir@/crasher.so; listen 127.0.0.1:@http@; upstream u { server @backend@; } "
+            "host * { route / { function crasher; proxy u; } } # %d")
+    w = weir(conf % 0, backend=server(), start=False)
+    crasher(w, 0)
+    w.start()
+
+    def copies():
+        maps = open(f"/proc/{w.worker()}/maps").read()
+        return {line.split()[-1] for line in maps.splitlines() if "/crasher." in line}
+
+    (first,) = copies()
+    assert str(w.process.pid) in first
+    if not first.startswith("/memfd"):
+        assert os.stat(first).st_mode & 0o777 == 0o440
+    w.reload(conf % 1)
+    assert copies() == {first}
+    # Another content: a copy of its own, and the first goes with the generation that used it.
+    source = (w.dir / "crasher.c").read_text().replace('"1.0"', '"1.1"')
+    (w.dir / "crasher.c").write_text(source)
+    subprocess.run([need("cc"), "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden",
+                    f"-I{TOP}/src/include", "-o", w.dir / "made.so", w.dir / "crasher.c"], check=True)
+    (w.dir / "made.so").rename(w.dir / "crasher.so")
+    w.reload(conf % 2)
+    until(lambda: first not in copies() and len(copies()) == 1, "the first copy to be unmapped")
+    until(lambda: not os.path.exists(first), "its file to be gone")
+    (second,) = copies()
+    w.stop()
+    assert not os.path.exists(second)
