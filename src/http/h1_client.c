@@ -192,11 +192,14 @@ static void end_exchange(struct h1_client *c)
         request_drop(r);
 }
 
-/* Sends what there is of the request. */
+/* Sends what there is of the request; what waits for the socket goes first, so that it only shrinks
+ * and send_expired() sees whether it does. */
 static void push(struct h1_client *c)
 {
         struct exchange *x = c->x;
         struct pipe *p = &x->r->req_body;
+        if (c->io.writing)
+                return;
         do {
                 if (h1_writer_put(&c->out, p, &c->io.out, &x->r->req.trailers) > 0)
                         x->body_taken = true;

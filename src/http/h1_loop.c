@@ -67,18 +67,3 @@ struct h1_listener *h1_loop_listener(struct loop *l, const char *name)
         h->listeners = new;
         return new;
 }
-
-void h1_loop_handshake(struct loop *l, str version, enum h1_handshake how)
-{
-        static const char *const words[] = {"full", "resumed", "failed"};
-        int v = str_eq(version, STR("TLSv1.2")) ? 0 : str_eq(version, STR("TLSv1.3")) ? 1 : 2;
-        metric_cell **c = &h1_loop(l)->handshakes[v][how];
-        if (!*c) {
-                struct buf labels = BUF_INIT;
-                metric_label(&labels, "version", v == 2 ? STR("") : version);
-                metric_label(&labels, "result", str_z(words[how]));
-                *c = series(l, METRIC_HANDSHAKES, &labels);
-                buf_clear(&labels);
-        }
-        metric_add(*c, 1);
-}

@@ -23,14 +23,10 @@ struct h1_loop {
         bool draining;
         uint64_t serial;
         struct h1_listener *listeners;
-        metric_cell *handshakes[3][3]; /* version 1.2, 1.3, unknown; full, resumed, failed */
 };
 
 struct h1_loop *h1_loop(struct loop *l);
 struct h1_listener *h1_loop_listener(struct loop *l, const char *name);
-
-enum h1_handshake { H1_FULL, H1_RESUMED, H1_FAILED };
-void h1_loop_handshake(struct loop *l, str version, enum h1_handshake how);
 
 /* Of h1_server.c and h1_client.c, so that the slabs know their sizes. */
 extern const size_t h1_server_size, h1_client_size;

@@ -1,92 +1,25 @@
 /*
- * HTTP/1 towards clients: the life of a connection, and its requests one after the other.
+ * HTTP/1 towards clients: the life of a connection.
  *
- *      PROXY -> TLS -> IDLE <-> HEAD -> BUSY -> IDLE ...
- *                                         \--> closed, lingering where the client may still send
+ *      PROXY -> TLS -> IDLE <-> HEAD <-> BUSY       (from IDLE on: h1_stream.c)
+ *        \-------\-------\--------\--------\--> closed, lingering where the client may still send
  *
- * The difficulty: flow may end the request, and with it this connection's part in it, inside any
- * call of it.  So each entry does its own work first and tells flow last; what must go on after a
- * response (the next pipelined request) is done at the top level, by serve() or by a task, never
- * from inside flow.  Connection objects are freed at the end of the turn in which they are closed.
+ * The difficulty is the beginning: a PROXY header comes in the clear before TLS, so not a byte
+ * behind it may be taken.  Connection objects are freed at the end of the turn in which they are
+ * closed, because whoever closes one may have been called by it.
  */
-#include "http/h1_server.h"
-
-#include "base/log.h"
-#include "http/h1_body.h"
-#include "http/h1_loop.h"
-#include "http/h1_write.h"
+#include "http/h1_conn.h"
 #include "net/listen.h"
 #include "net/proxyproto.h"
 
 #include <stdlib.h>
 
-#define CONN_MAGIC    UINT32_C(0x48315343)
-#define PIPELINED_MAX (16 * KIB) /* waits behind a request; then reading is paused */
-#define LINGER_US     (2 * SEC)
-
-enum conn_state { CONN_PROXY, CONN_TLS, CONN_IDLE, CONN_HEAD, CONN_BUSY, CONN_CLOSED };
-
-/* What the deadline is for.  It stays armed when the timer is set to NONE: firing is then ignored.
- */
-enum conn_timer { TIMER_NONE, TIMER_HEAD, TIMER_IDLE, TIMER_BODY, TIMER_SEND };
-
-/* The codec's part of one request; lives in its arena. */
-struct h1_stream {
-        struct h1_reader in;
-        struct h1_writer out;
-        int64_t body_us, send_us;
-        uint64_t body_max;
-        struct h1_limits limits;
-        bool expect;    /* a 100 Continue is due when the body is asked for */
-        bool no_body;   /* the response has none, whatever its head says */
-        bool head_sent; /* the final head is in io.out */
-        struct client_facts facts;
-};
-
-/* An address without the room for a path. */
-struct short_addr {
-        uint8_t len;
-        char bytes[sizeof(struct sockaddr_in6)];
-};
-
-/* One client connection.  Invariant: request and stream are set in BUSY only; an IDLE one holds no
- * chunk.  Linked in its loop's list until it is closed. */
-struct h1_conn {
-        struct io io;
-        uint32_t magic;
-        uint8_t state, timer;
-        bool keep : 1;    /* another request may follow */
-        bool serving : 1; /* serve() is on the stack */
-        bool served : 1;  /* a request has been here */
-        bool local_known : 1;
-        struct short_addr peer, local;
-        struct list link;
-        struct loop_task task;
-        struct deadline deadline;
-        const struct h1_server_conf *conf; /* valid in this turn only: see conf_of() */
-        const struct h1_server_conf *(*refresh)(struct loop *l, void *listener);
-        void *listener;
-        struct h1_listener *stats;
-        struct request *request;
-        union {
-                struct h1_stream *stream; /* BUSY */
-                struct buf *preface; /* PROXY: the part of the header that came first, or NULL */
-        };
-        struct h1_scan scan;
-        int64_t accepted, started;
-        size_t unsent; /* when TIMER_SEND was armed */
-        uint64_t serial;
-};
+#define LINGER_US (2 * SEC)
 
 const size_t h1_server_size = sizeof(struct h1_conn);
 _Static_assert(sizeof(struct h1_conn) < 600, "an idle connection is small");
 
-static void serve(struct h1_conn *c);
-static void deliver(struct h1_conn *c);
-static void finish(struct h1_conn *c);
-static void next_task(struct loop_task *t);
 static void on_deadline(struct deadline *d);
-static const struct client_ops client_ops;
 
 static struct h1_conn *conn_of(struct io *io)
 {
@@ -95,23 +28,15 @@ static struct h1_conn *conn_of(struct io *io)
         return c;
 }
 
-static struct h1_conn *conn_of_request(struct request *r)
-{
-        struct h1_conn *c = r->client_ctx;
-        CHECK_OBJ(c, CONN_MAGIC);
-        CHECK(c->request == r);
-        return c;
-}
-
 /* A conf is valid for a turn: the newest is asked for each time. */
-static const struct h1_server_conf *conf_of(struct h1_conn *c)
+const struct h1_server_conf *h1_server_conf_of(struct h1_conn *c)
 {
         if (c->refresh)
                 c->conf = c->refresh(c->io.loop, c->listener);
         return c->conf;
 }
 
-static void arm(struct h1_conn *c, enum conn_timer what, int64_t us)
+void h1_server_arm(struct h1_conn *c, enum conn_timer what, int64_t us)
 {
         c->timer = (uint8_t)what;
         deadline_set(c->io.loop, &c->deadline, us, on_deadline);
@@ -143,7 +68,7 @@ static void leave(struct h1_conn *c)
         loop_defer(l, &c->task, bury);
 }
 
-static void conn_close(struct h1_conn *c, enum reason why)
+void h1_server_close(struct h1_conn *c, enum reason why)
 {
         CHECK(c->request == NULL);
         if (c->state == CONN_CLOSED)
@@ -152,555 +77,23 @@ static void conn_close(struct h1_conn *c, enum reason why)
         leave(c);
 }
 
-/* For the end after a response: what the client still sends must not cost it the response. */
-static void conn_close_lingering(struct h1_conn *c, enum reason why)
+void h1_server_close_lingering(struct h1_conn *c, enum reason why)
 {
         io_close_lingering(&c->io, why, LINGER_US);
         leave(c);
 }
 
-/* The request is no longer ours; returns it. */
-static struct request *detach(struct h1_conn *c)
-{
-        struct request *r = c->request;
-        r->client = NULL;
-        c->request = NULL;
-        c->stream = NULL;
-        return r;
-}
-
-static void gone(struct h1_conn *c, enum reason why)
-{
-        struct request *r = detach(c);
-        conn_close(c, why);
-        r->flow->gone(r, why);
-}
-
-/* ---------------------------------------------------------------- timers */
-
-/* While a request is in progress: the client must take what waits, or send what is expected. */
-static void settle_timer(struct h1_conn *c)
-{
-        struct h1_stream *s = c->stream;
-        if (c->io.writing) {
-                if (c->timer != TIMER_SEND) {
-                        c->unsent = io_unsent(&c->io);
-                        arm(c, TIMER_SEND, s->send_us);
-                }
-        } else if (!s->in.done && s->in.framing != FRAMING_TUNNEL && !s->expect && !c->io.paused) {
-                arm(c, TIMER_BODY, s->body_us);
-        } else {
-                c->timer = TIMER_NONE;
-        }
-}
-
-/* ---------------------------------------------------------------- request heads */
-
-static void begin_flow(struct h1_conn *c, struct request *r)
-{
-        c->request = r;
-        c->state = CONN_BUSY;
-        c->timer = TIMER_NONE;
-        c->served = true;
-        r->flow->begin(r);
-}
-
-static struct request *new_request(struct h1_conn *c, const struct h1_server_conf *conf)
-{
-        struct request *r = request_new(c->io.loop, conf->flow, conf->request_memory);
-        struct h1_stream *s = ARENA_NEW(r->arena, struct h1_stream);
-        CHECK(s != NULL);
-        s->body_us = conf->body_us;
-        s->send_us = conf->send_us;
-        s->limits = conf->limits;
-        r->client = &client_ops;
-        r->client_ctx = c;
-        r->started = c->started;
-        r->req.scheme = c->io.tls ? STR("https") : STR("http");
-        c->stream = s;
-        return r;
-}
-
-static uint64_t limit_of(const struct h1_server_conf *conf, enum reason why)
-{
-        switch (why) {
-        case REASON_HEADER_LINE:
-        case REASON_FIELD_LINE:
-                return conf->limits.line_max;
-        case REASON_HEADER_MAX:
-                return conf->limits.head_max;
-        case REASON_HEADER_FIELDS:
-                return conf->limits.fields_max;
-        default:
-                return 0;
-        }
-}
-
-/* No more is read: the answer is the last thing on this connection. */
-static void stop_input(struct h1_conn *c)
-{
-        c->keep = false;
-        c->stream->in.done = true;
-        io_pause(&c->io);
-        buf_clear(&c->io.in);
-}
-
-/* The head cannot be read to its end; flow answers for it. */
-static void refuse(struct h1_conn *c, enum reason why, uint64_t measured)
-{
-        const struct h1_server_conf *conf = conf_of(c);
-        struct request *r = new_request(c, conf);
-        str seen = arena_dup(r->arena, str_from(buf_front(&c->io.in),
-                                                MIN(c->scan.skip, buf_front(&c->io.in).n)));
-        if (seen.p)
-                h1_peek_request(r->arena, seen, &r->req);
-        r->refused = why;
-        r->limit = limit_of(conf, why);
-        r->measured = measured;
-        stop_input(c);
-        r->req_body.end = true;
-        begin_flow(c, r);
-}
-
-/* What is there of the body goes into the pipe. */
-static enum reason take_body(struct h1_conn *c)
-{
-        struct h1_stream *s = c->stream;
-        struct request *r = c->request;
-        enum reason why = h1_reader_take(&s->in, &c->io.in, &r->req_body, r->arena,
-                                         &r->req.trailers, &s->limits);
-        r->bytes_in = r->req_body.passed;
-        if (why == REASON_NONE && s->body_max && r->bytes_in > s->body_max) {
-                r->measured = r->bytes_in;
-                r->limit = s->body_max;
-                why = REASON_BODY_MAX;
-        }
-        if (r->req_body.stalled)
-                io_pause(&c->io);
-        return why;
-}
-
-static void body_failed(struct h1_conn *c, enum reason why)
-{
-        struct request *r = c->request;
-        stop_input(c);
-        c->timer = TIMER_NONE;
-        r->flow->req_failed(r, why);
-}
-
-/* The head is complete: its first n bytes of the queue. */
-static void begin(struct h1_conn *c, size_t n)
-{
-        struct request *r = new_request(c, conf_of(c));
-        struct h1_stream *s = c->stream;
-        str head = arena_dup(r->arena, str_from(str_head(buf_front(&c->io.in), n), c->scan.skip));
-        r->refused = head.p ? h1_parse_request(r->arena, head, &r->req) : REASON_HEADER_MAX;
-        buf_drain(&c->io.in, n);
-        if (r->refused != REASON_NONE) {
-                stop_input(c);
-                r->req_body.end = true;
-                begin_flow(c, r);
-                return;
-        }
-        c->keep = r->req.keep_alive;
-        c->request = r;
-        h1_reader_begin(&s->in, r->req.framing, r->req.length);
-        enum reason why = take_body(c);
-        if (s->in.done) {
-                begin_flow(c, r);
-                return;
-        }
-        s->expect = r->req.expect_continue && r->bytes_in == 0;
-        request_hold(r);
-        begin_flow(c, r);
-        if (r->client && why != REASON_NONE)
-                body_failed(c, why);
-        else if (r->client)
-                settle_timer(c);
-        request_drop(r);
-}
-
-/* Reads the head at the front of the queue.  false: more bytes are needed. */
-static bool next_request(struct h1_conn *c)
-{
-        const struct h1_server_conf *conf = conf_of(c);
-        struct loop *l = c->io.loop;
-        if (c->state == CONN_IDLE) {
-                c->state = CONN_HEAD;
-                c->started = l->now;
-                c->scan = (struct h1_scan){.kind = H1_REQUEST};
-        }
-        enum reason why;
-        uint64_t measured = 0;
-        str text = buf_pullup(&c->io.in, (size_t)conf->limits.head_max + 3);
-        ptrdiff_t n = h1_head_end(&c->scan, text, &conf->limits, &why, &measured);
-        if (n > 0)
-                begin(c, (size_t)n);
-        else if (n < 0)
-                refuse(c, why, measured);
-        else if (c->io.eof)
-                conn_close(c, REASON_CLIENT_GONE);
-        else if (c->timer != TIMER_HEAD)
-                arm(c, TIMER_HEAD, conf->head_us);
-        return n != 0;
-}
-
-/* All requests that have come, as far as their responses go out at once. */
-static void serve(struct h1_conn *c)
-{
-        c->serving = true;
-        while ((c->state == CONN_IDLE || c->state == CONN_HEAD) && c->io.in.n > 0)
-                if (!next_request(c))
-                        break;
-        c->serving = false;
-        if (c->state == CONN_IDLE && c->io.eof)
-                conn_close(c, REASON_CLIENT_CLOSED);
-}
-
-static void head_readable(struct h1_conn *c)
-{
-        switch (io_read(&c->io, BUF_CHUNK, NULL)) {
-        case IO_OK:
-                serve(c);
-                break;
-        case IO_AGAIN:
-                break;
-        case IO_EOF:
-                conn_close(c, c->io.in.n ? REASON_CLIENT_GONE : REASON_CLIENT_CLOSED);
-                break;
-        case IO_ERROR:
-                conn_close(c, REASON_CLIENT_GONE);
-                break;
-        }
-}
-
-/* ---------------------------------------------------------------- request bodies */
-
-/* Bytes have come for the body. */
-static void body_advance(struct h1_conn *c)
-{
-        struct request *r = c->request;
-        uint64_t before = r->req_body.passed;
-        enum reason why = take_body(c);
-        if (why != REASON_NONE) {
-                body_failed(c, why);
-                return;
-        }
-        c->stream->expect = false;
-        settle_timer(c);
-        if (r->req_body.passed != before || r->req_body.end)
-                r->flow->req_ready(r);
-}
-
-/* The client's direction of a tunnel is over; so may be the whole of it. */
-static void tunnel_input_ended(struct h1_conn *c)
-{
-        struct request *r = c->request;
-        request_hold(r);
-        r->flow->req_ready(r);
-        if (r->client && c->stream->out.done && !c->io.writing)
-                finish(c);
-        request_drop(r);
-}
-
-static void body_eof(struct h1_conn *c)
-{
-        struct h1_stream *s = c->stream;
-        if (!h1_reader_eof(&s->in, &c->request->req_body))
-                body_failed(c, REASON_BAD_BODY);
-        else if (s->in.framing == FRAMING_TUNNEL)
-                tunnel_input_ended(c);
-}
-
-static void busy_readable(struct h1_conn *c)
-{
-        struct h1_stream *s = c->stream;
-        struct pipe *p = &c->request->req_body;
-        if (c->io.failed) {
-                gone(c, REASON_CLIENT_GONE);
-                return;
-        }
-        size_t want = s->in.done || pipe_full(p) ? BUF_CHUNK : p->high - p->data.n;
-        switch (io_read(&c->io, want, NULL)) {
-        case IO_OK:
-                if (!s->in.done)
-                        body_advance(c);
-                else if (c->io.in.n > PIPELINED_MAX)
-                        io_pause(&c->io);
-                break;
-        case IO_AGAIN:
-                break;
-        case IO_EOF: /* a half-close: the response still goes out */
-                if (!s->in.done)
-                        body_eof(c);
-                break;
-        case IO_ERROR:
-                gone(c, REASON_CLIENT_GONE);
-                break;
-        }
-}
-
-/* Work that was put off to the top level: the next request, or body bytes that had no credit. */
-static void next_task(struct loop_task *t)
-{
-        struct h1_conn *c = CONTAINER_OF(t, struct h1_conn, task);
-        CHECK_OBJ(c, CONN_MAGIC);
-        if (c->state != CONN_BUSY)
-                serve(c);
-        else if (c->stream->in.done)
-                return;
-        else if (c->io.in.n > 0)
-                body_advance(c);
-        else if (c->io.eof)
-                body_eof(c);
-}
-
-/* ---------------------------------------------------------------- responses: what flow says */
-
-/* The whole response was handed to the socket. */
-static void finish(struct h1_conn *c)
-{
-        struct h1_stream *s = c->stream;
-        struct loop *l = c->io.loop;
-        bool tunnel = s->out.framing == FRAMING_TUNNEL;
-        bool keep = c->keep && s->in.done && !s->out.broken && !h1_loop(l)->draining && !tunnel &&
-                    !(c->io.eof && c->io.in.n == 0);
-        struct request *r = detach(c);
-        if (!keep) {
-                conn_close_lingering(c, tunnel ? REASON_TUNNEL_END : REASON_DONE);
-        } else {
-                c->state = CONN_IDLE;
-                c->timer = TIMER_NONE;
-                if (c->io.in.n == 0)
-                        arm(c, TIMER_IDLE, conf_of(c)->idle_us);
-                else if (!c->serving)
-                        loop_defer(l, &c->task, next_task);
-                io_resume(&c->io);
-        }
-        r->flow->res_sent(r);
-}
-
-/* Everything that the response has goes out, as far as the socket takes it. */
-static void deliver(struct h1_conn *c)
-{
-        struct h1_stream *s = c->stream;
-        struct request *r = c->request;
-        struct pipe *p = &r->res_body;
-        do {
-                r->bytes_out += h1_writer_put(&s->out, p, &c->io.out, &r->res.trailers);
-                io_flush(&c->io);
-        } while (!s->out.done && !c->io.writing && !c->io.failed && p->data.n > 0);
-        if (c->io.failed) /* the next readable() says that the client has gone */
-                return;
-        if (s->out.done && s->out.framing == FRAMING_TUNNEL)
-                io_shutdown(&c->io);
-        bool all = s->out.framing != FRAMING_TUNNEL || s->in.done;
-        if (s->out.done && all && !c->io.writing) {
-                finish(c);
-                return;
-        }
-        settle_timer(c);
-        if (p->stalled && !pipe_full(p))
-                r->flow->res_room(r);
-}
-
-static void drained(struct io *io)
-{
-        struct h1_conn *c = conn_of(io);
-        if (c->state != CONN_BUSY)
-                return;
-        c->timer = TIMER_NONE;
-        if (c->stream->head_sent)
-                deliver(c);
-        else
-                settle_timer(c);
-}
-
-/* Chooses what follows the head: HTTP/1.0 knows no chunks. */
-static enum framing response_framing(const struct request *r, bool no_body, uint8_t version)
-{
-        enum framing framing = r->res.framing;
-        if (r->tunnel)
-                return FRAMING_TUNNEL;
-        if (r->res.status == 204 || (no_body && framing != FRAMING_LENGTH))
-                return FRAMING_NONE;
-        if (framing == FRAMING_CHUNKED || framing == FRAMING_CLOSE)
-                return version >= 11 ? FRAMING_CHUNKED : FRAMING_CLOSE;
-        return framing;
-}
-
-/* After a 101 both pipes are raw. */
-static void begin_tunnel(struct h1_conn *c)
-{
-        struct request *r = c->request;
-        h1_reader_begin(&c->stream->in, FRAMING_TUNNEL, 0);
-        c->stream->body_max = 0;
-        r->req_body.end = r->req_body.stalled = false;
-        if (c->io.in.n > 0 || c->io.eof)
-                loop_defer(c->io.loop, &c->task, next_task);
-        io_resume(&c->io);
-}
-
-static void ops_head(struct request *r)
-{
-        struct h1_conn *c = conn_of_request(r);
-        struct h1_stream *s = c->stream;
-        uint8_t version = r->req.version ? r->req.version : 11;
-        s->no_body = r->req.method == METHOD_HEAD || r->res.status == 204 || r->res.status == 304;
-        enum framing framing = response_framing(r, s->no_body, version);
-        c->keep = c->keep && !r->close_after && s->in.done && framing != FRAMING_CLOSE &&
-                  !h1_loop(r->loop)->draining;
-        h1_write_response(&c->io.out, &r->res,
-                          &(struct h1_response_form){.version = version,
-                                                     .keep_alive = c->keep,
-                                                     .no_body = s->no_body,
-                                                     .framing = framing,
-                                                     .wall = r->loop->wall});
-        s->head_sent = true;
-        s->expect = false;
-        h1_writer_begin(&s->out, s->no_body ? FRAMING_NONE : framing, r->res.length);
-        if (framing == FRAMING_TUNNEL)
-                begin_tunnel(c);
-        deliver(c);
-}
-
-static void ops_res_ready(struct request *r)
-{
-        struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent && !c->io.failed)
-                deliver(c);
-}
-
-static void ops_interim(struct request *r, const struct msg *res)
-{
-        struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent || r->req.version < 11)
-                return;
-        if (res->status == 100)
-                c->stream->expect = false;
-        h1_write_interim(&c->io.out, res);
-        io_flush(&c->io);
-        settle_timer(c);
-}
-
-static void ops_req_room(struct request *r)
-{
-        struct h1_conn *c = conn_of_request(r);
-        struct h1_stream *s = c->stream;
-        if (s->in.done)
-                return;
-        if (s->expect && !s->head_sent) {
-                buf_puts(&c->io.out, STR("HTTP/1.1 100 Continue\r\n\r\n"));
-                io_flush(&c->io);
-        }
-        s->expect = false;
-        r->req_body.stalled = false;
-        if (c->io.in.n > 0)
-                loop_defer(r->loop, &c->task, next_task);
-        io_resume(&c->io);
-        settle_timer(c);
-}
-
-/* What the client has must not look complete.  A body without framing ends with the connection, so
- * only a reset tells. */
-static void ops_cut(struct request *r, enum reason why)
-{
-        struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE && !c->io.tls) {
-                struct linger reset = {.l_onoff = 1};
-                setsockopt(c->io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-        }
-        detach(c);
-        conn_close(c, why);
-}
-
-/* ---------------------------------------------------------------- facts */
-
-static void shorten(struct short_addr *s, const struct addr *a)
-{
-        s->len = (uint8_t)MIN(a->len, sizeof(s->bytes));
-        memcpy(s->bytes, &a->sa, s->len);
-}
-
-static void lengthen(struct addr *a, const struct short_addr *s)
-{
-        a->len = s->len;
-        memcpy(&a->sa, s->bytes, s->len);
-}
-
-static void learn_local(struct h1_conn *c)
-{
-        struct addr a = {.len = sizeof(a) - offsetof(struct addr, sa)};
-        if (getsockname(c->io.fd, &a.sa, &a.len) == 0)
-                shorten(&c->local, &a);
-        c->local_known = true;
-}
-
-static const struct client_facts *ops_facts(struct request *r)
-{
-        struct h1_conn *c = conn_of_request(r);
-        struct client_facts *f = &c->stream->facts;
-        if (f->serial)
-                return f;
-        if (!c->local_known)
-                learn_local(c);
-        lengthen(&f->peer, &c->peer);
-        lengthen(&f->local, &c->local);
-        f->tls = c->io.tls ? tls_facts(c->io.tls) : NULL;
-        f->listener = c->listener;
-        f->accepted = c->accepted;
-        f->serial = c->serial;
-        return f;
-}
-
-static const struct client_ops client_ops = {
-        .interim = ops_interim,
-        .head = ops_head,
-        .res_ready = ops_res_ready,
-        .req_room = ops_req_room,
-        .cut = ops_cut,
-        .facts = ops_facts,
-};
-
-enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us, uint64_t body_max)
-{
-        if (!r->client)
-                return REASON_NONE;
-        struct h1_conn *c = conn_of_request(r);
-        struct h1_stream *s = c->stream;
-        s->body_us = body_us;
-        s->send_us = send_us;
-        s->body_max = body_max;
-        uint64_t known = r->req.framing == FRAMING_LENGTH ? r->req.length : r->req_body.passed;
-        if (body_max == 0 || known <= body_max)
-                return REASON_NONE;
-        r->measured = known;
-        r->limit = body_max;
-        stop_input(c);
-        return REASON_BODY_MAX;
-}
-
 /* ---------------------------------------------------------------- deadlines */
-
-static void send_expired(struct h1_conn *c)
-{
-        size_t unsent = io_unsent(&c->io);
-        if (unsent < c->unsent) {
-                c->unsent = unsent;
-                arm(c, TIMER_SEND, c->stream->send_us);
-        } else {
-                gone(c, REASON_CLIENT_SEND);
-        }
-}
 
 static void head_expired(struct h1_conn *c)
 {
         if (c->state == CONN_HEAD)
-                refuse(c, REASON_CLIENT_HEAD, 0);
+                h1_stream_refuse(c, REASON_CLIENT_HEAD, 0);
         else if (c->state == CONN_TLS)
-                conn_close(c, REASON_TLS_TIMEOUT);
+                h1_server_close(c, REASON_TLS_TIMEOUT);
         else
-                conn_close(c, c->state == CONN_PROXY ? REASON_PROXY_PROTOCOL : REASON_CLIENT_HEAD);
+                h1_server_close(c, c->state == CONN_PROXY ? REASON_PROXY_PROTOCOL
+                                                          : REASON_CLIENT_HEAD);
 }
 
 static void on_deadline(struct deadline *d)
@@ -716,22 +109,26 @@ static void on_deadline(struct deadline *d)
                 head_expired(c);
                 break;
         case TIMER_IDLE:
-                conn_close(c, REASON_CLIENT_IDLE);
+                h1_server_close(c, REASON_CLIENT_IDLE);
                 break;
         case TIMER_BODY:
-                body_failed(c, REASON_CLIENT_BODY);
-                break;
         case TIMER_SEND:
-                send_expired(c);
+                h1_stream_expired(c, what);
                 break;
         }
 }
 
 /* ---------------------------------------------------------------- the beginning of a connection */
 
+void h1_server_shorten(struct short_addr *s, const struct addr *a)
+{
+        s->len = (uint8_t)MIN(a->len, sizeof(s->bytes));
+        memcpy(s->bytes, &a->sa, s->len);
+}
+
 static void start_protocol(struct h1_conn *c)
 {
-        const struct h1_server_conf *conf = conf_of(c);
+        const struct h1_server_conf *conf = h1_server_conf_of(c);
         c->stream = NULL;
         if (!conf->tls) {
                 c->state = CONN_IDLE;
@@ -757,7 +154,7 @@ static void proxy_readable(struct h1_conn *c)
                 n = proxyproto_parse(str_of(text, had + (size_t)more), &src, &dst);
         }
         if (n < 0 || (n == 0 && had + (size_t)more == sizeof(text))) {
-                conn_close(c, REASON_PROXY_PROTOCOL);
+                h1_server_close(c, REASON_PROXY_PROTOCOL);
                 return;
         }
         if (n == 0) { /* taken, or the socket would stay readable and keep us turning */
@@ -774,9 +171,9 @@ static void proxy_readable(struct h1_conn *c)
                 free(c->preface);
         }
         if (src.len)
-                shorten(&c->peer, &src);
+                h1_server_shorten(&c->peer, &src);
         if (dst.len) {
-                shorten(&c->local, &dst);
+                h1_server_shorten(&c->local, &dst);
                 c->local_known = true;
         }
         start_protocol(c);
@@ -787,23 +184,18 @@ static void answer_plain_on_tls(struct h1_conn *c)
         buf_puts(&c->io.out, STR("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
                                  "Content-Length: 42\r\nConnection: close\r\n\r\n"
                                  "400: plain HTTP was sent to an HTTPS port\n"));
-        conn_close_lingering(c, REASON_HTTP_ON_TLS);
+        h1_server_close_lingering(c, REASON_HTTP_ON_TLS);
 }
 
 static void ready(struct io *io, enum reason why)
 {
         struct h1_conn *c = conn_of(io);
-        if (why == REASON_NONE) {
-                const struct tls_facts *f = tls_facts(io->tls);
-                h1_loop_handshake(io->loop, f->version, f->resumed ? H1_RESUMED : H1_FULL);
+        if (why == REASON_NONE)
                 c->state = CONN_IDLE;
-                return;
-        }
-        h1_loop_handshake(io->loop, STR(""), H1_FAILED);
-        if (why == REASON_HTTP_ON_TLS)
+        else if (why == REASON_HTTP_ON_TLS)
                 answer_plain_on_tls(c);
         else
-                conn_close(c, why);
+                h1_server_close(c, why);
 }
 
 static void readable(struct io *io)
@@ -815,15 +207,18 @@ static void readable(struct io *io)
                 break;
         case CONN_IDLE:
         case CONN_HEAD:
-                head_readable(c);
-                break;
         case CONN_BUSY:
-                busy_readable(c);
+                h1_stream_readable(c);
                 break;
         case CONN_TLS:
         case CONN_CLOSED:
                 UNREACHABLE();
         }
+}
+
+static void drained(struct io *io)
+{
+        h1_stream_drained(conn_of(io));
 }
 
 static const struct io_owner conn_owner = {readable, drained, ready};
@@ -839,14 +234,14 @@ void h1_server_accept(struct loop *l, int fd, const struct addr *peer,
         c->listener = listener;
         c->accepted = c->started = l->now;
         c->serial = (uint64_t)l->index << 40 | ++h->serial;
-        shorten(&c->peer, peer);
+        h1_server_shorten(&c->peer, peer);
         c->stats = h1_loop_listener(l, conf->name);
         metric_add(c->stats->total, 1);
         metric_set(c->stats->open_cell, (int64_t)++c->stats->open);
         h->n_connections++;
         list_push(&h->connections, &c->link);
         io_open(&c->io, l, fd, &conn_owner);
-        arm(c, TIMER_HEAD, conf->head_us);
+        h1_server_arm(c, TIMER_HEAD, conf->head_us);
         if (conf->proxy_protocol)
                 c->state = CONN_PROXY;
         else
@@ -863,7 +258,7 @@ uint32_t h1_server_drain(struct loop *l, bool on)
                 LIST_EACH (n, &h->connections) {
                         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, link);
                         if (c->state == CONN_IDLE && c->served && c->io.in.n == 0)
-                                conn_close_lingering(c, REASON_SHUTDOWN);
+                                h1_server_close_lingering(c, REASON_SHUTDOWN);
                 }
         return h->n_connections;
 }
@@ -879,8 +274,8 @@ void h1_server_close_all(struct loop *l, enum reason why)
         while (!list_empty(&h->connections)) {
                 struct h1_conn *c = CONTAINER_OF(h->connections.next, struct h1_conn, link);
                 if (c->request)
-                        gone(c, why);
+                        h1_stream_gone(c, why);
                 else
-                        conn_close(c, why);
+                        h1_server_close(c, why);
         }
 }
