@@ -197,6 +197,7 @@ static void answer(struct export_client *c, str method, str path)
                 buf_puts(&body, STR("this listener is read-only\n"));
         } else if (str_eq(path, STR("/metrics"))) {
                 type = "text/plain; version=0.0.4; charset=utf-8";
+                upstreams_gauges(w->house.upstreams);
                 metric_export(w->m->metrics, &body);
         } else if (str_eq(path, STR("/status"))) {
                 type = "application/json";

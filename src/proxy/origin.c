@@ -20,6 +20,7 @@
 #include "base/siphash.h"
 #include "http/h1_client.h"
 #include "proxy/pool.h"
+#include "proxy/retry.h"
 #include "proxy/upstreams.h"
 #include "proxy/vars.h"
 
@@ -52,7 +53,8 @@ struct origin {
         enum reason last; /* why the attempt before failed; NONE: there was none */
         bool starting;    /* inside origin_start: nobody may be called */
         bool head_given;
-        bool fresh; /* not on a kept connection */
+        bool fresh;     /* not on a kept connection */
+        bool desperate; /* at a server that is ejected, because all are */
         uint64_t key, sticky;
         struct tried tried;
         struct buf replay; /* the body, when it was buffered to be sent again */
@@ -140,37 +142,6 @@ static void enqueue(struct origin *o)
 
 /* ------------------------------------------------------------------ an attempt's end */
 
-static enum server_result result_of(enum reason why)
-{
-        switch (why) {
-        case REASON_CONNECT_FAILED:
-        case REASON_UPSTREAM_TLS:
-        case REASON_NO_DESCRIPTORS:
-                return SERVER_CONNECT_ERROR;
-        case REASON_CONNECT_TIMEOUT:
-        case REASON_RESPONSE_TIMEOUT:
-        case REASON_RESPONSE_IDLE:
-                return SERVER_TIMEOUT;
-        case REASON_UPSTREAM_RESET:
-        case REASON_SERVER_CLOSED:
-                return SERVER_RESET;
-        default:
-                return SERVER_BAD_RESPONSE;
-        }
-}
-
-static enum server_result result_of_status(int status)
-{
-        return (enum server_result)(SERVER_1XX + MIN(MAX(status / 100, 1), 5) - 1);
-}
-
-/* Is it the server's fault?  An end of a tunnel is not, nor that weir has no descriptors left. */
-static bool blames_server(enum reason why)
-{
-        return why != REASON_NO_DESCRIPTORS && why != REASON_TUNNEL_IDLE &&
-               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN && why != REASON_INTERNAL;
-}
-
 static void attempt_end(struct origin *o, enum server_result result)
 {
         struct server_loop *sl = o->sl;
@@ -188,7 +159,7 @@ static void blame(struct origin *o, enum reason why, str words)
         struct server_loop *sl = o->sl;
         const char *text = reason_rows[why].text;
 
-        if (!blames_server(why))
+        if (!server_to_blame(why))
                 return;
         if (log_quota(&sl->quota, 3))
                 log_warn(o->u->subject, "server %.*s: %s%s%.*s", STR_ARG(sl->server->label), text,
@@ -198,57 +169,9 @@ static void blame(struct origin *o, enum reason why, str words)
 
 /* ------------------------------------------------------------------ again? */
 
-static uint32_t retry_class(enum reason why)
-{
-        switch (why) {
-        case REASON_CONNECT_FAILED:
-        case REASON_UPSTREAM_TLS:
-                return RETRY_CONNECT_ERROR;
-        case REASON_CONNECT_TIMEOUT:
-                return RETRY_CONNECT_ERROR | RETRY_TIMEOUT;
-        case REASON_UPSTREAM_RESET:
-        case REASON_SERVER_CLOSED:
-                return RETRY_RESET;
-        case REASON_RESPONSE_TIMEOUT:
-                return RETRY_TIMEOUT;
-        default:
-                return 0;
-        }
-}
-
-static uint32_t retry_class_of_status(int status)
-{
-        return status == 502   ? RETRY_502
-               : status == 503 ? RETRY_503
-               : status == 504 ? RETRY_504
-                               : 0;
-}
-
-static bool idempotent(enum method m) /* RFC 9110 9.2.2 */
-{
-        return method_safe(m) || m == METHOD_PUT || m == METHOD_DELETE;
-}
-
 static bool body_is_here(const struct origin *o)
 {
         return !o->x.body_taken || o->replay.n > 0;
-}
-
-static bool budget_allows(struct origin *o)
-{
-        if (o->eff->retry_budget > 0 && o->ul->tokens >= 1) {
-                o->ul->tokens -= 1;
-                return true;
-        }
-        if (log_quota(&o->ul->quota, 1))
-                log_warn(o->u->subject,
-                         "retry budget=%.0f%% is used up: requests fail with their first failure",
-                         o->eff->retry_budget * 100);
-        if (!o->ul->over_budget)
-                o->ul->over_budget = metric_series(loop_of(o)->metrics, METRIC_LIMIT_HITS,
-                                                   STR("setting=\"retry budget\""));
-        metric_add(o->ul->over_budget, 1);
-        return false;
 }
 
 /* Takes one from the budget when it says yes. */
@@ -256,8 +179,8 @@ static bool may_retry(struct origin *o, uint32_t class, bool sent)
 {
         return (o->eff->retry_on & class) && o->t->attempts < o->eff->retry_attempts &&
                !o->head_given &&
-               (!sent || idempotent(o->req->method) || o->eff->retry_non_idempotent) &&
-               body_is_here(o) && budget_allows(o);
+               (!sent || retry_idempotent(o->req->method) || o->eff->retry_non_idempotent) &&
+               body_is_here(o) && retry_budget_take(o->ul, o->eff->retry_budget);
 }
 
 static void copy_body(struct buf *to, const struct buf *from)
@@ -322,7 +245,7 @@ static void give_cookie(struct origin *o)
 static void exchange_over(struct origin *o)
 {
         over(o);
-        attempt_end(o, result_of_status(o->t->r->res.status));
+        attempt_end(o, server_result_of_status(o->t->r->res.status));
 }
 
 static void on_head(struct exchange *x)
@@ -342,19 +265,21 @@ static void on_head(struct exchange *x)
                 if (may_retry(o, class, true)) {
                         if (x->ops) /* else the response was complete with its head */
                                 x->ops->abort(x, REASON_DONE);
-                        attempt_end(o, result_of_status(status));
+                        attempt_end(o, server_result_of_status(status));
                         o->last = REASON_NO_SERVER;
                         again(o);
                         return;
                 }
         } else {
                 server_succeeded(o->sl, us);
+                if (o->desperate)
+                        server_readmit(o->sl);
         }
         o->head_given = true;
         give_cookie(o);
         if (x->phase == EXCHANGE_DONE) {
                 o->state = ORIGIN_OVER;
-                attempt_end(o, result_of_status(status));
+                attempt_end(o, server_result_of_status(status));
         }
         o->user->head(t);
 }
@@ -402,12 +327,12 @@ static void attempt_failed(struct origin *o, enum reason why, str words, bool se
 
         blame(o, why, words);
         retry = may_retry(o, retry_class(why), sent);
-        attempt_end(o, result_of(why));
+        attempt_end(o, server_result_of(why));
         if (retry) {
                 o->last = why;
                 again(o);
         } else {
-                finish_failed(o, why);
+                finish_failed(o, o->desperate && !o->head_given ? REASON_NO_SERVER : why);
         }
 }
 
@@ -534,6 +459,7 @@ static void took(struct origin *o, const struct member *m)
         if (o->tried.n < TRIED_MAX)
                 o->tried.s[o->tried.n++] = m->server;
         o->fresh = false;
+        o->desperate = server_ejected(m->server, loop_of(o)->now);
         t->attempts++;
         t->upstream_us = -1;
         t->server = arena_dup(t->r->arena, m->server->label); /* the log may outlive the server */
@@ -603,7 +529,7 @@ static void end_replay(void *arg)
 static void keep_body(struct origin *o)
 {
         struct request *r = o->t->r;
-        bool repeatable = idempotent(o->req->method) || o->eff->retry_non_idempotent;
+        bool repeatable = retry_idempotent(o->req->method) || o->eff->retry_non_idempotent;
 
         if (!repeatable || o->eff->buffer_request == 0 || o->eff->retry_attempts < 2 ||
             !r->req_body.end || r->req_body.data.n == 0 ||
@@ -645,7 +571,7 @@ struct origin *origin_start(struct txn *t, struct upstream *u, const struct sett
         o->user = user;
         o->req = req;
         CHECK(o->ul->begun > 0);
-        o->ul->tokens = MIN(o->ul->tokens + eff->retry_budget, RETRY_TOKENS);
+        retry_budget_earn(o->ul, eff->retry_budget);
         keep_body(o);
         prepare_balance(o);
         o->starting = true;

@@ -390,3 +390,46 @@ void server_failed(struct server_loop *sl, const char *why)
         log_warn(s->subject, "server %.*s is ejected for %llds after %u failure%s: %s",
                  STR_ARG(s->label), (long long)((time + SEC - 1) / SEC), n, n == 1 ? "" : "s", why);
 }
+
+void server_readmit(struct server_loop *sl)
+{
+        struct server *s = sl->server;
+
+        if (!server_ejected(s, sl->loop->now))
+                return;
+        atomic_store_explicit(&s->ejected_until, 0, memory_order_relaxed);
+        changed(s);
+        log_info(s->subject, "server %.*s is up again: it answered", STR_ARG(s->label));
+}
+
+/* ------------------------------------------------------------------ what an end means */
+
+enum server_result server_result_of(enum reason why)
+{
+        switch (why) {
+        case REASON_CONNECT_FAILED:
+        case REASON_UPSTREAM_TLS:
+        case REASON_NO_DESCRIPTORS:
+                return SERVER_CONNECT_ERROR;
+        case REASON_CONNECT_TIMEOUT:
+        case REASON_RESPONSE_TIMEOUT:
+        case REASON_RESPONSE_IDLE:
+                return SERVER_TIMEOUT;
+        case REASON_UPSTREAM_RESET:
+        case REASON_SERVER_CLOSED:
+                return SERVER_RESET;
+        default:
+                return SERVER_BAD_RESPONSE;
+        }
+}
+
+enum server_result server_result_of_status(int status)
+{
+        return (enum server_result)(SERVER_1XX + MIN(MAX(status / 100, 1), 5) - 1);
+}
+
+bool server_to_blame(enum reason why)
+{
+        return why != REASON_NO_DESCRIPTORS && why != REASON_TUNNEL_IDLE &&
+               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN && why != REASON_INTERNAL;
+}

@@ -150,6 +150,12 @@ void server_admin(struct server *s, uint32_t flags,
 /* Loops: what became of attempts. */
 void server_succeeded(struct server_loop *sl, int64_t head_us);
 void server_failed(struct server_loop *sl, const char *why); /* counts towards ejection */
+void server_readmit(
+        struct server_loop *sl); /* it did well although it was ejected: it is not any more */
+enum server_result server_result_of(enum reason why);
+enum server_result server_result_of_status(int status);
+/* Is it the server's fault?  An end of a tunnel is not, nor that weir has no descriptors left. */
+bool server_to_blame(enum reason why);
 void server_count(struct server_loop *sl, enum server_result r);
 void server_count_connect(struct server_loop *sl, enum server_connect r);
 

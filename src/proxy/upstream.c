@@ -461,29 +461,39 @@ unsigned upstream_retry_after(struct upstream *u, const struct loop *l)
 
 /* ------------------------------------------------------------------ all of them */
 
-static void tick(struct deadline *d)
+static void upstream_gauges(struct upstream *u)
 {
-        struct upstreams *us = CONTAINER_OF(d, struct upstreams, tick);
+        uint64_t idle = 0, queued = 0;
 
+        for (unsigned i = 0; i < u->us->n_loops; i++) {
+                queued += atomic_load_explicit(&u->loops[i].queued, memory_order_relaxed);
+                for (uint32_t k = 0; k < u->set->n; k++)
+                        idle += atomic_load_explicit(&u->set->m[k].server->loops[i].idle_n,
+                                                     memory_order_relaxed);
+        }
+        if (!u->idle_cell) {
+                u->idle_cell = upstream_series(u, u->us->control, METRIC_POOL_IDLE);
+                u->queued_cell = upstream_series(u, u->us->control, METRIC_QUEUED);
+        }
+        metric_set(u->idle_cell, (int64_t)idle);
+        metric_set(u->queued_cell, (int64_t)queued);
+}
+
+void upstreams_gauges(struct upstreams *us)
+{
         LIST_EACH (l, &us->servers) {
                 server_gauges(server_of(l), us->control->now, us->worker == 0);
         }
         LIST_EACH (l, &us->upstreams) {
-                struct upstream *u = upstream_of(l);
-                uint64_t idle = 0, queued = 0;
-                for (unsigned i = 0; i < us->n_loops; i++) {
-                        queued += atomic_load_explicit(&u->loops[i].queued, memory_order_relaxed);
-                        for (uint32_t k = 0; k < u->set->n; k++)
-                                idle += atomic_load_explicit(&u->set->m[k].server->loops[i].idle_n,
-                                                             memory_order_relaxed);
-                }
-                if (!u->idle_cell) {
-                        u->idle_cell = upstream_series(u, us->control, METRIC_POOL_IDLE);
-                        u->queued_cell = upstream_series(u, us->control, METRIC_QUEUED);
-                }
-                metric_set(u->idle_cell, (int64_t)idle);
-                metric_set(u->queued_cell, (int64_t)queued);
+                upstream_gauges(upstream_of(l));
         }
+}
+
+static void tick(struct deadline *d)
+{
+        struct upstreams *us = CONTAINER_OF(d, struct upstreams, tick);
+
+        upstreams_gauges(us);
         deadline_set(us->control, d, TICK, tick);
 }
 

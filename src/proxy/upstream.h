@@ -49,6 +49,8 @@ unsigned upstream_retry_after(struct upstream *u, const struct loop *l);
 /* `weir server UPSTREAM ADDR drain|down|up`: process-wide, kept across reloads.  false: no such
  * server. */
 bool upstreams_admin(struct upstreams *us, str upstream, str server, str state);
+/* Gauges are kept up to half a second; before metrics are read this brings them up to date. */
+void upstreams_gauges(struct upstreams *us);
 void upstreams_status(struct upstreams *us, struct json_writer *w);
 /* Drain of the process: closes idle connections of this loop. */
 void upstreams_close_idle(struct upstreams *us, struct loop *l);

@@ -597,6 +597,32 @@ static void no_server_is_said_quickly(void **state)
         call_end(c);
 }
 
+/* All ejected is as good as all down, but it is tried, and so found out when it is over. */
+static void all_ejected_are_tried_and_said_to_be_down(void **state)
+{
+        struct call *c;
+
+        (void)state;
+        conf.eject_failures = 1;
+        begin(2, 0);
+        eff.retry_attempts = 1;
+        for (unsigned i = 1; i <= 3; i++) {
+                c = get();
+                client_connected(i, REASON_CONNECT_FAILED);
+                assert_int_equal(c->why, i < 3 ? REASON_CONNECT_FAILED : REASON_NO_SERVER);
+                call_end(c);
+        }
+        c = get();
+        client_connected(4, REASON_NONE);
+        client_head(4, 200);
+        assert_int_equal(c->heads, 1);
+        call_end(c);
+        /* One that answers is back at once. */
+        assert_int_equal(!!server_ejected(u->set->m[0].server, loops[0]->now) +
+                                 !!server_ejected(u->set->m[1].server, loops[0]->now),
+                         1);
+}
+
 static void failures_eject_and_others_serve(void **state)
 {
         struct call *c;
@@ -780,6 +806,7 @@ int main(void)
                 ORIGIN_TEST(no_budget_is_no_retry),
                 ORIGIN_TEST(a_connect_that_fails_at_once_is_told_later),
                 ORIGIN_TEST(no_server_is_said_quickly),
+                ORIGIN_TEST(all_ejected_are_tried_and_said_to_be_down),
                 ORIGIN_TEST(failures_eject_and_others_serve),
                 ORIGIN_TEST(who_waits_is_served_in_order),
                 ORIGIN_TEST(a_place_of_another_loop_is_found),

@@ -341,13 +341,12 @@ static void gauges_are_kept(void **state)
         (void)state;
         atomic_store(&u->loops[1].queued, 3);
         atomic_store(&u->set->m[1].server->loops[0].idle_n, 2);
-        deadline_clear(&us->tick);
-        tick(&us->tick);
+        upstreams_gauges(us);
         assert_int_equal(metric_of(METRIC_SERVER_UP, first), 1);
         assert_int_equal(metric_of(METRIC_QUEUED, "upstream=\"users\""), 3);
         assert_int_equal(metric_of(METRIC_POOL_IDLE, "upstream=\"users\""), 2);
         server_check_down(u->set->m[0].server, "test");
-        tick(&us->tick);
+        upstreams_gauges(us);
         assert_int_equal(metric_of(METRIC_SERVER_UP, first), 0);
         drop(u);
 }

@@ -1,0 +1,63 @@
+/*
+ * Causes, methods and the budget of retries (retry.h).
+ *
+ * The one difficulty: retries must not make an outage worse.  A budget that is a share of the
+ * requests lets a single failure be repeated at once, and when everything fails adds no more load
+ * than that share.
+ */
+#include "proxy/retry.h"
+
+#include "base/check.h"
+
+uint32_t retry_class(enum reason why)
+{
+        switch (why) {
+        case REASON_CONNECT_FAILED:
+        case REASON_UPSTREAM_TLS:
+                return RETRY_CONNECT_ERROR;
+        case REASON_CONNECT_TIMEOUT:
+                return RETRY_CONNECT_ERROR | RETRY_TIMEOUT;
+        case REASON_UPSTREAM_RESET:
+        case REASON_SERVER_CLOSED:
+                return RETRY_RESET;
+        case REASON_RESPONSE_TIMEOUT:
+                return RETRY_TIMEOUT;
+        default:
+                return 0;
+        }
+}
+
+uint32_t retry_class_of_status(int status)
+{
+        return status == 502   ? RETRY_502
+               : status == 503 ? RETRY_503
+               : status == 504 ? RETRY_504
+                               : 0;
+}
+
+bool retry_idempotent(enum method m)
+{
+        return method_safe(m) || m == METHOD_PUT || m == METHOD_DELETE;
+}
+
+void retry_budget_earn(struct upstream_loop *ul, double budget)
+{
+        ul->tokens = MIN(ul->tokens + budget, RETRY_TOKENS);
+}
+
+bool retry_budget_take(struct upstream_loop *ul, double budget)
+{
+        if (budget > 0 && ul->tokens >= 1) {
+                ul->tokens -= 1;
+                return true;
+        }
+        if (log_quota(&ul->quota, 1))
+                log_warn(ul->u->subject,
+                         "retry budget=%.0f%% is used up: requests fail with their first failure",
+                         budget * 100);
+        if (!ul->over_budget)
+                ul->over_budget = metric_series(ul->loop->metrics, METRIC_LIMIT_HITS,
+                                                STR("setting=\"retry budget\""));
+        metric_add(ul->over_budget, 1);
+        return false;
+}
