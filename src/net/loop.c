@@ -1,8 +1,7 @@
 /*
  * One thread, one event_base: waiting, deadlines, tasks, messages from other threads.
  *
- * One turn:   tasks  ->  wait (epoll)  ->  callbacks of what became ready (sockets, inbox, the
- * deadline timer)
+ *    one turn:  tasks -> wait (epoll) -> callbacks of what is ready: sockets, inbox, timer
  *
  * The difficulty is that libevent goes from waiting straight into the callbacks, so there is no
  * place to read the clock once for all of them: the first callback of a turn does it (loop_woke).
@@ -64,13 +63,25 @@ static int64_t clock_us(clockid_t id)
         return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
 }
 
+/* The distance of the two clocks; read again where the thread lost the CPU in between. */
+static void read_wall(struct loop *l)
+{
+        for (int tries = 0; tries < 3; tries++) {
+                int64_t wall = clock_us(CLOCK_REALTIME), after = clock_us(CLOCK_MONOTONIC);
+                int64_t took = after - l->now;
+
+                l->wall_offset = wall - after;
+                l->wall_read = l->now = after;
+                if (took < MSEC)
+                        return;
+        }
+}
+
 void loop_begin_turn_(struct loop *l)
 {
         l->now = clock_us(CLOCK_MONOTONIC);
-        if (l->now - l->wall_read >= WALL_REREAD) {
-                l->wall_offset = clock_us(CLOCK_REALTIME) - l->now;
-                l->wall_read = l->now;
-        }
+        if (l->now - l->wall_read >= WALL_REREAD)
+                read_wall(l);
         l->wall = l->now + l->wall_offset;
         l->awake = true;
         atomic_store_explicit(&crumb_self->waiting, 0, memory_order_relaxed);

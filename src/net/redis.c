@@ -2,20 +2,21 @@
  * A Redis client for one loop: one connection, commands in a pipeline, a deadline for each, a
  * circuit.
  *
- *     down --> connecting --> greeting --> ready          AUTH, SELECT and PING must have been
- * answered ^           |             |          |             before anybody's command is sent
+ *     down --> connecting --> greeting --> ready
+ *      ^           |             |          |
  *      `-- wait <--+-------------+----------'
+ *
+ * AUTH, SELECT and PING must have been answered before anybody's command is sent.
  *
  * The difficulty is a server that is slow, silent or away.  A caller waits for its deadline and
  * never longer; the command it gave up stays in its place of the pipeline, so that the replies
  * behind it find theirs.  When the circuit is open (no connection could be made, or commands keep
  * failing) nobody waits at all; it closes when a new connection has been greeted.
  */
-#include "net/redis_wire.h"
+#include "net/redis_type.h"
 
 #include "base/crypto.h"
 #include "base/log.h"
-#include "base/slab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,149 +27,15 @@
 #define WINDOW_MIN   20
 #define BACKOFF_MIN  (100 * MSEC)
 #define BACKOFF_MAX  (5 * SEC)
-#define SETTLED      (1 * SEC) /* a connection that lived so long is replaced without waiting */
-#define WAITING_MAX  1024      /* commands while a connection is made */
-#define SENT_MAX     65536     /* commands without a reply */
 #define CONNECT_US   (200 * MSEC)
 #define COMMAND_US   (50 * MSEC)
-#define GREETING_MAX 4
-
-enum state { DOWN, CONNECTING, GREETING, READY };
-enum result { OK, FAILED, TIMED_OUT, UNAVAILABLE, LOST, RESULTS };
-
-/* Invariant: linked in sent, waiting or failing of its client; fn is NULL once its caller has had
- * its answer or has cancelled (then it is in sent, keeping its place). */
-struct redis_call {
-        struct list link;
-        struct deadline deadline;
-        struct redis *redis;
-        redis_fn *fn;
-        void *arg;
-        int64_t begun;
-        str script; /* absent: rest is the whole command */
-        char sha[40];
-        uint32_t words; /* of a script's command */
-        uint8_t fail;   /* why it is in failing */
-        bool waiting;
-        char *rest; /* encoded words that may have to be sent later or again */
-        size_t rest_n;
-        char small[160]; /* rest, if it fits */
-};
-
-struct redis {
-        struct io io;
-        struct list link; /* in loop->redises */
-        struct loop *loop;
-        uint8_t key[32];
-        unsigned refs;
-        /* What it was made from; copies. */
-        char *name, *host, *user, *password, *subject;
-        struct addr addr;
-        uint16_t port;
-        uint32_t database;
-        struct tls_client *tls;
-        int64_t connect_us, command_us;
-
-        enum state state;
-        bool open;  /* the circuit */
-        bool stale; /* to be replaced by a new connection as soon as nothing waits for this one */
-        bool connect_due, flush_due;
-        struct redis_wire *wire;
-        struct list sent, waiting, failing;
-        unsigned n_sent, n_waiting;
-        const char *greeting[GREETING_MAX];
-        unsigned greeting_n, greeting_i;
-        struct deadline connect_timer, retry_timer;
-        int64_t backoff, ready_at;
-        unsigned failures; /* since the last success */
-        int64_t window;
-        unsigned window_all, window_failed;
-        char why[200]; /* of the last failure */
-        struct loop_task task;
-        metric_cell *count[RESULTS], *duration, *up;
-};
-
-static _Thread_local struct slab call_slab;
 
 static void end_of_turn(struct loop_task *t);
 static void on_retry(struct deadline *d);
-static void send_waiting(struct redis *r);
 
-static void at_end_of_turn(struct redis *r)
+void redis_at_end_of_turn(struct redis *r)
 {
         loop_defer(r->loop, &r->task, end_of_turn);
-}
-
-/* ---- calls ---- */
-
-static void count(struct redis *r, enum result what)
-{
-        if (r->count[what] != NULL)
-                metric_add(r->count[what], 1);
-}
-
-static void call_unlink(struct redis_call *c)
-{
-        struct redis *r = c->redis;
-
-        list_remove(&c->link);
-        if (c->waiting)
-                r->n_waiting--;
-        else if (c->fail == 0)
-                r->n_sent--;
-}
-
-static void call_free(struct redis_call *c)
-{
-        deadline_clear(&c->deadline);
-        if (c->rest != c->small)
-                free(c->rest);
-        slab_put(&call_slab, c);
-}
-
-/* Its place is given up, then its caller told; c is gone. */
-static void complete(struct redis_call *c, const struct redis_reply *reply)
-{
-        struct redis *r = c->redis;
-        redis_fn *fn = c->fn;
-        void *arg = c->arg;
-
-        call_unlink(c);
-        call_free(c);
-        if (r->refs == 0)
-                at_end_of_turn(r);
-        if (fn != NULL)
-                fn(reply, arg);
-}
-
-/* To be told at the end of the turn. */
-static void fail_later(struct redis_call *c, int fail)
-{
-        struct redis *r = c->redis;
-
-        if (list_linked(&c->link))
-                call_unlink(c);
-        deadline_clear(&c->deadline);
-        if (c->fn == NULL) {
-                call_free(c);
-                return;
-        }
-        c->waiting = false;
-        c->fail = (uint8_t)fail;
-        list_push(&r->failing, &c->link);
-        at_end_of_turn(r);
-}
-
-static void deliver_failures(struct redis *r)
-{
-        while (!list_empty(&r->failing)) {
-                struct redis_call *c = CONTAINER_OF(r->failing.next, struct redis_call, link);
-                struct redis_reply reply = {
-                        .type = REDIS_FAIL, .fail = c->fail, .text = str_z(r->why)};
-
-                count(r, c->fail == REDIS_UNAVAILABLE ? UNAVAILABLE : LOST);
-                complete(c, &reply);
-        }
 }
 
 /* ---- the connection's end and the circuit ---- */
@@ -186,7 +53,7 @@ static void disconnect(struct redis *r)
         if (r->up != NULL)
                 metric_set(r->up, 0);
         while (!list_empty(&r->sent))
-                fail_later(CONTAINER_OF(r->sent.next, struct redis_call, link), REDIS_CLOSED);
+                redis_call_fail(CONTAINER_OF(r->sent.next, struct redis_call, link), REDIS_CLOSED);
 }
 
 static void set_why(struct redis *r, const char *what, const char *detail)
@@ -203,8 +70,8 @@ static void open_circuit(struct redis *r)
 {
         disconnect(r);
         while (!list_empty(&r->waiting))
-                fail_later(CONTAINER_OF(r->waiting.next, struct redis_call, link),
-                           REDIS_UNAVAILABLE);
+                redis_call_fail(CONTAINER_OF(r->waiting.next, struct redis_call, link),
+                                REDIS_UNAVAILABLE);
         r->backoff = r->backoff ? MIN(r->backoff * 2, BACKOFF_MAX) : BACKOFF_MIN;
         if (!r->open)
                 log_warn(r->subject, "%s; commands fail until it is back", r->why);
@@ -215,7 +82,7 @@ static void open_circuit(struct redis *r)
                      on_retry);
 }
 
-static void succeeded(struct redis *r)
+void redis_succeeded(struct redis *r)
 {
         r->failures = 0;
         r->backoff = 0;
@@ -223,7 +90,7 @@ static void succeeded(struct redis *r)
 }
 
 /* A command failed: is it enough to give up on the connection? */
-static void failed(struct redis *r, const char *what)
+void redis_failed(struct redis *r, const char *what)
 {
         if (r->loop->now - r->window > WINDOW) {
                 r->window = r->loop->now;
@@ -243,7 +110,7 @@ static void failed(struct redis *r, const char *what)
 /* The connection ended by itself. */
 static void lost(struct redis *r, const char *what)
 {
-        bool settled = r->state == READY && r->loop->now - r->ready_at >= SETTLED;
+        bool settled = r->state == READY && r->loop->now - r->ready_at >= REDIS_SETTLED;
 
         set_why(r, what, "");
         if (!settled) {
@@ -253,7 +120,7 @@ static void lost(struct redis *r, const char *what)
         log_info(r->subject, "%s", r->why);
         disconnect(r);
         r->connect_due = true;
-        at_end_of_turn(r);
+        redis_at_end_of_turn(r);
 }
 
 static void reconnect(struct redis *r)
@@ -261,7 +128,7 @@ static void reconnect(struct redis *r)
         disconnect(r);
         deadline_clear(&r->retry_timer);
         r->connect_due = true;
-        at_end_of_turn(r);
+        redis_at_end_of_turn(r);
 }
 
 /* ---- the connection's beginning ---- */
@@ -351,7 +218,7 @@ static void ready(struct redis *r)
         r->open = false;
         if (r->up != NULL)
                 metric_set(r->up, 1);
-        send_waiting(r);
+        redis_calls_send(r);
 }
 
 static void greeted(struct redis *r, const struct redis_reply *reply)
@@ -371,67 +238,6 @@ static void greeted(struct redis *r, const struct redis_reply *reply)
 
 /* ---- replies ---- */
 
-static void put_script(struct redis_call *c, bool by_sha)
-{
-        struct buf *out = &c->redis->io.out;
-
-        redis_put_array(out, c->words);
-        redis_put_word(out, by_sha ? STR("EVALSHA") : STR("EVAL"));
-        redis_put_word(out, by_sha ? str_of(c->sha, sizeof(c->sha)) : c->script);
-        buf_put(out, c->rest, c->rest_n);
-}
-
-static void now_sent(struct redis_call *c)
-{
-        struct redis *r = c->redis;
-
-        c->waiting = false;
-        list_push(&r->sent, &c->link);
-        r->n_sent++;
-        r->flush_due = true;
-        at_end_of_turn(r);
-}
-
-static void send_waiting(struct redis *r)
-{
-        while (!list_empty(&r->waiting)) {
-                struct redis_call *c = CONTAINER_OF(r->waiting.next, struct redis_call, link);
-                call_unlink(c);
-                if (c->script.p)
-                        put_script(c, true);
-                else
-                        buf_put(&r->io.out, c->rest, c->rest_n);
-                now_sent(c);
-        }
-}
-
-static void answered(struct redis *r, const struct redis_reply *reply)
-{
-        struct redis_call *c = CONTAINER_OF(r->sent.next, struct redis_call, link);
-        bool error = reply->type == REDIS_ERROR;
-
-        if (c->fn == NULL) { /* too late, or not wanted any more */
-                complete(c, reply);
-                return;
-        }
-        if (error && c->script.p && str_starts(reply->text, STR("NOSCRIPT"))) {
-                call_unlink(c);
-                put_script(c, false); /* which makes it known, too */
-                now_sent(c);
-                return;
-        }
-        /* A master that has become a replica: whoever is the master now is found by connecting
-         * anew. */
-        if (error && str_starts(reply->text, STR("READONLY")) &&
-            r->loop->now - r->ready_at >= SETTLED)
-                r->stale = true;
-        succeeded(r);
-        count(r, error ? FAILED : OK);
-        if (r->duration != NULL)
-                metric_observe(r->duration, (uint64_t)(r->loop->now - c->begun));
-        complete(c, reply);
-}
-
 /* Takes all whole replies.  False: the connection ended over it. */
 static bool take_replies(struct redis *r)
 {
@@ -443,7 +249,7 @@ static bool take_replies(struct redis *r)
                 if (r->state == GREETING) {
                         greeted(r, reply);
                 } else if (r->n_sent > 0) {
-                        answered(r, reply);
+                        redis_calls_answered(r, reply);
                 } else {
                         lost(r, "a reply nobody asked for");
                         return false;
@@ -478,34 +284,9 @@ static void io_readable(struct io *io)
                 reconnect(r);
 }
 
-/* ---- time ---- */
-
 static void on_retry(struct deadline *d)
 {
         connect_now(CONTAINER_OF(d, struct redis, retry_timer));
-}
-
-static void on_call_timeout(struct deadline *d)
-{
-        struct redis_call *c = CONTAINER_OF(d, struct redis_call, deadline);
-        struct redis *r = c->redis;
-        redis_fn *fn = c->fn;
-        void *arg = c->arg;
-        struct redis_reply reply = {.type = REDIS_FAIL,
-                                    .fail = REDIS_TIMEOUT,
-                                    .text = STR("timeout command: no reply in time")};
-
-        count(r, TIMED_OUT);
-        c->fn = NULL;
-        if (c->waiting) {
-                call_unlink(c);
-                call_free(c);
-        } else {
-                failed(r, "commands time out"); /* c may be gone */
-        }
-        if (r->refs == 0)
-                at_end_of_turn(r);
-        fn(&reply, arg);
 }
 
 static void redis_free(struct redis *r)
@@ -522,19 +303,7 @@ static void redis_free(struct redis *r)
         free(r->password);
         free(r->subject);
         free(r);
-        if (call_slab.live == 0)
-                slab_end(&call_slab);
-}
-
-static bool anybody_waits(const struct redis *r)
-{
-        if (r->n_waiting > 0 || !list_empty(&r->failing))
-                return true;
-        LIST_EACH (n, &r->sent) {
-                if (CONTAINER_OF(n, struct redis_call, link)->fn != NULL)
-                        return true;
-        }
-        return false;
+        redis_calls_thread_end();
 }
 
 static void end_of_turn(struct loop_task *t)
@@ -549,8 +318,8 @@ static void end_of_turn(struct loop_task *t)
         if (r->flush_due && r->state == READY)
                 io_flush(&r->io);
         r->flush_due = false;
-        deliver_failures(r);
-        if (r->refs == 0 && !anybody_waits(r)) /* else the last answer looks again */
+        redis_calls_deliver(r);
+        if (r->refs == 0 && !redis_calls_wanted(r)) /* else the last answer looks again */
                 redis_free(r);
 }
 
@@ -563,8 +332,8 @@ static char *copy_text(str s)
 
 static void make_metrics(struct redis *r)
 {
-        static const char *const words[RESULTS] = {"ok", "error", "timeout", "unavailable",
-                                                   "closed"};
+        static const char *const words[REDIS_RESULTS] = {"ok", "error", "timeout", "unavailable",
+                                                         "closed"};
         struct metric_slot *m = r->loop->metrics;
         struct buf b = BUF_INIT;
 
@@ -573,7 +342,7 @@ static void make_metrics(struct redis *r)
         metric_label(&b, "store", str_z(r->name));
         r->duration = metric_series(m, METRIC_REDIS_DURATION, buf_pullup(&b, b.n));
         r->up = metric_series(m, METRIC_REDIS_UP, buf_pullup(&b, b.n));
-        for (int i = 0; i < RESULTS; i++) {
+        for (int i = 0; i < REDIS_RESULTS; i++) {
                 struct buf l = BUF_INIT;
                 metric_label(&l, "store", str_z(r->name));
                 metric_label(&l, "result", str_z(words[i]));
@@ -637,14 +406,12 @@ struct redis *redis_get(struct loop *l, const struct redis_conf *c)
         list_init(&r->failing);
         make_metrics(r);
         list_push(&l->redises, &r->link);
-        if (call_slab.size == 0)
-                slab_init(&call_slab, sizeof(struct redis_call), 256);
         if (r->addr.len == 0) {
                 r->open = true;
                 snprintf(r->why, sizeof(r->why), "%s has no address yet", r->host ? r->host : "it");
         }
         r->connect_due = true;
-        at_end_of_turn(r);
+        redis_at_end_of_turn(r);
         return r;
 }
 
@@ -652,7 +419,7 @@ void redis_drop(struct redis *r)
 {
         CHECK(r->refs > 0);
         if (--r->refs == 0)
-                at_end_of_turn(r);
+                redis_at_end_of_turn(r);
 }
 
 void redis_set_addr(struct redis *r, const struct addr *a)
@@ -676,94 +443,4 @@ void redis_set_addr(struct redis *r, const struct addr *a)
 bool redis_ready(const struct redis *r)
 {
         return r->state == READY && !r->open;
-}
-
-/* A call in the place where it belongs now; rest is encoded already if it is needed. */
-static void place(struct redis_call *c, int64_t timeout_us)
-{
-        struct redis *r = c->redis;
-
-        if (r->open || r->n_sent >= SENT_MAX || r->n_waiting >= WAITING_MAX) {
-                fail_later(c, REDIS_UNAVAILABLE);
-                return;
-        }
-        deadline_set(r->loop, &c->deadline, timeout_us ? timeout_us : r->command_us,
-                     on_call_timeout);
-        c->waiting = true;
-        list_push(&r->waiting, &c->link);
-        r->n_waiting++;
-        if (r->state == READY && !r->stale)
-                send_waiting(r);
-}
-
-static struct redis_call *call_new(struct redis *r, redis_fn *fn, void *arg)
-{
-        struct redis_call *c = slab_get(&call_slab);
-
-        c->redis = r;
-        c->fn = fn;
-        c->arg = arg;
-        c->begun = r->loop->now;
-        c->rest = c->small;
-        return c;
-}
-
-static void keep_rest(struct redis_call *c, struct buf *b)
-{
-        c->rest_n = b->n;
-        if (b->n > sizeof(c->small)) {
-                c->rest = malloc(b->n);
-                CHECK(c->rest != NULL);
-        }
-        buf_copy_out(b, 0, c->rest, b->n);
-        buf_clear(b);
-}
-
-struct redis_call *redis_command(struct redis *r, const str *argv, size_t argc, int64_t timeout_us,
-                                 redis_fn *fn, void *arg)
-{
-        struct redis_call *c = call_new(r, fn, arg);
-        struct buf b = BUF_INIT;
-
-        CHECK(argc > 0 && fn != NULL);
-        if (!r->open) {
-                redis_put_array(&b, argc);
-                for (size_t i = 0; i < argc; i++)
-                        redis_put_word(&b, argv[i]);
-                keep_rest(c, &b);
-        }
-        place(c, timeout_us);
-        return c;
-}
-
-struct redis_call *redis_script(struct redis *r, str script, const char *sha,
-                                const str *keys_and_args, size_t n_keys, size_t argc,
-                                int64_t timeout_us, redis_fn *fn, void *arg)
-{
-        struct redis_call *c = call_new(r, fn, arg);
-        struct buf b = BUF_INIT;
-        char number[20];
-
-        CHECK(n_keys <= argc && fn != NULL && script.p != NULL);
-        c->script = script;
-        memcpy(c->sha, sha, sizeof(c->sha));
-        c->words = (uint32_t)(3 + argc);
-        redis_put_word(&b, str_of(number, str_put_u64(number, n_keys)));
-        for (size_t i = 0; i < argc; i++)
-                redis_put_word(&b, keys_and_args[i]);
-        keep_rest(c, &b);
-        place(c, timeout_us);
-        return c;
-}
-
-void redis_cancel(struct redis_call *c)
-{
-        if (c->redis->refs == 0)
-                at_end_of_turn(c->redis);
-        c->fn = NULL;
-        deadline_clear(&c->deadline);
-        if (c->waiting || c->fail != 0) {
-                call_unlink(c);
-                call_free(c);
-        }
 }

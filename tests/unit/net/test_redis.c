@@ -3,6 +3,7 @@
  * a good one does, stalls and restarts).
  */
 #include "net/redis.c"
+#include "net/redis_call.c"
 
 #include "pump.h"
 
@@ -140,7 +141,7 @@ static int down(void **state UNUSED)
         if (ls >= 0)
                 close(ls);
         fd = ls = -1;
-        slab_end(&call_slab);
+        redis_calls_thread_end();
         io_thread_end();
         arena_thread_end();
         buf_thread_end();
@@ -160,7 +161,8 @@ static void test_pipeline(void **state UNUSED)
         cmd(&a, "GET x", 0);
         cmd(&b, "INCR y", 0);
         cmd(&c, "KEYS *", 0);
-        assert_int_equal(recv(fd, got, sizeof(got), 0), -1); /* nothing before the end of the turn */
+        assert_int_equal(recv(fd, got, sizeof(got), 0),
+                         -1); /* nothing before the end of the turn */
         loop_turn(l, false);
         /* One write for all: what has come is everything. */
         ssize_t n = recv(fd, got, sizeof(got), 0);
@@ -310,10 +312,10 @@ static void test_half_of_many_opens_too(void **state UNUSED)
         start();
         l->now += 2 * WINDOW;
         for (int i = 0; i < 3; i++)
-                failed(r, "test");
+                redis_failed(r, "test");
         for (int i = 0; i < 14; i++) { /* never five in a row */
-                succeeded(r);
-                failed(r, "test");
+                redis_succeeded(r);
+                redis_failed(r, "test");
                 if (r->open)
                         break;
         }
@@ -332,7 +334,7 @@ static void test_hang_up_ends_what_was_sent(void **state UNUSED)
         assert_true(r->open); /* it did not live long */
         fake_greet();
         /* One that had lived is replaced at once, and what comes meanwhile waits for it. */
-        r->ready_at -= 2 * SETTLED;
+        r->ready_at -= 2 * REDIS_SETTLED;
         fake_hang_up();
         PUMP_UNTIL(l, r->state != READY);
         assert_false(r->open);
@@ -413,7 +415,7 @@ static void test_nonsense(void **state UNUSED)
 static void test_readonly_connects_anew(void **state UNUSED)
 {
         start();
-        r->ready_at -= 2 * SETTLED;
+        r->ready_at -= 2 * REDIS_SETTLED;
         cmd(&a, "SET a 1", 0);
         fake_expect("SET");
         fake_say("-READONLY You can't write against a read only replica.\r\n");
