@@ -283,9 +283,12 @@ static void nobody_answered(void **state)
 
 static void error_pages(void **state)
 {
-        static const struct error_page pages[] = {
-                {503, STR_INIT("<h1>Back soon</h1>"), STR_INIT("text/html")},
-                {404, STR_INIT("{}"), STR_INIT("application/json")}};
+        static const struct error_page pages[] = {{.status = 503,
+                                                   .body = STR_INIT("<h1>Back soon</h1>"),
+                                                   .content_type = STR_INIT("text/html")},
+                                                  {.status = 404,
+                                                   .body = STR_INIT("{}"),
+                                                   .content_type = STR_INIT("application/json")}};
 
         (void)state;
         w.target.eff.error_pages = pages;
