@@ -429,6 +429,8 @@ static enum reason settle_response(struct arena *a, struct msg *m, enum method m
                         return REASON_UPSTREAM_HEADER_MAX;
         } else if (interim || m->status == 204 || m->status == 304 || method == METHOD_HEAD) {
                 m->framing = FRAMING_NONE;
+                if (m->status == 204) /* says nothing there (RFC 9110 8.6) */
+                        m->length = 0;
         } else if (w->codings) {
                 m->framing = FRAMING_CHUNKED;
         } else if (w->lengths) {

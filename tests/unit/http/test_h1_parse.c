@@ -420,6 +420,7 @@ static const struct response_row responses[] = {
         RES("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HEAD, 200, NONE, 0, true),
         RES("HTTP/1.1 200 OK\r\n\r\n", HEAD, 200, NONE, 0, true),
         RES("HTTP/1.1 204 No\r\n\r\n", GET, 204, NONE, 0, true),
+        RES("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", GET, 204, NONE, 0, true),
         RES("HTTP/1.1 304 NM\r\nContent-Length: 9\r\n\r\n", GET, 304, NONE, 9, true),
         RES("HTTP/1.1 100 Continue\r\n\r\n", GET, 100, NONE, 0, true),
         RES("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", GET, 103, NONE, 0, true),
