@@ -304,6 +304,22 @@ void loop_run(struct loop *l)
         loop_self = NULL;
 }
 
+void loop_advance(struct loop *l, int64_t us)
+{
+        int64_t end = l->now + us;
+
+        l->awake = true;
+        do {
+                int64_t at = MAX(l->now, MIN(l->timeouts->timer_at, end));
+                l->wall += at - l->now;
+                l->now = at;
+                if (l->timeouts->timer_at <= at)
+                        on_timer(-1, 0, l);
+                inbox_take(l);
+                run_tasks(l);
+        } while (l->now < end);
+}
+
 void loop_stop(struct loop *l)
 {
         l->stop = true;

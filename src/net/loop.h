@@ -69,6 +69,9 @@ struct loop {
 struct loop *loop_new(unsigned index, struct metric_slot *metrics); /* aborts when the system refuses */
 void loop_run(struct loop *l);      /* until loop_stop; sets crumb beat and waiting each turn */
 void loop_turn(struct loop *l, bool wait); /* one turn, waiting for something to happen or not (loop_run, tests) */
+/* Time passes for a loop that is not run: its clock is set us further, and what is due on the way happens in order (deadlines,
+ * messages, tasks; no sockets).  For functions' test cases. */
+void loop_advance(struct loop *l, int64_t us);
 void loop_stop(struct loop *l);     /* this thread only; others post a message that calls it */
 void loop_free(struct loop *l);     /* nothing may be linked any more */
 

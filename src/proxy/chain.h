@@ -40,6 +40,16 @@ void chain_cancel(
         struct chain *c); /* the client has gone: completions are dropped; chain_log still comes */
 
 /* ---- instances: all functions of a generation. */
+struct redis_calls { /* net/redis.h, or what a test case puts in its place */
+        struct redis *(*get)(struct loop *l, const struct redis_conf *c);
+        void (*drop)(struct redis *r);
+        struct redis_call *(*command)(struct redis *r, const str *argv, size_t argc,
+                                      int64_t timeout_us, redis_fn *fn, void *arg);
+        struct redis_call *(*script)(struct redis *r, str script, const char *sha,
+                                     const str *keys_and_args, size_t n_keys, size_t argc,
+                                     int64_t timeout_us, redis_fn *fn, void *arg);
+        void (*cancel)(struct redis_call *c);
+};
 struct instance_env { /* of this process */
         struct loop *control;
         struct loop **loops;
@@ -49,6 +59,7 @@ struct instance_env { /* of this process */
         bool (*quarantined)(const uint8_t sha[32]); /* NULL: none */
         const struct redis_conf
                 *redises; /* by store index; NULL: none can be reached (the checker) */
+        const struct redis_calls *redis_calls; /* NULL: the real ones */
 };
 /* Control thread: create for every function of c (linked already).  NULL: mistakes are in rep,
  * everything was destroyed again. */

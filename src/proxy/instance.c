@@ -276,7 +276,7 @@ void instances_loop_end(struct instance_set *s, struct loop *l)
                 part_end(s->v[k], l);
         for (size_t k = 0; k < s->conf->n_redises; k++) {
                 if (sl->redis[k] != NULL)
-                        redis_drop(sl->redis[k]);
+                        s->env.redis_calls->drop(sl->redis[k]);
                 sl->redis[k] = NULL;
         }
 }
@@ -387,6 +387,9 @@ static bool call_create(struct instance *i)
         return i->created;
 }
 
+static const struct redis_calls real_redis = {redis_get, redis_drop, redis_command, redis_script,
+                                              redis_cancel};
+
 struct instance_set *instances_create(struct instance_env *env, struct conf *c, struct report *rep)
 {
         struct arena *a = arena_new(0);
@@ -395,6 +398,8 @@ struct instance_set *instances_create(struct instance_env *env, struct conf *c, 
 
         *s = (struct instance_set){
                 .magic = INSTANCE_SET_MAGIC, .env = *env, .conf = c, .arena = a, .rep = rep};
+        if (s->env.redis_calls == NULL)
+                s->env.redis_calls = &real_redis;
         s->v = ARENA_ARRAY(a, struct instance *, c->n_functions + 1);
         s->loops = ARENA_ARRAY(a, struct set_loop, env->n_loops + 1);
         for (unsigned k = 0; k <= env->n_loops; k++) {

@@ -157,6 +157,11 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc)
         return rc;
 }
 
+static const struct redis_calls *redis_of(const struct weir_task *t)
+{
+        return t->inst->set->env.redis_calls;
+}
+
 void task_drop_ops(struct weir_task *t)
 {
         struct list *n;
@@ -168,7 +173,7 @@ void task_drop_ops(struct weir_task *t)
                         deadline_clear(&op->timer);
                         break;
                 case OP_REDIS:
-                        redis_cancel(op->call);
+                        redis_of(t)->cancel(op->call);
                         break;
                 case OP_WAIT:
                         op->waiter->op = NULL;
@@ -357,7 +362,8 @@ static struct redis *redis_here(struct weir_task *t, const weir_redis *handle)
         if (handle == NULL || sl->set->env.redises == NULL)
                 return NULL;
         if (sl->redis[conf->index] == NULL)
-                sl->redis[conf->index] = redis_get(t->loop, &sl->set->env.redises[conf->index]);
+                sl->redis[conf->index] =
+                        redis_of(t)->get(t->loop, &sl->set->env.redises[conf->index]);
         return sl->redis[conf->index];
 }
 
@@ -393,7 +399,7 @@ weir_rc task_redis(weir_task *t, weir_redis *r, weir_redis_fn *fn, void *arg, co
 
         if (op == NULL)
                 return WEIR_ERROR;
-        op->call = redis_command(client, (const str *)argv, argc, 0, replied, op);
+        op->call = redis_of(t)->command(client, (const str *)argv, argc, 0, replied, op);
         list_push(&t->ops, &op->link);
         return WEIR_SUSPEND;
 }
@@ -409,8 +415,8 @@ weir_rc task_redis_script(weir_task *t, weir_redis *r, const weir_script *s, siz
         op = redis_op(t, r, fn, arg, argv, argc, "redis_script", &client);
         if (op == NULL)
                 return WEIR_ERROR;
-        op->call = redis_script(client, s->text, s->sha, (const str *)argv, n_keys, argc, 0,
-                                replied, op);
+        op->call = redis_of(t)->script(client, s->text, s->sha, (const str *)argv, n_keys, argc, 0,
+                                       replied, op);
         list_push(&t->ops, &op->link);
         return WEIR_SUSPEND;
 }

@@ -1,0 +1,624 @@
+/*
+ * Test cases of modules: a configuration, requests, what Redis answers, and what must come of it.
+ *
+ *   weir_case -> a whole configuration -> instances on a loop that is not run -> each request
+ * through its chain -> expectations
+ *
+ * The difficulty is that nothing may differ from real traffic but what is outside: so the
+ * configuration is read, linked and created as always, and only the clock (loop_advance), Redis
+ * (redis_calls) and the codecs are stood in for.
+ */
+#include "proxy/cases.h"
+
+#include "base/log.h"
+#include "base/shm.h"
+#include "conf/conf.h"
+#include "http/h1_parse.h"
+#include "net/redis.h"
+#include "proxy/chain.h"
+#include "proxy/vars.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CASE_FILE  "/case/weir.conf"
+#define CASE_STORE (256 * KIB)
+#define TURNS_MAX  10000 /* answers and deadlines until a hook must have come to its verdict */
+
+struct redis_call {
+        struct redis_call *next;
+        redis_fn *fn;
+        void *arg;
+};
+
+/* One case while it runs.  There is at most one in a process. */
+static struct play {
+        const weir_case *c;
+        const struct module *m;
+        struct arena *a;
+        struct source source;
+        str text; /* of the configuration */
+        struct conf *conf;
+        struct map *modules;
+        struct store *store;
+        struct loop *loop, *control;
+        struct redis_conf *redises;
+        struct instance_set *set;
+        struct report rep;
+        /* Redis */
+        str replies;              /* lines that are left */
+        struct redis_call *calls; /* neither answered nor cancelled, oldest first */
+        struct buf commands;      /* of this exchange, one per line */
+        /* the exchange */
+        struct request *r;
+        struct txn txn;
+        struct chain *chain;
+        enum chain_result how;
+        bool resumed;
+        str verdict;
+        str failure; /* absent: none so far */
+} play;
+
+static void failed(struct play *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void failed(struct play *p, const char *fmt, ...)
+{
+        va_list ap;
+
+        if (p->failure.p != NULL)
+                return;
+        va_start(ap, fmt);
+        p->failure = arena_vprintf(p->a, fmt, ap);
+        va_end(ap);
+}
+
+static str next_line(str *rest)
+{
+        str line;
+
+        str_cut(*rest, '\n', &line, rest);
+        return line;
+}
+
+/* The part before the next line that begins with "--"; *gap is how much time passes after it. */
+static str next_part(str *rest, str *gap)
+{
+        str all = *rest, line;
+        size_t n = 0;
+
+        *gap = STR_NONE;
+        while (rest->p != NULL) {
+                line = next_line(rest);
+                if (str_starts(line, STR("--"))) {
+                        *gap = str_trim(str_from(line, 2));
+                        return str_head(all, n);
+                }
+                n = rest->p ? (size_t)(rest->p - all.p) : all.n;
+        }
+        return all;
+}
+
+/* ------------------------------------------------------------------ Redis */
+
+static struct redis *fake_get(struct loop *l, const struct redis_conf *c)
+{
+        (void)l;
+        return (struct redis *)(uintptr_t)c; /* a mark, never looked into */
+}
+
+static void fake_drop(struct redis *r)
+{
+        (void)r;
+}
+
+static struct redis_call *fake_command(struct redis *r, const str *argv, size_t argc,
+                                       int64_t timeout_us, redis_fn *fn, void *arg)
+{
+        struct redis_call *call = calloc(1, sizeof(*call)), **at = &play.calls;
+
+        (void)r, (void)timeout_us;
+        CHECK(call != NULL);
+        *call = (struct redis_call){.fn = fn, .arg = arg};
+        while (*at != NULL)
+                at = &(*at)->next;
+        *at = call;
+        for (size_t i = 0; i < argc; i++)
+                buf_printf(&play.commands, "%s%.*s", i ? " " : "", STR_ARG(argv[i]));
+        buf_puts(&play.commands, STR("\n"));
+        return call;
+}
+
+static struct redis_call *fake_script(struct redis *r, str script, const char *sha, const str *argv,
+                                      size_t n_keys, size_t argc, int64_t timeout_us, redis_fn *fn,
+                                      void *arg)
+{
+        (void)script;
+        buf_printf(&play.commands, "EVALSHA %s %zu ", sha, n_keys);
+        return fake_command(r, argv, argc, timeout_us, fn, arg);
+}
+
+static void fake_cancel(struct redis_call *call)
+{
+        struct redis_call **at = &play.calls;
+
+        while (*at != call)
+                at = &(*at)->next;
+        *at = call->next;
+        free(call);
+}
+
+static const struct redis_calls fake_redis = {fake_get, fake_drop, fake_command, fake_script,
+                                              fake_cancel};
+
+static struct redis_reply reply_of_line(struct play *p, str line);
+
+/* "[1,$a,_]": elements as lines are, but without nesting and commas. */
+static struct redis_reply array_of(struct play *p, str inner)
+{
+        struct redis_reply r = {.type = REDIS_ARRAY};
+        VEC(struct redis_reply) elem = {0};
+        str one;
+
+        for (; inner.p != NULL && inner.n + elem.n != 0;) {
+                uint64_t n;
+                str_cut(inner, ',', &one, &inner);
+                one = str_trim(one);
+                if (str_u64(one, INT64_MAX, &n))
+                        *VEC_ADD(p->a, &elem) =
+                                (struct redis_reply){.type = REDIS_INTEGER, .integer = (int64_t)n};
+                else
+                        *VEC_ADD(p->a, &elem) = reply_of_line(p, one);
+        }
+        r.elem = elem.v;
+        r.n = elem.n;
+        return r;
+}
+
+static struct redis_reply reply_of_line(struct play *p, str line)
+{
+        struct redis_reply r = {
+                .type = REDIS_FAIL, .fail = REDIS_UNAVAILABLE, .text = STR_INIT("no answer")};
+        str rest = line.n ? str_from(line, 1) : STR("");
+        uint64_t n;
+
+        switch (line.n ? line.p[0] : '!') {
+        case '$':
+                return (struct redis_reply){.type = REDIS_STRING, .text = rest};
+        case '_':
+                return (struct redis_reply){.type = REDIS_NIL};
+        case '-':
+                return (struct redis_reply){.type = REDIS_ERROR, .text = rest};
+        case '~':
+                r.fail = REDIS_TIMEOUT;
+                return r;
+        case '[':
+                return array_of(p, str_ends(rest, STR("]")) ? str_head(rest, rest.n - 1) : rest);
+        case ':':
+                if (str_u64(rest, INT64_MAX, &n))
+                        return (struct redis_reply){.type = REDIS_INTEGER, .integer = (int64_t)n};
+                failed(p, "redis: no number: %.*s", STR_ARG(line));
+                return r;
+        case '!':
+                return r;
+        default:
+                failed(p, "redis: not understood: %.*s", STR_ARG(line));
+                return r;
+        }
+}
+
+static void answer_oldest(struct play *p)
+{
+        struct redis_call *call = p->calls;
+        struct redis_reply r = reply_of_line(p, p->replies.p ? next_line(&p->replies) : STR("!"));
+
+        p->calls = call->next;
+        call->fn(&r, call->arg);
+        free(call);
+}
+
+/* ------------------------------------------------------------------ the configuration */
+
+static bool source_file(struct source *s, str path, struct arena *a, str *content, str *error)
+{
+        (void)s, (void)a;
+        if (!str_eq(path, STR(CASE_FILE))) {
+                *error = STR("cases have no files");
+                return false;
+        }
+        *content = play.text;
+        return true;
+}
+
+static bool source_glob(struct source *s, str pattern, struct arena *a, str **paths, size_t *n)
+{
+        (void)s, (void)pattern, (void)a, (void)paths;
+        *n = 0;
+        return true;
+}
+
+static bool source_env(struct source *s, str name, str *value)
+{
+        (void)s, (void)name, (void)value;
+        return false;
+}
+
+static bool source_user(struct source *s, str user, str group, uint32_t *uid, uint32_t *gid)
+{
+        (void)s, (void)user, (void)group, (void)uid, (void)gid;
+        return false;
+}
+
+static bool read_conf(struct play *p)
+{
+        str config = p->c->config ? str_z(p->c->config) : STR("");
+        bool block = str_ends(str_trim(config), STR("}"));
+
+        p->source = (struct source){source_file, source_glob, source_env, source_user};
+        p->text = arena_printf(
+                p->a,
+                "module %.*s /case/module.so;\n"
+                "redis main { server 127.0.0.1:1; }\n"
+                "upstream main { server 127.0.0.1:1; }\n"
+                "listen 127.0.0.1:1;\n"
+                "host * { route / {\nfunction %.*s name=case %.*s%s\nproxy main;\n} }\n",
+                STR_ARG(p->m->name), STR_ARG(p->m->name), STR_ARG(config), block ? "" : ";");
+        p->conf = conf_read(&p->source, STR(CASE_FILE), STR("/case"), &p->rep);
+        if (p->conf == NULL)
+                return false;
+        p->modules = map_new();
+        map_put(p->modules, p->m->name, (void *)(uintptr_t)p->m);
+        return conf_link_functions(p->conf, instances_handles(p->conf, p->modules, p->conf->arena),
+                                   &p->rep);
+}
+
+static bool begin(struct play *p)
+{
+        struct instance_env env;
+
+        if (!read_conf(p))
+                return false;
+        p->loop = loop_new(0, NULL);
+        p->control = loop_new(UINT32_MAX, NULL);
+        p->store = store_new(CASE_STORE);
+        p->redises = ARENA_ARRAY(p->a, struct redis_conf, p->conf->n_redises + 1);
+        env = (struct instance_env){.control = p->control,
+                                    .loops = &p->loop,
+                                    .n_loops = 1,
+                                    .store = p->store,
+                                    .redises = p->redises,
+                                    .redis_calls = &fake_redis};
+        loop_self = p->control;
+        p->set = instances_create(&env, p->conf, &p->rep);
+        loop_self = p->loop;
+        if (p->set == NULL)
+                return false;
+        if (!instances_loop_begin(p->set, p->loop)) {
+                failed(p, "its loop_init failed");
+                instances_destroy(p->set);
+                p->set = NULL;
+                return true;
+        }
+        instances_activate(p->set, p->loop);
+        return true;
+}
+
+static void pass(struct play *p, int64_t us)
+{
+        loop_self = p->control;
+        loop_advance(p->control, us);
+        loop_self = p->loop;
+        loop_advance(p->loop, us);
+}
+
+static void end(struct play *p)
+{
+        if (p->set != NULL) {
+                instances_retire(p->set, p->loop);
+                pass(p, 0);
+                instances_loop_end(p->set, p->loop);
+                loop_self = p->control;
+                instances_destroy(p->set);
+        }
+        loop_self = NULL;
+        if (p->loop != NULL) {
+                loop_free(p->loop);
+                loop_free(p->control);
+                store_free(p->store);
+        }
+        if (p->modules != NULL)
+                map_free(p->modules);
+        conf_free(p->conf);
+        buf_clear(&p->commands);
+        buf_clear(&p->rep.out);
+}
+
+/* ------------------------------------------------------------------ an exchange */
+
+/* "\n" becomes "\r\n", and there is one empty line at the end. */
+static str head_of(struct play *p, str text)
+{
+        struct buf b = BUF_INIT;
+        str head;
+
+        while (text.p != NULL) {
+                str line = next_line(&text);
+                if (line.n == 0)
+                        break;
+                if (str_ends(line, STR("\r")))
+                        line.n--;
+                buf_puts(&b, line);
+                buf_puts(&b, STR("\r\n"));
+        }
+        buf_puts(&b, STR("\r\n"));
+        head = arena_dup(p->r->arena, buf_pullup(&b, b.n));
+        buf_clear(&b);
+        return head;
+}
+
+static str host_of(struct play *p, str authority)
+{
+        char *host = arena_dupz(p->r->arena, authority);
+        ptrdiff_t colon = str_rchr(authority, ':');
+        size_t n = colon >= 0 ? (size_t)colon : authority.n;
+
+        for (size_t i = 0; i < n; i++)
+                host[i] = str_lower(host[i]);
+        return str_of(host, n);
+}
+
+static bool request_begin(struct play *p, str text)
+{
+        struct route_conf *route = &p->conf->hosts[0].routes[0];
+        struct txn *t = &p->txn;
+        enum reason why;
+
+        p->r = request_new(p->loop, NULL, 0);
+        why = h1_parse_request(p->r->arena, head_of(p, text), &p->r->req);
+        *t = (struct txn){.r = p->r,
+                          .client_ip = STR_INIT("192.0.2.1"),
+                          .scheme = STR_INIT("http"),
+                          .request_id = STR_INIT("case"),
+                          .eff = &route->eff,
+                          .listen = &p->conf->listens[0],
+                          .upstream_us = -1};
+        CHECK(addr_parse_ip(STR("192.0.2.1"), 0, &t->client));
+        if (why != REASON_NONE || !path_parse(p->r->arena, p->r->req.target, &t->path)) {
+                failed(p, "its request is malformed: %s", reason_rows[why].text);
+                return false;
+        }
+        t->host = p->r->req.authority.p ? host_of(p, p->r->req.authority) : STR_NONE;
+        t->match.host = &p->conf->hosts[0];
+        t->match.route = route;
+        t->upstream = route->targets[0].upstream;
+        return true;
+}
+
+static void resumed(struct txn *t, enum chain_result how)
+{
+        (void)t;
+        play.how = how;
+        play.resumed = true;
+}
+
+/* Redis answers, else time passes, until the functions have come to their verdict. */
+static enum chain_result settle(struct play *p, enum chain_result how)
+{
+        if (how != CHAIN_WAIT)
+                return how;
+        p->resumed = false;
+        for (int i = 0; i < TURNS_MAX && !p->resumed; i++) {
+                if (p->calls != NULL)
+                        answer_oldest(p);
+                else
+                        pass(p, 5 * MSEC);
+        }
+        if (p->resumed)
+                return p->how;
+        failed(p, "its function never came to a verdict");
+        chain_cancel(p->chain);
+        return CHAIN_CUT;
+}
+
+static str verdict_of(struct play *p, enum chain_result how)
+{
+        switch (how) {
+        case CHAIN_CONTINUE:
+                return STR("continue");
+        case CHAIN_RESPOND:
+                if (p->txn.reason == REASON_FUNCTION || p->txn.reason == REASON_RATE_LIMITED)
+                        return arena_printf(p->a, "respond %d", p->r->res.status);
+                return STR("error");
+        default:
+                return STR("error");
+        }
+}
+
+static void upstream_answers(struct play *p)
+{
+        str text = p->c->upstream ? str_z(p->c->upstream) : STR("HTTP/1.1 200 OK\n\n");
+        enum reason why =
+                h1_parse_response(p->r->arena, head_of(p, text), p->r->req.method, &p->r->res);
+
+        if (why != REASON_NONE)
+                failed(p, "its upstream's answer is malformed: %s", reason_rows[why].text);
+}
+
+static void functions(struct play *p)
+{
+        static const struct chain_user user = {.resumed = resumed};
+        const struct route_conf *route = p->txn.match.route;
+        enum chain_result how = CHAIN_CONTINUE;
+
+        p->chain = chain_new(&p->txn, route->functions, route->n_functions, &user);
+        if (p->chain != NULL)
+                how = settle(p, chain_request(p->chain));
+        p->verdict = verdict_of(p, how);
+        if (how == CHAIN_CONTINUE)
+                upstream_answers(p);
+        if (p->chain == NULL)
+                return;
+        how = settle(p, chain_response(p->chain));
+        if (how != CHAIN_CONTINUE)
+                p->verdict = verdict_of(p, how);
+}
+
+/* ------------------------------------------------------------------ expectations */
+
+static bool has_field(const struct fields *fs, str text)
+{
+        str name, value;
+
+        if (str_starts(text, STR("-")))
+                return fields_find(fs, str_from(text, 1)) == NULL;
+        str_cut(text, ':', &name, &value);
+        FIELDS_EACH(f, fs)
+        {
+                if (str_ieq(f->name, name) && str_eq(f->value, str_trim(value)))
+                        return true;
+        }
+        return false;
+}
+
+static bool has_command(struct play *p, str text)
+{
+        str rest = buf_pullup(&p->commands, p->commands.n);
+
+        while (rest.p != NULL)
+                if (str_eq(next_line(&rest), text))
+                        return true;
+        return false;
+}
+
+static bool has_variable(struct play *p, str text)
+{
+        str name, value, is;
+
+        str_cut(text, '=', &name, &value);
+        is = vars_get_name(&p->txn, name);
+        return is.p != NULL && str_eq(is, value);
+}
+
+static bool has_body(struct play *p, str text)
+{
+        str body = buf_pullup(&p->r->res_body.data, p->r->res_body.data.n);
+
+        if (str_ends(body, STR("\n")))
+                body.n--;
+        return str_eq(body, text);
+}
+
+static bool holds(struct play *p, str line)
+{
+        if (str_starts(line, STR("req ")))
+                return has_field(&p->r->req.fields, str_from(line, 4));
+        if (str_starts(line, STR("res ")))
+                return has_field(&p->r->res.fields, str_from(line, 4));
+        if (str_starts(line, STR("var ")))
+                return has_variable(p, str_from(line, 4));
+        if (str_starts(line, STR("body ")))
+                return has_body(p, str_from(line, 5));
+        if (str_starts(line, STR("redis ")))
+                return has_command(p, str_from(line, 6));
+        return str_eq(p->verdict, line);
+}
+
+static void check(struct play *p, str expect)
+{
+        while (expect.p != NULL) {
+                str line = str_trim(next_line(&expect));
+                if (line.n != 0 && !holds(p, line))
+                        failed(p, "expected \"%.*s\"; the verdict was \"%.*s\"", STR_ARG(line),
+                               STR_ARG(p->verdict));
+        }
+}
+
+/* ------------------------------------------------------------------ cases */
+
+static int64_t gap_us(struct play *p, str gap)
+{
+        uint64_t n;
+        str digits = gap;
+
+        while (digits.n != 0 && str_lower(digits.p[digits.n - 1]) >= 'a')
+                digits.n--;
+        str unit = str_from(gap, digits.n);
+        if (gap.n == 0)
+                return 0;
+        if (!str_u64(digits, 1000000, &n))
+                failed(p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
+        else if (str_eq(unit, STR("ms")))
+                return (int64_t)n * MSEC;
+        else if (str_eq(unit, STR("s")))
+                return (int64_t)n * SEC;
+        else if (str_eq(unit, STR("m")))
+                return (int64_t)n * 60 * SEC;
+        else if (str_eq(unit, STR("h")))
+                return (int64_t)n * 3600 * SEC;
+        else
+                failed(p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
+        return 0;
+}
+
+static void exchange(struct play *p, str text, str expect)
+{
+        p->chain = NULL;
+        buf_clear(&p->commands);
+        if (request_begin(p, text)) {
+                functions(p);
+                check(p, expect);
+                if (p->chain != NULL)
+                        chain_log(p->chain);
+        }
+        request_drop(p->r);
+}
+
+static void exchanges(struct play *p)
+{
+        str requests = p->c->request ? str_z(p->c->request) : STR("GET / HTTP/1.1\nhost: a\n\n");
+        str expects = p->c->expect ? str_z(p->c->expect) : STR("continue");
+        unsigned n = 0;
+
+        p->replies = p->c->redis ? str_z(p->c->redis) : STR_NONE;
+        while (requests.p != NULL && p->failure.p == NULL) {
+                str gap, none, text = next_part(&requests, &gap);
+                n++;
+                if (expects.p == NULL) {
+                        failed(p, "nothing is expected of its request %u", n);
+                        return;
+                }
+                exchange(p, text, next_part(&expects, &none));
+                pass(p, gap_us(p, gap));
+        }
+        if (p->failure.p != NULL && n > 1)
+                p->failure = arena_printf(p->a, "request %u: %.*s", n, STR_ARG(p->failure));
+}
+
+static void run_one(const struct module *m, const weir_case *c, const struct conf_pos *at,
+                    struct report *rep)
+{
+        struct play *p = &play;
+
+        *p = (struct play){.c = c, .m = m, .a = arena_new(0)};
+        if (!begin(p))
+                failed(p, "its configuration was refused:\n%.*s",
+                       STR_ARG(buf_pullup(&p->rep.out, p->rep.out.n)));
+        else if (p->failure.p == NULL)
+                exchanges(p);
+        if (p->failure.p != NULL)
+                report_error(rep, at, "module %.*s: its case \"%s\" failed: %.*s", STR_ARG(m->name),
+                             c->name ? c->name : "?", STR_ARG(p->failure));
+        end(p);
+        arena_free(p->a);
+}
+
+void cases_run(const struct module *m, const struct conf_pos *at, struct report *rep)
+{
+        enum log_level before = log_level;
+        struct loop *self = loop_self;
+
+        if (log_level > LOG_ERROR) /* cases provoke what would be worth a line elsewhere */
+                log_level = LOG_ERROR;
+        for (size_t i = 0; i < m->desc->n_cases; i++)
+                run_one(m, &m->desc->cases[i], at, rep);
+        log_level = before;
+        loop_self = self;
+}

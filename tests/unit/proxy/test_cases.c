@@ -1,0 +1,122 @@
+/* The cases of the modules that ship hold, and one that does not is an error with its name. */
+#include "proxy/cases.c"
+
+#include "../module/fixture.h"
+
+#include "base/crypto.h"
+
+static struct module *open_built(const char *name, struct arena *a)
+{
+        const char *top = getenv("top_builddir");
+        str error = STR_NONE,
+            path = arena_printf(a, "%s/modules/.libs/%s.so", top ? top : ".", name);
+        struct module_file file = {
+                .name = str_z(name), .origin = path, .path = path.p, .bytes = fixture_read(path.p)};
+        struct module *m = module_open(&file, &api_host, a, &error);
+
+        free((char *)file.bytes.p);
+        if (m == NULL)
+                fail_msg("%.*s", STR_ARG(error));
+        return m;
+}
+
+static void shipped(const char *name)
+{
+        struct arena *a = arena_new(0);
+        struct module *m = open_built(name, a);
+        struct report rep = {.out = BUF_INIT};
+
+        assert_true(m->desc->n_cases > 0);
+        cases_run(m, NULL, &rep);
+        if (rep.errors != 0)
+                fail_msg("%.*s", STR_ARG(buf_pullup(&rep.out, rep.out.n)));
+        assert_null(loop_self);
+        module_drop(m);
+        arena_free(a);
+}
+
+static void headers(void **state)
+{
+        (void)state;
+        shipped("headers");
+}
+
+static void ratelimit(void **state)
+{
+        (void)state;
+        shipped("ratelimit");
+}
+
+#define HEAD                                                                                       \
+        "#include <weir/module.h>\n"                                                               \
+        "static weir_rc done(weir_task *t, const void *i, void *c, void *arg)"                     \
+        "{ (void)t, (void)i, (void)c, (void)arg; return WEIR_CONTINUE; }\n"                        \
+        "static weir_rc hook(weir_req *r, const void *i, void *c) { (void)i, (void)c;"             \
+        " weir->header_set(r, WEIR_REQUEST, WEIR_STR(\"x\"), WEIR_STR(\"1\"));"                    \
+        " return weir->timer(r, 1000000, done, NULL); }\n"
+#define CASE(config, request, expect)                                                              \
+        "static const weir_case cases[] = {{.name = \"one\", .config = \"" config                  \
+        "\", .request = \"" request "\", .expect = \"" expect "\"}};\n"                            \
+        "WEIR_MODULE(.name = \"m\", .version = \"1\", WEIR_CASES(cases), .on_request = hook);\n"
+#define GET "GET / HTTP/1.1\\nhost: a\\n\\n"
+
+/* What is wrong must be said, and what is right must not. */
+static void expectations(void **state)
+{
+        static const struct {
+                const char *source, *says; /* NULL: nothing is wrong */
+        } row[] = {
+                {HEAD CASE("", GET, "continue\\nreq x: 1\\nreq -y"), NULL},
+                {HEAD CASE("", GET "-- 2s\\n" GET, "continue\\n--\\ncontinue"), NULL},
+                {HEAD CASE("", GET, "respond 200"),
+                 "module m: its case \"one\" failed: expected \"respond 200\"; the verdict was "
+                 "\"continue\""},
+                {HEAD CASE("", GET, "req x: 2"), "expected \"req x: 2\""},
+                {HEAD CASE("", GET, "res x: 1"), "expected \"res x: 1\""},
+                {HEAD CASE("", GET, "req -x"), "expected \"req -x\""},
+                {HEAD CASE("", GET, "var m_x=1"), "expected \"var m_x=1\""},
+                {HEAD CASE("", GET, "body x"), "expected \"body x\""},
+                {HEAD CASE("", GET, "redis GET k"), "expected \"redis GET k\""},
+                {HEAD CASE("", GET "--\\n" GET, "continue"),
+                 "nothing is expected of its request 2"},
+                {HEAD CASE("", GET "-- soon\\n" GET, "continue\\n--\\ncontinue"), "is no time"},
+                {HEAD CASE("", "GET\\n\\n", "continue"), "its request is malformed"},
+                {HEAD CASE("nonsense=1", GET, "continue"), "its configuration was refused"},
+        };
+
+        for (size_t i = 0; i < COUNT(row); i++) {
+                struct arena *a = arena_new(0);
+                char *path = fixture_build(*state, "", row[i].source);
+                str error = STR_NONE, said;
+                struct module_file file = {.name = STR("m"),
+                                           .origin = STR("m.so"),
+                                           .path = path,
+                                           .bytes = fixture_read(path)};
+                struct module *m = module_open(&file, &api_host, a, &error);
+                struct report rep = {.out = BUF_INIT};
+
+                assert_non_null(m);
+                cases_run(m, NULL, &rep);
+                said = buf_pullup(&rep.out, rep.out.n);
+                assert_int_equal(rep.errors, row[i].says != NULL);
+                if (row[i].says != NULL && str_find(said, str_z(row[i].says)) < 0)
+                        fail_msg("wanted \"%s\", got \"%.*s\"", row[i].says, STR_ARG(said));
+                buf_clear(&rep.out);
+                module_drop(m);
+                free((char *)file.bytes.p);
+                free(path);
+                arena_free(a);
+        }
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(headers),
+                cmocka_unit_test(ratelimit),
+                cmocka_unit_test(expectations),
+        };
+        crypto_init();
+        log_level = LOG_ERROR;
+        return cmocka_run_group_tests(tests, fixture_begin, fixture_end);
+}
