@@ -317,7 +317,7 @@ static void key_word(struct compile *c, struct args *a, const struct directive_k
         CHECK(a->n_keyed < ARGS_MAX);
         a->keyed[a->n_keyed].key = k;
         a->keyed[a->n_keyed].whole = w;
-        a->keyed[a->n_keyed++].value = word_slice(c->a, w, w->value, w->text.n - w->value);
+        a->keyed[a->n_keyed++].value = word_value(c->a, w);
 }
 
 /* A word of the form name=: whether it was one of the directive's keys, or surely meant to be. */
@@ -457,22 +457,49 @@ void compile_block(struct compile *c, struct tree *const *child, size_t n, struc
 
 /* ------------------------------------------------------------------ shared by nouns */
 
-const struct template *compile_template(struct compile *c, const struct word *w,
-                                        const struct template_scope *names)
+static void free_regex(void *re)
 {
+        regex_free(re);
+}
+
+const struct regex *compile_regex(struct arena *a, struct report *rep, const struct word *w,
+                                  bool icase, const char *what)
+{
+        struct regex_error error;
+        struct regex *re = regex_new(w->text, icase ? REGEX_ICASE : 0, &error);
+
+        if (re) {
+                arena_on_end(a, free_regex, re);
+                return re;
+        }
+        struct conf_pos at = word_pos(w, MIN(error.offset, w->text.n));
+        report_error(rep, &at, "%sthe regex does not compile: %.*s", what, (int)sizeof error.text,
+                     error.text);
+        return NULL;
+}
+
+const struct template *compile_template_as(struct conf *c, struct report *rep, const struct word *w,
+                                           const struct template_scope *names, const char *what)
+{
+        struct arena *a = c->arena;
         const char *error;
         const uint32_t *map;
         size_t at;
 
-        c->conf->link->at = &w->pos;
-        struct template *t =
-                template_compile(c->a, word_template(c->a, w, 0, NULL), names, &error, &at);
+        c->link->at = &w->pos;
+        struct template *t = template_compile(a, word_template(a, w, 0, NULL), names, &error, &at);
         if (t)
                 return t;
-        (void)word_template(c->a, w, 0, &map);
+        (void)word_template(a, w, 0, &map);
         struct conf_pos pos = word_pos(w, map[at]);
-        report_error(c->rep, &pos, "%s", error);
+        report_error(rep, &pos, "%s%s", what, error);
         return NULL;
+}
+
+const struct template *compile_template(struct compile *c, const struct word *w,
+                                        const struct template_scope *names)
+{
+        return compile_template_as(c->conf, c->rep, w, names, "");
 }
 
 bool compile_status(struct compile *c, const struct word *w, int min, int max, int *out)

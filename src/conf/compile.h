@@ -107,6 +107,12 @@ bool compile_word(struct compile *c, const struct value_row *row, const char *na
 
 const struct template *compile_template(struct compile *c, const struct word *w,
                                         const struct template_scope *names);
+/* what: put before the message, such as "key: ". */
+const struct template *compile_template_as(struct conf *c, struct report *rep, const struct word *w,
+                                           const struct template_scope *names, const char *what);
+/* Freed with the arena. */
+const struct regex *compile_regex(struct arena *a, struct report *rep, const struct word *w,
+                                  bool icase, const char *what);
 bool compile_file(struct compile *c, const struct word *w, struct file_text *out);
 /* A number of three digits between min and max. */
 bool compile_status(struct compile *c, const struct word *w, int min, int max, int *out);

@@ -74,7 +74,7 @@ void compile_function_parameters(struct compile *c, struct function_conf *f, siz
                 if (w->quoted || !compile_is_function_parameter(name))
                         continue;
                 seen_twice(c, name, &seen, &w->pos);
-                struct word value = word_slice(c->a, w, w->value, w->text.n - w->value);
+                struct word value = word_value(c->a, w);
                 function_parameter(c, f, name, &value);
         }
         for (size_t i = 0; i < t->n_children; i++) {

@@ -23,26 +23,6 @@ static struct route_build *build_of(const struct scope *s)
 
 /* ------------------------------------------------------------------ patterns */
 
-static void free_regex(void *re)
-{
-        regex_free(re);
-}
-
-static const struct regex *compile_regex(struct compile *c, const struct word *w, bool icase)
-{
-        struct regex_error error;
-        struct regex *re = regex_new(w->text, icase ? REGEX_ICASE : 0, &error);
-
-        if (!re) {
-                struct conf_pos at = word_pos(w, MIN(error.offset, w->text.n));
-                report_error(c->rep, &at, "the regex does not compile: %.*s",
-                             (int)sizeof error.text, error.text);
-                return NULL;
-        }
-        arena_on_end(c->a, free_regex, re);
-        return re;
-}
-
 /* A capture must not hide a variable, or the other way round. */
 static void check_groups(struct compile *c, const struct regex *re, const struct word *w)
 {
@@ -93,7 +73,7 @@ static void route_pattern(struct compile *c, struct route_conf *r, const struct 
                 r->kind = ROUTE_REGEX;
                 r->icase = mark->text.n == 2;
                 r->pattern = w->text;
-                r->regex = compile_regex(c, w, r->icase);
+                r->regex = compile_regex(c->a, c->rep, w, r->icase, "");
                 if (r->regex)
                         check_groups(c, r->regex, w);
                 return;
@@ -152,7 +132,7 @@ static bool when_named(struct compile *c, const struct args *a, struct when *w)
         w->icase = icase;
         w->value = a->word[3]->text;
         if (!equal)
-                w->regex = compile_regex(c, a->word[3], icase);
+                w->regex = compile_regex(c->a, c->rep, a->word[3], icase, "");
         return equal || w->regex;
 }
 

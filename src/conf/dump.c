@@ -275,13 +275,13 @@ static void put_settings(struct dump *d, unsigned context, const struct settings
 
 /* ------------------------------------------------------------------ functions */
 
-/* What the value at this place of the file became. */
-static const weir_arg *arg_at(const struct function_conf *f, const struct conf_pos *pos)
+/* What a word, or its value, became: slices of a word share its bytes. */
+static const weir_arg *arg_of(const struct function_conf *f, const struct word *w)
 {
         for (size_t i = 0; f->places && i < f->places->n; i++) {
                 const struct argument_place *p = &f->places->v[i];
-                if (p->arg && p->arg->type != WEIR_T_LINE && p->word.pos.line == pos->line &&
-                    p->word.pos.col == pos->col && str_eq(p->word.pos.file, pos->file))
+                if (p->arg && p->arg->type != WEIR_T_LINE && p->word.text.n &&
+                    p->word.text.p >= w->text.p && p->word.text.p < w->text.p + w->text.n)
                         return p->arg;
         }
         return NULL;
@@ -300,8 +300,7 @@ static void put_argument(struct dump *d, struct arena *a, const struct function_
                          const struct word *w)
 {
         bool pair = w->value && !w->quoted;
-        struct conf_pos pos = word_pos(w, pair ? w->value : 0);
-        const weir_arg *arg = arg_at(f, pair ? &pos : &w->pos);
+        const weir_arg *arg = arg_of(f, w);
         str value = str_from(w->text, pair ? w->value : 0);
 
         if ((arg && (arg->flags & WEIR_SECRET)) || (!f->places && from_outside(w)))

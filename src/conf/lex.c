@@ -544,6 +544,15 @@ struct word word_slice(struct arena *a, const struct word *w, size_t off, size_t
         return s;
 }
 
+struct word word_value(struct arena *a, const struct word *w)
+{
+        struct word v = word_slice(a, w, w->value, w->text.n - w->value);
+
+        v.pos = w->pos;
+        v.heredoc = w->heredoc;
+        return v;
+}
+
 str word_template(struct arena *a, const struct word *w, size_t off, const uint32_t **map)
 {
         size_t n = w->text.n - off, extra = 0, out = 0;

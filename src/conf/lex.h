@@ -56,6 +56,8 @@ struct conf_pos word_pos(const struct word *w, size_t off);
 /* The part of w from off on as a word of its own, with right places; len at most w->text.n - off.
  */
 struct word word_slice(struct arena *a, const struct word *w, size_t off, size_t len);
+/* What follows "name=" in a word that has a value, shown at the whole word's place. */
+struct word word_value(struct arena *a, const struct word *w);
 /* The text from off on as a template's: dollar signs that came from ${env:} or ${file:} are
  * doubled. map, when not NULL, gets for each of its bytes the offset in w->text. */
 str word_template(struct arena *a, const struct word *w, size_t off, const uint32_t **map);

@@ -17,6 +17,12 @@ static bool continues_character(char c)
         return ((unsigned char)c & 0xc0) == 0x80;
 }
 
+/* What would spoil the caret, or the terminal. */
+static bool moves_cursor(char c)
+{
+        return (c >= 0x08 && c <= 0x0d && c != '\t') || c == 0x1b || c == 0x7f || c == 0;
+}
+
 static void put_line(struct buf *out, const struct conf_pos *at)
 {
         size_t col = at->col > 0 ? at->col - 1 : 0, from = 0, end = at->text.n;
@@ -32,7 +38,7 @@ static void put_line(struct buf *out, const struct conf_pos *at)
         buf_puts(out, STR("    "));
         for (size_t i = from; i < end; i++) {
                 char c = at->text.p[i];
-                if (((unsigned char)c < 0x20 && c != '\t') || c == 0x7f)
+                if (moves_cursor(c))
                         c = '?';
                 buf_put(out, &c, 1);
         }

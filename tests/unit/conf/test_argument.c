@@ -1,5 +1,6 @@
 /* Arguments of functions: every type and form, and where mistakes are shown. */
 #include "conf/argument.c"
+#include "conf/argument_value.c"
 
 #include "../base/unit.h"
 #include "memory.h"
@@ -289,7 +290,7 @@ static void errors_of_create(void **state)
         const struct {
                 const void *at;
                 const char *where;
-        } cases[] = {{&a->count, "/w/weir.conf:3:20: all: no"},
+        } cases[] = {{&a->count, "/w/weir.conf:3:14: all: no"},
                      {&op->name, "/w/weir.conf:3:36: all: no"},
                      {op->name.p + 2, "/w/weir.conf:3:38: all: no"},
                      {(const int64_t *)a->sizes.v + 1, "/w/weir.conf:3:52: all: no"},
@@ -314,25 +315,25 @@ static void mistakes(void **state)
         static const struct {
                 const char *args, *message;
         } cases[] = {
-                {"count=@11;", "count must be between 1 and 10"},
-                {"count=@x;", "count: \"x\" is not a whole number"},
-                {"time=@1us;", "time: \"1us\" is not a time"},
-                {"time=@1h;", "time must be between 1ms and 10s"},
-                {"rate=@0/s;", "rate must be between 1 and 1000"},
-                {"rate=@10;", "rate: \"10\" is not a rate"},
-                {"choice=@tow;",
+                {"@count=11;", "count must be between 1 and 10"},
+                {"@count=x;", "count: \"x\" is not a whole number"},
+                {"@time=1us;", "time: \"1us\" is not a time"},
+                {"@time=1h;", "time must be between 1ms and 10s"},
+                {"@rate=0/s;", "rate must be between 1 and 1000"},
+                {"@rate=10;", "rate: \"10\" is not a rate"},
+                {"@choice=tow;",
                  "choice: \"tow\" is none of: one two three (did you mean \"two\"?)"},
-                {"flag=@yes;", "flag: \"yes\" is not on or off"},
-                {"number=@a;", "number: \"a\" is not a number"},
-                {"field=\"@a b\";", "field: \"a b\" is not the name of a field"},
-                {"field=@Content-Length;",
+                {"@flag=yes;", "flag: \"yes\" is not on or off"},
+                {"@number=a;", "number: \"a\" is not a number"},
+                {"@field=\"a b\";", "field: \"a b\" is not the name of a field"},
+                {"@field=Content-Length;",
                  "field: weir itself decides on the field Content-Length"},
                 {"template=@$hots;", "template: unknown variable $hots (did you mean \"$host\"?)"},
                 {"template=\"a @$1\";",
                  "template: $1: only a regex route (route ~ ...) has captures"},
-                {"redis=@mian;", "redis: there is no redis mian (did you mean \"main\"?)"},
-                {"redis=@local;", "redis: there is no redis local"},
-                {"upstream=@v;", "upstream: there is no upstream v (did you mean \"u\"?)"},
+                {"@redis=mian;", "redis: there is no redis mian (did you mean \"main\"?)"},
+                {"@redis=local;", "redis: there is no redis local"},
+                {"@upstream=v;", "upstream: there is no upstream v (did you mean \"u\"?)"},
                 {"{ @conut 3; }", "all has no parameter \"conut\" (did you mean \"count\"?)"},
                 {"{ count 3; @count 4; }", "count is given twice"},
                 {"count=3 { @count 4; }", "count is given twice"},
@@ -348,8 +349,8 @@ static void mistakes(void **state)
                 {"{ claim a as @b-c; }", "variable: \"b-c\" is not the name of a variable"},
                 {"{ edit x '(@'; }", "match: the regex does not compile"},
                 {"{ edit x '(a)' @$2; }", "by: $2: the route's regex has no such group"},
-                {"name=\"@a b\";", "\"a b\" is not a name"},
-                {"on_error=@open;", "on_error: \"open\" is neither"},
+                {"@name=\"a b\";", "\"a b\" is not a name"},
+                {"@on_error=open;", "on_error: \"open\" is neither"},
                 {"timeout=1s @timeout=2s;", "timeout is given twice"},
         };
 
@@ -393,11 +394,11 @@ static void secret_stays_secret(void **state)
         struct report rep = {0};
         struct argument_places places = {0};
         struct function_conf f = {.places = &places};
-        struct reader r = {.a = a, .rep = &rep, .f = &f};
+        struct argument_env e = {.a = a, .rep = &rep, .f = &f};
         struct all inst;
 
         (void)state;
-        put_value(&r, &args[0], &w, &inst.count, true);
+        argument_value(&e, &args[0], &w, &inst.count, true);
         assert_int_equal(rep.errors, 1);
         assert_true(str_find(buf_front(&rep.out), STR("hunter2")) < 0);
         buf_clear(&rep.out);
