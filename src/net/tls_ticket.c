@@ -2,9 +2,10 @@
  * Ticket keys: a ring that the master makes, rotates and hands down by fork, so that a ticket opens
  * on every loop and worker, after a reload and after a crash.
  *
- * The difficulty: the master writes while workers read.  The ring is a sequence lock over words
- * that are themselves atomic; a reader that met a writer reads again.  Reading is once per
- * handshake with a ticket.
+ * The difficulty: it is written (by the master, and by each worker that reads a key file) while
+ * others read.  The ring is a sequence lock over words that are themselves atomic; a reader that
+ * met a writer reads again.  A writer that died in the middle stops nobody: both sides lose
+ * patience.
  */
 #include "net/tls_type.h"
 
@@ -17,13 +18,14 @@
 
 #define KEY_BYTES 80 /* as in a ticket_keys file: name 16, MAC key 32, cipher key 32 */
 #define KEY_WORDS (KEY_BYTES / 8)
+#define PATIENCE  1000000 /* looks at the lock: some milliseconds */
 
 struct ticket_key {
         uint8_t name[16], mac[32], cipher[32];
 };
 _Static_assert(sizeof(struct ticket_key) == KEY_BYTES, "a key is 80 bytes without padding");
 
-/* Invariant: seq is odd while the one writer writes; key[0] is the newest; n >= 1. */
+/* Invariant: seq is odd while a writer writes; key[0] is the newest; n >= 1. */
 struct tls_tickets {
         _Atomic uint32_t seq;
         _Atomic uint32_t n;
@@ -40,12 +42,25 @@ void tls_ticket_init(void)
         CHECK(aes != NULL);
 }
 
-/* Replaces all keys. */
-static void ring_write(struct tls_tickets *t, const struct ticket_key *k, uint32_t n)
+/* Makes seq odd, for this writer alone; returns it. */
+static uint32_t ring_lock(struct tls_tickets *t)
 {
         uint32_t seq = atomic_load_explicit(&t->seq, memory_order_relaxed);
 
-        atomic_store_explicit(&t->seq, seq + 1, memory_order_relaxed);
+        for (unsigned tries = 0; tries < PATIENCE; tries++) {
+                seq &= ~UINT32_C(1);
+                if (atomic_compare_exchange_weak_explicit(
+                            &t->seq, &seq, seq + 1, memory_order_acquire, memory_order_relaxed))
+                        return seq + 1;
+        }
+        return seq | 1;
+}
+
+/* Replaces all keys. */
+static void ring_write(struct tls_tickets *t, const struct ticket_key *k, uint32_t n)
+{
+        uint32_t seq = ring_lock(t);
+
         atomic_thread_fence(memory_order_release);
         for (uint32_t i = 0; i < n; i++) {
                 uint64_t w[KEY_WORDS];
@@ -54,12 +69,13 @@ static void ring_write(struct tls_tickets *t, const struct ticket_key *k, uint32
                         atomic_store_explicit(&t->key[i][j], w[j], memory_order_relaxed);
         }
         atomic_store_explicit(&t->n, n, memory_order_relaxed);
-        atomic_store_explicit(&t->seq, seq + 2, memory_order_release);
+        atomic_store_explicit(&t->seq, seq + 1, memory_order_release);
 }
 
 static uint32_t ring_read(struct tls_tickets *t, struct ticket_key k[TLS_TICKET_KEYS])
 {
         uint32_t before, n;
+        unsigned tries = 0;
 
         do {
                 before = atomic_load_explicit(&t->seq, memory_order_acquire);
@@ -71,7 +87,8 @@ static uint32_t ring_read(struct tls_tickets *t, struct ticket_key k[TLS_TICKET_
                         memcpy(&k[i], w, sizeof(w));
                 }
                 atomic_thread_fence(memory_order_acquire);
-        } while ((before & 1) || atomic_load_explicit(&t->seq, memory_order_relaxed) != before);
+        } while (((before & 1) || atomic_load_explicit(&t->seq, memory_order_relaxed) != before) &&
+                 ++tries < PATIENCE);
         return n;
 }
 
@@ -95,14 +112,17 @@ void tls_tickets_rotate(struct tls_tickets *t)
 
 bool tls_tickets_load(struct tls_tickets *t, str file_content)
 {
-        struct ticket_key k[TLS_TICKET_KEYS];
+        struct ticket_key k[TLS_TICKET_KEYS], old[TLS_TICKET_KEYS];
         size_t n = file_content.n / KEY_BYTES;
 
         if (n == 0 || n > TLS_TICKET_KEYS || file_content.n % KEY_BYTES != 0)
                 return false;
         memcpy(k, file_content.p, file_content.n);
-        ring_write(t, k, (uint32_t)n);
+        /* Every worker loads the same file at every reload: mostly there is nothing to write. */
+        if (ring_read(t, old) != n || memcmp(old, k, n * KEY_BYTES) != 0)
+                ring_write(t, k, (uint32_t)n);
         OPENSSL_cleanse(k, sizeof(k));
+        OPENSSL_cleanse(old, sizeof(old));
         return true;
 }
 
