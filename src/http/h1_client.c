@@ -18,6 +18,8 @@
 
 #define CLIENT_MAGIC UINT32_C(0x48314343)
 #define INTERIM_MAX  32 /* 1xx heads before a final one */
+#define CONTINUE_US                                                                                \
+        SEC /* a server that ignores Expect gets the body after this (RFC 9110 10.1.1) */
 
 enum client_state { CLIENT_CONNECTING, CLIENT_IDLE, CLIENT_BUSY, CLIENT_CLOSED };
 
@@ -27,6 +29,7 @@ enum client_timer {
         TIMER_CONNECT,
         TIMER_POOL,
         TIMER_SEND,
+        TIMER_CONTINUE,
         TIMER_RESPONSE,
         TIMER_SILENCE,
         TIMER_TUNNEL
@@ -40,6 +43,7 @@ struct h1_client {
         uint8_t state, timer;
         bool used : 1; /* has carried an exchange */
         bool tunnel : 1;
+        bool awaiting : 1; /* the body is held back until the server says 100 */
         uint8_t interims;
         struct list link; /* the pool's */
         struct loop_task task;
@@ -163,6 +167,9 @@ static void settle_timer(struct h1_client *c)
                         c->unsent = io_unsent(&c->io);
                         arm(c, TIMER_SEND, x->send_us);
                 }
+        } else if (x->phase == EXCHANGE_WAITING && c->awaiting) {
+                if (c->timer != TIMER_CONTINUE)
+                        arm(c, TIMER_CONTINUE, CONTINUE_US);
         } else if (x->phase == EXCHANGE_WAITING && c->out.done) {
                 if (c->timer != TIMER_RESPONSE)
                         arm(c, TIMER_RESPONSE, x->response_us);
@@ -234,7 +241,8 @@ static void ops_start(struct exchange *x)
         h1_write_request(&c->io.out, x->req, true);
         h1_writer_begin(&c->out, x->req->framing, x->req->length);
         bool more = !x->r->req_body.end;
-        if (!more) {
+        c->awaiting = more && x->req->expect_continue && x->r->req_body.data.n == 0;
+        if (!more || c->awaiting) {
                 push(c);
                 return;
         }
@@ -249,6 +257,7 @@ static void ops_start(struct exchange *x)
 static void ops_req_ready(struct exchange *x)
 {
         struct h1_client *c = client_of_exchange(x);
+        c->awaiting = false; /* the client did not wait either */
         if (x->phase != EXCHANGE_IDLE && !c->io.failed)
                 push(c);
 }
@@ -323,6 +332,14 @@ static void final_head(struct h1_client *c)
         request_drop(r);
 }
 
+/* The body is wanted now. */
+static void ask_for_body(struct h1_client *c)
+{
+        c->awaiting = false;
+        settle_timer(c);
+        c->x->user->req_room(c->x);
+}
+
 /* Returns whether the exchange goes on waiting for a final head here. */
 static bool interim_head(struct h1_client *c, const struct msg *m)
 {
@@ -337,6 +354,10 @@ static bool interim_head(struct h1_client *c, const struct msg *m)
         request_hold(r);
         x->user->interim(x);
         bool on = c->state == CLIENT_BUSY && c->x == x && x->phase == EXCHANGE_WAITING;
+        if (on && m->status == 100 && c->awaiting) {
+                ask_for_body(c);
+                on = c->state == CLIENT_BUSY && c->x == x && x->phase == EXCHANGE_WAITING;
+        }
         request_drop(r);
         return on;
 }
@@ -644,6 +665,10 @@ static void on_deadline(struct deadline *d)
                 break;
         case TIMER_SEND:
                 send_expired(c);
+                break;
+        case TIMER_CONTINUE:
+                if (c->awaiting)
+                        ask_for_body(c);
                 break;
         case TIMER_RESPONSE:
                 fail(c, REASON_RESPONSE_TIMEOUT);

@@ -151,8 +151,9 @@ static enum reason take_body(struct h1_conn *c)
         enum reason why = h1_reader_take(&s->in, &c->io.in, &r->req_body, r->arena,
                                          &r->req.trailers, &s->limits);
         r->bytes_in = r->req_body.passed;
-        if (why == REASON_NONE && s->body_max && r->bytes_in > s->body_max) {
-                r->measured = r->bytes_in;
+        uint64_t known = r->bytes_in + s->in.chunk.left; /* a chunk is as long as it says */
+        if (why == REASON_NONE && s->body_max && known > s->body_max) {
+                r->measured = known;
                 r->limit = s->body_max;
                 why = REASON_BODY_MAX;
         }
@@ -548,7 +549,8 @@ enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us
         s->body_us = body_us;
         s->send_us = send_us;
         s->body_max = body_max;
-        uint64_t known = r->req.framing == FRAMING_LENGTH ? r->req.length : r->req_body.passed;
+        uint64_t known = r->req.framing == FRAMING_LENGTH ? r->req.length
+                                                          : r->req_body.passed + s->in.chunk.left;
         if (body_max == 0 || known <= body_max)
                 return REASON_NONE;
         r->measured = known;

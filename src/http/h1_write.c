@@ -116,6 +116,8 @@ void h1_write_request(struct buf *out, const struct msg *m, bool keep_alive)
                 pen_length(&w, m->length);
         else if (m->framing == FRAMING_CHUNKED)
                 pen_put(&w, STR("Transfer-Encoding: chunked\r\n"));
+        if (m->expect_continue)
+                pen_put(&w, STR("Expect: 100-continue\r\n"));
         if (m->upgrade.p)
                 pen_upgrade(&w, m->upgrade);
         else if (!keep_alive)

@@ -86,10 +86,10 @@ uint64_t flow_requests(struct loop *l)
         return flow_loop(l)->requests;
 }
 
-static metric_cell *labelled(struct loop *l, unsigned family, const char *label, const char *value)
+static metric_cell *labelled(struct loop *l, unsigned family, const char *label, str value)
 {
         struct buf labels = BUF_INIT;
-        metric_label(&labels, label, str_z(value));
+        metric_label(&labels, label, value);
         metric_cell *c = metric_series(l->metrics, family, buf_front(&labels));
         buf_clear(&labels);
         return c;
@@ -99,7 +99,7 @@ static void count_reason(struct loop *l, enum reason why)
 {
         metric_cell **c = &flow_loop(l)->reasons[why];
         if (*c == NULL)
-                *c = labelled(l, METRIC_LOCAL_REPLIES, "reason", reason_word(why));
+                *c = labelled(l, METRIC_LOCAL_REPLIES, "reason", str_z(reason_word(why)));
         metric_add(*c, 1);
 }
 
@@ -127,11 +127,15 @@ static void say_refused(struct flow *f, enum reason why)
                          STR_ARG(str_head(r->req.target, 200)));
 }
 
+/* By the setting's name, with which the sentence of such a reason begins. */
 static void count_limit(struct loop *l, enum reason why)
 {
         metric_cell **c = &flow_loop(l)->limits[why];
-        if (*c == NULL)
-                *c = labelled(l, METRIC_LIMIT_HITS, "setting", reason_word(why));
+        str setting, rest;
+        if (*c == NULL) {
+                str_cut(str_z(reason_rows[why].text), ':', &setting, &rest);
+                *c = labelled(l, METRIC_LIMIT_HITS, "setting", setting);
+        }
         metric_add(*c, 1);
 }
 

@@ -227,6 +227,7 @@ void forward_request(struct txn *t, struct msg *sent)
         sent->target = vars_uri(t);
         sent->authority = sent_host(t);
         sent->version = 11;
+        sent->expect_continue = r->req.expect_continue && r->req_body.passed == 0;
 
         if (keep) {
                 append(a, sent, &r->req, FIELD_X_FORWARDED_FOR, peer_text(t));

@@ -419,6 +419,7 @@ static void on_failed(struct exchange *x, enum reason why)
         if (met_closed_connection(o, why)) {
                 rewind_pipes(o);
                 o->fresh = true;
+                metric_add(o->ul->retries, 1);
                 send_to(o);
                 return;
         }

@@ -306,7 +306,8 @@ static int hex_digit(char c)
         return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Decodes as forms do; a broken escape stays as it is written. */
+/* Decodes as forms do.  A broken escape stays as it is written, and so does that of a control: what
+ * a client sends cannot break a line that a template makes of it. */
 static str query_decode(struct arena *a, str s)
 {
         if (str_chr(s, '%') < 0 && str_chr(s, '+') < 0)
@@ -318,7 +319,8 @@ static str query_decode(struct arena *a, str s)
         for (size_t i = 0; i < s.n; i++) {
                 int hi, lo;
                 if (s.p[i] == '%' && i + 2 < s.n && (hi = hex_digit(s.p[i + 1])) >= 0 &&
-                    (lo = hex_digit(s.p[i + 2])) >= 0) {
+                    (lo = hex_digit(s.p[i + 2])) >= 0 && (hi << 4 | lo) >= 0x20 &&
+                    (hi << 4 | lo) != 0x7f) {
                         out[n++] = (char)(hi << 4 | lo);
                         i += 2;
                 } else {

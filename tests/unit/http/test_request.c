@@ -189,7 +189,8 @@ static void continue_and_early_hints(void **state)
         SEND(&client,
              "POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
         accept_server();
-        EXPECT(&server, "Content-Length: 2\r\n\r\n");
+        EXPECT(&server, "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        SEND(&server, "HTTP/1.1 100 Continue\r\n\r\n");
         EXPECT(&client, "HTTP/1.1 100 Continue\r\n\r\n");
         SEND(&server, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
         EXPECT(&client, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");

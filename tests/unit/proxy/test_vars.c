@@ -231,7 +231,7 @@ static void query_values(void **state)
         ASSERT_STR(vars_query_arg(one.arena, STR("x=%"), STR("x")), "%");
         ASSERT_STR(vars_query_arg(one.arena, STR("x=%4"), STR("x")), "%4");
         ASSERT_STR(vars_query_arg(one.arena, STR("x=%41"), STR("x")), "A");
-        ASSERT_STR(vars_query_arg(one.arena, STR("x=%00"), STR("x")), "\0");
+        ASSERT_STR(vars_query_arg(one.arena, STR("x=%00%0d%7F"), STR("x")), "%00%0d%7F");
         assert_null(vars_query_arg(one.arena, STR_NONE, STR("x")).p);
         assert_null(vars_query_arg(one.arena, STR("&&"), STR("")).p);
         ASSERT_STR(vars_query_encode(one.arena, STR("aZ09-._~ &=+/?%\xc3\xa4\n")),
@@ -320,9 +320,9 @@ static void rewrite_cannot_break_the_line(void **state)
         rewrite_to("/$header_x_path");
         EXPANDS("$uri", "/a%20b%09c%C3%A4%23frag?p=%0d%0aEvil:%201%00");
         rewrite_to("/$arg_p");
-        EXPANDS("$uri", "/%0D%0AEvil:%201%00?p=%0d%0aEvil:%201%00");
+        EXPANDS("$uri", "/%0d%0aEvil:%201%00?p=%0d%0aEvil:%201%00");
         rewrite_to("/y?$arg_p");
-        EXPANDS("$uri", "/y?%0D%0AEvil:%201%00");
+        EXPANDS("$uri", "/y?%0d%0aEvil:%201%00");
         ASSERT_STR(vars_clean_uri(one.arena, STR("http://x/\x7f \x80#f")), "http://x/%7F%20%80#f");
         str plain = STR("/nothing/to/do?x#y");
         assert_ptr_equal(vars_clean_uri(one.arena, plain).p, plain.p);
