@@ -242,6 +242,10 @@ static void query_values(void **state)
                 str v = vars_query_encode(one.arena, str_of(&byte, 1));
                 str q = arena_cat(one.arena, (str[]){STR("k="), v}, 2);
                 str back = vars_query_arg(one.arena, q, STR("k"));
+                if (c < 0x20 || c == 0x7f) { /* but controls stay encoded */
+                        ASSERT_STR(str_of(back.p, back.n), v.p);
+                        continue;
+                }
                 assert_int_equal(back.n, 1);
                 assert_memory_equal(back.p, &byte, 1);
         }
