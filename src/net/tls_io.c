@@ -306,6 +306,23 @@ static void set_facts(struct tls_peer *p)
                 set_subject(p);
 }
 
+/* Handshakes with clients are counted by version and result. */
+static void count_handshake(const struct io *io, const struct tls_peer *p, bool failed)
+{
+        struct buf b = BUF_INIT;
+        const char *version = !failed ? p->facts.version.p : "none";
+
+        if (p->server == NULL || io->loop->metrics == NULL)
+                return;
+        metric_label(&b, "version", str_z(version));
+        metric_label(&b, "result",
+                     failed             ? STR("failed")
+                     : p->facts.resumed ? STR("resumed")
+                                        : STR("full"));
+        metric_add(metric_series(io->loop->metrics, METRIC_HANDSHAKES, buf_pullup(&b, b.n)), 1);
+        buf_clear(&b);
+}
+
 /* ---- handshake ---- */
 
 static enum io_step fail(struct io *io, struct tls_peer *p, enum reason *why)
@@ -315,6 +332,7 @@ static enum io_step fail(struct io *io, struct tls_peer *p, enum reason *why)
                                      : REASON_TLS_FAILED;
         io->error = p->sock_error;
         p->facts.sni = str_z(p->sni);
+        count_handshake(io, p, true);
         return IO_STEP_FAILED;
 }
 
@@ -396,6 +414,7 @@ static enum io_step tls_handshake(struct io *io, enum reason *why)
         if (r == 0)
                 return IO_STEP_WAIT;
         set_facts(p);
+        count_handshake(io, p, false);
         return IO_STEP_DONE;
 }
 
