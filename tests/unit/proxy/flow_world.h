@@ -477,7 +477,9 @@ static uint64_t local_replies(enum reason why)
 static uint64_t limit_hits(enum reason why)
 {
         struct buf labels = BUF_INIT;
-        metric_label(&labels, "setting", str_z(reason_word(why)));
+        str setting, rest; /* the sentence of a limit begins with the setting */
+        str_cut(str_z(reason_rows[why].text), ':', &setting, &rest);
+        metric_label(&labels, "setting", setting);
         uint64_t n = metric_sum(region, METRIC_LIMIT_HITS, buf_front(&labels));
         buf_clear(&labels);
         return n;

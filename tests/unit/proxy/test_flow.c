@@ -267,7 +267,7 @@ static void redirects(void **state)
                 template_compile(notes, STR("https://$host/$arg_to#top"), &scope, &error, &at);
         get("/x?to=a%0d%0aSet-Cookie:b+c");
         client_got(308, NULL);
-        ASSERT_STR(w.location, "https://example.com/a%0D%0ASet-Cookie:b%20c#top");
+        ASSERT_STR(w.location, "https://example.com/a%0d%0aSet-Cookie:b%20c#top");
         over(308, REASON_REDIRECT);
 }
 
