@@ -239,6 +239,14 @@ const struct tls_facts *tls_facts(struct tls_peer *p)
         return &p->facts;
 }
 
+/* OpenSSL looks for the reason of a failure in this queue; clearing it is dear where it is empty
+ * already. */
+static inline void drain_errors(void)
+{
+        if (UNLIKELY(ERR_peek_error() != 0))
+                ERR_clear_error();
+}
+
 /* ---- facts ---- */
 
 static void set_error(struct tls_peer *p, const char *text)
@@ -396,7 +404,7 @@ static enum io_step tls_handshake(struct io *io, enum reason *why)
                 return fail(io, p, why);
         }
         p->dry = false;
-        ERR_clear_error();
+        drain_errors();
         r = SSL_do_handshake(p->ssl);
         if (r != 1 && SSL_get_error(p->ssl, r) == SSL_ERROR_WANT_READ) {
                 r = 0;
@@ -436,7 +444,7 @@ static enum io_result read_end(struct io *io, struct tls_peer *p, size_t got, bo
                 return got > 0 ? IO_OK : IO_AGAIN;
         }
         if (got > 0) {
-                ERR_clear_error();
+                drain_errors();
                 return IO_OK;
         }
         if (why == SSL_ERROR_ZERO_RETURN && !io->failed) {
@@ -462,7 +470,7 @@ static enum io_result tls_read(struct io *io, size_t want, bool *drained)
                 size_t n = 0;
 
                 buf_read_iov(&io->in, MIN(want - got, BUF_CHUNK), iov);
-                ERR_clear_error();
+                drain_errors();
                 if (SSL_read_ex(p->ssl, iov[0].iov_base, iov[0].iov_len, &n) != 1) {
                         buf_commit_iov(&io->in, 0);
                         result = read_end(io, p, got, drained);
@@ -500,7 +508,7 @@ static bool encrypt(struct io *io, struct tls_peer *p)
 
         if (front.n < limit && front.n < io->out.n)
                 front = str_of(scratch, buf_copy_out(&io->out, 0, scratch, limit));
-        ERR_clear_error();
+        drain_errors();
         if (SSL_write_ex(p->ssl, front.p, MIN(front.n, limit), &n) != 1) {
                 explain(p);
                 io->error = p->sock_error;
@@ -522,7 +530,7 @@ static enum io_sent tls_send(struct io *io)
                                 return IO_SENT_FAILED;
                 if (io->out.n == 0 && io->shut_due && !p->notified) {
                         p->notified = true;
-                        ERR_clear_error();
+                        drain_errors();
                         SSL_shutdown(p->ssl);
                 }
                 s = io_send_buf(p->fd, &p->enc, &io->error);
@@ -542,11 +550,11 @@ static void tls_release(struct io *io)
         int ignored;
 
         if (p->established && !p->notified && !io->failed && p->enc.n == 0) {
-                ERR_clear_error();
+                drain_errors();
                 SSL_shutdown(p->ssl);
                 (void)io_send_buf(p->fd, &p->enc, &ignored);
         }
-        ERR_clear_error();
+        drain_errors();
         tls_peer_free(p);
         io->tls = NULL;
 }
