@@ -37,7 +37,7 @@ void children_prepare_house(struct master *m, const struct plan_head *h)
         m->n_children = MAX(h->workers, 1U);
         auto_threads = MAX(proc_cpus() / m->n_children, 1U);
         m->loops = h->threads > 0 ? h->threads : auto_threads;
-        m->sockets.loops = m->loops;
+        m->sockets.places = m->n_children * m->loops;
         m->children = calloc(m->n_children, sizeof(*m->children));
         CHECK(m->children);
         for (unsigned i = 0; i < m->n_children; i++) {
@@ -147,6 +147,19 @@ static void note_alive(struct child *c, const struct wire *w)
         memcpy(c->alive, a->sha, sizeof(c->alive));
 }
 
+/* The others accept from the sockets of one that is not there, and no longer when it is back. */
+static void cover(struct master *m, struct child *c, bool absent)
+{
+        struct wire_cover said = {c->index, absent};
+
+        for (unsigned i = 0; i < m->n_children; i++) {
+                struct child *other = &m->children[i];
+                if (other != c && other->state != CHILD_NONE &&
+                    !wire_send(other->channel, WIRE_COVER, 0, &said, sizeof(said)))
+                        children_distrust(m, other, "it does not listen");
+        }
+}
+
 /* A worker that starts needs nobody's leave to commit what is already in force. */
 static void started_ready(struct master *m, struct child *c, struct wire *w, bool ok)
 {
@@ -180,10 +193,13 @@ static void hear_committed(struct master *m, struct child *c)
         if (c->state == CHILD_STARTING) {
                 c->state = CHILD_SERVING;
                 c->still = 0;
+                cover(m, c, false);
                 LIST_EACH (n, &m->server_words) {
                         struct server_word *s = CONTAINER_OF(n, struct server_word, link);
                         (void)wire_send(c->channel, WIRE_SERVER, 0, &s->said, sizeof(s->said));
                 }
+                if (m->ready)
+                        (void)wire_send(c->channel, WIRE_SERVING, 0, NULL, 0);
                 if (m->drain != DRAIN_NO)
                         (void)wire_send(c->channel, WIRE_NOT_READY, 0, NULL, 0);
         }
@@ -248,6 +264,12 @@ static bool introduce(struct master *m, struct child *c)
         LIST_EACH (n, &m->sockets.all) {
                 struct socket_set *set = CONTAINER_OF(n, struct socket_set, link);
                 if (!set->fresh && !sockets_send(set, c->channel))
+                        return false;
+        }
+        for (unsigned i = 0; i < m->n_children; i++) {
+                struct wire_cover said = {i, 1};
+                if (i != c->index && m->ready && m->children[i].state == CHILD_NONE &&
+                    !wire_send(c->channel, WIRE_COVER, 0, &said, sizeof(said)))
                         return false;
         }
         return logs_send(&m->logs, c->channel, false) && logs_send_error(&m->logs, c->channel) &&
@@ -362,6 +384,7 @@ static void mourn(struct master *m, struct child *c, const char *how, const char
         log_error("weir", "worker %u (%d) ended: %s; %s", c->index, (int)c->pid, how,
                   pause > 0 ? "a new one follows after a pause" : "a new one is started");
         let_go(m, c);
+        cover(m, c, true);
         if (pause > 0)
                 master_timer_set(m, &c->respawn, pause, spawn_later);
         else

@@ -207,8 +207,8 @@ static void do_words(struct master *m, struct control_client *c, const struct as
 
         switch (w->verb) {
         case ASK_RELOAD:
-                if (m->leave || !m->ready) {
-                        answerf(m, c, false, "weir is %s\n", m->leave ? "stopping" : "starting");
+                if (m->leave) {
+                        answerf(m, c, false, "weir is stopping\n");
                         return;
                 }
                 c->wait = WAIT_RELOAD;
@@ -221,6 +221,10 @@ static void do_words(struct master *m, struct control_client *c, const struct as
                 return;
         }
         case ASK_DRAIN:
+                if (!m->ready || m->leave) {
+                        answerf(m, c, false, "weir is %s\n", m->leave ? "stopping" : "starting");
+                        return;
+                }
                 c->wait = WAIT_CLOSED;
                 master_drain(m, false);
                 return;

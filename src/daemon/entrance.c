@@ -1,8 +1,9 @@
 /*
  * Where connections come in: the listening sockets in a worker, spread over its loops.
  *
- *   socket j of an address  ->  loop j mod N       (fewer sockets than loops: all loops share what
- * there is)
+ * A place is a loop of a worker; socket j of an address belongs to place j mod the number of
+ * places (fewer sockets than places: they share).  A place whose loop is stalled or whose worker is
+ * dead is adopted by others.
  *
  * The difficulty: a removed address is accepted empty by the loops that served it, under the
  * configuration that knew it, before the descriptor goes.
@@ -13,6 +14,16 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+
+static unsigned places(const struct worker *w)
+{
+        return w->n_workers * w->n_loops;
+}
+
+unsigned entrance_place(const struct worker *w, unsigned worker, unsigned loop)
+{
+        return worker * w->n_loops + loop;
+}
 
 /* Connections point to the listener they came by, and outlive it; so there is one for each address
  * that the process ever listened on. */
@@ -75,7 +86,7 @@ void entrance_add(struct worker *w, const struct wire_listen *l, struct wire *fd
                 e->kind = WIRE_TRAFFIC;
                 e->total = l->total;
                 e->flow = flow_of(&l->addr);
-                e->per_loop = (l->total + w->n_loops - 1) / w->n_loops;
+                e->per_loop = (l->total + places(w) - 1) / places(w);
                 e->fds = calloc(l->total, sizeof(*e->fds));
                 e->accepts =
                         calloc((size_t)w->n_loops * e->per_loop, sizeof(struct listen_accept *));
@@ -96,26 +107,25 @@ void entrance_mark_leaving(struct worker *w, uint64_t id)
                 export_stop(w->export, id);
 }
 
-/* The socket that loop `index` serves as its turn-th; -1: none. */
-static int socket_of(const struct worker *w, const struct entrance *e, unsigned index,
+/* The socket that place serves as its turn-th; -1: none. */
+static int socket_of(const struct worker *w, const struct entrance *e, unsigned place,
                      unsigned turn)
 {
-        unsigned j = index + turn * w->n_loops;
+        unsigned j = place + turn * places(w);
 
         if (e->n == 0)
                 return -1;
-        if (e->n < w->n_loops)
-                return turn == 0 ? e->fds[index % e->n] : -1;
+        if (e->n < places(w))
+                return turn == 0 ? e->fds[place % e->n] : -1;
         return j < e->n ? e->fds[j] : -1;
 }
 
-/* ------------------------------------------------------------------ for a loop that does not turn
- */
+/* ------------------------------------------------------------------ for others */
 
-/* Its sockets, accepted from by a loop that turns.  Owned by that loop. */
+/* The sockets of another place, accepted from by this loop, which owns it. */
 struct adoption {
         struct list link;
-        unsigned other, n;
+        unsigned place, n;
         struct listen_accept *accepts[];
 };
 
@@ -127,8 +137,9 @@ static void adoption_end(struct adoption *a)
         free(a);
 }
 
-void entrance_adopt(struct worker *w, struct loop *l, unsigned other)
+static void adopt(struct worker *w, struct loop *l, unsigned place, bool alone, bool fresh_too)
 {
+        struct loop **peers = alone ? &w->loops[l->index] : w->loops;
         struct adoption *a;
         unsigned most = 0;
 
@@ -136,32 +147,41 @@ void entrance_adopt(struct worker *w, struct loop *l, unsigned other)
                 most += CONTAINER_OF(n, struct entrance, link)->per_loop;
         a = calloc(1, sizeof(*a) + most * sizeof(a->accepts[0]));
         CHECK(a);
-        a->other = other;
+        a->place = place;
         list_push(&w->adoptions[l->index], &a->link);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
-                for (unsigned i = 0; e->state == ENTRANCE_OPEN && i < e->per_loop; i++) {
-                        int fd = socket_of(w, e, other, i);
-                        /* Only this loop accepts: handing one to the stalled loop would bury it. */
+                bool open = e->state == ENTRANCE_OPEN || (fresh_too && e->state == ENTRANCE_NEW);
+                for (unsigned i = 0; open && e->n > 1 && i < e->per_loop; i++) {
+                        int fd = socket_of(w, e, place, i);
                         if (fd >= 0)
-                                a->accepts[a->n++] = listen_start(l, fd, &w->loops[l->index], 1,
-                                                                  flow_accept, e->flow);
+                                a->accepts[a->n++] = listen_start(
+                                        l, fd, peers, alone ? 1 : w->n_loops, flow_accept, e->flow);
                 }
         }
 }
 
-void entrance_return(struct worker *w, struct loop *l, unsigned other)
+void entrance_adopt(struct worker *w, struct loop *l, unsigned place, bool alone)
+{
+        entrance_return(w, l, place);
+        adopt(w, l, place, alone, false);
+}
+
+void entrance_return(struct worker *w, struct loop *l, unsigned place)
 {
         LIST_EACH (n, &w->adoptions[l->index]) {
                 struct adoption *a = CONTAINER_OF(n, struct adoption, link);
-                if (a->other == other)
+                if (a->place == place)
                         adoption_end(a);
         }
 }
 
+/* ------------------------------------------------------------------ by all loops */
+
 void entrance_stop(struct worker *w, struct loop *l, bool all)
 {
-        LIST_EACH (n, &w->adoptions[l->index]) /* whoever was helped takes part in this again */
+        LIST_EACH (n,
+                   &w->adoptions[l->index]) /* what still holds is begun again by entrance_start */
                 adoption_end(CONTAINER_OF(n, struct adoption, link));
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
@@ -177,14 +197,20 @@ void entrance_stop(struct worker *w, struct loop *l, bool all)
 
 void entrance_start(struct worker *w, struct loop *l)
 {
+        unsigned place = entrance_place(w, w->index, l->index);
+
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 for (unsigned i = 0; e->state == ENTRANCE_NEW && i < e->per_loop; i++) {
-                        int fd = socket_of(w, e, l->index, i);
+                        int fd = socket_of(w, e, place, i);
                         if (fd >= 0)
                                 e->accepts[l->index * e->per_loop + i] = listen_start(
                                         l, fd, w->loops, w->n_loops, flow_accept, e->flow);
                 }
+        }
+        for (unsigned i = 0; i < w->n_workers; i++) {
+                if (w->absent[i])
+                        adopt(w, l, entrance_place(w, i, l->index), false, true);
         }
 }
 

@@ -54,6 +54,11 @@ struct export
 
 /* ------------------------------------------------------------------ what is shown */
 
+static bool is_ready(const struct worker *w)
+{
+        return w->current && w->serving && !w->not_ready;
+}
+
 static void status_gens(struct worker *w, struct json_writer *j)
 {
         json_key(j, STR("generations"));
@@ -135,7 +140,7 @@ static void status(struct worker *w, struct buf *out)
         json_key(&j, STR("generation"));
         json_u64(&j, w->current ? w->current->number : 0);
         json_key(&j, STR("ready"));
-        json_bool(&j, w->current && !w->not_ready);
+        json_bool(&j, is_ready(w));
         json_key(&j, STR("draining"));
         json_bool(&j, w->not_ready);
         json_key(&j, STR("worker"));
@@ -205,7 +210,7 @@ static void answer(struct export_client *c, str method, str path)
         } else if (str_eq(path, STR("/livez"))) {
                 buf_puts(&body, STR("ok\n"));
         } else if (str_eq(path, STR("/readyz"))) {
-                bool ready = w->current && !w->not_ready;
+                bool ready = is_ready(w);
                 line = ready ? line : "503 Service Unavailable";
                 buf_puts(&body, ready          ? STR("ok\n")
                                 : w->not_ready ? STR("draining\n")

@@ -292,6 +292,7 @@ void master_serving(struct master *m)
         if (m->parent_fd >= 0)
                 master_pid_file(m); /* until now it was the old one's */
         notify_ready();
+        children_tell(m, WIRE_SERVING, NULL, 0); /* who sees /readyz may signal us from now on */
         master_timer_set(m, &m->rotate, TICKET_LIFE, rotate_tickets);
         heart_beats(m, &m->heart);
         if (m->ready_fd >= 0) {
@@ -345,7 +346,7 @@ static void hear_signal(struct master *m, int sig)
                 reap(m);
                 return;
         case SIGHUP:
-                if (m->ready && !m->leave)
+                if (!m->leave)
                         reload_ask(m);
                 return;
         case SIGUSR1:

@@ -19,7 +19,7 @@
 
 void sockets_init(struct sockets *s)
 {
-        *s = (struct sockets){.loops = 1};
+        *s = (struct sockets){.places = 1};
         list_init(&s->all);
 }
 
@@ -121,7 +121,7 @@ static bool bind_all(struct sockets *s, struct socket_set *set, int backlog, cha
 {
         bool is_unix = set->addr.sa.sa_family == AF_UNIX;
         bool one = is_unix || set->kind == WIRE_ADMIN, ours = overlaps(s, &set->addr);
-        unsigned wanted = one ? 1 : s->loops;
+        unsigned wanted = one ? 1 : s->places;
         struct stat st;
 
         while (set->n < wanted) {

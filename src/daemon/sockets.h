@@ -2,9 +2,9 @@
  * The listening sockets, which the master makes and keeps so that neither a reload nor a death
  * refuses a connection.
  *
- * Each address has one set: as many SO_REUSEPORT sockets as a worker has loops (loop i of every
- * worker accepts from socket i), or a single one where that is not possible (unix sockets, sockets
- * from systemd), which all loops share.
+ * Each address has one set: one SO_REUSEPORT socket for each loop of each worker (its place), or a
+ * single one where that is not possible (unix sockets, sockets from systemd), which all loops
+ * share.  Every worker has them all, so that the living can serve the places of the dead.
  */
 #ifndef DAEMON_SOCKETS_H
 #define DAEMON_SOCKETS_H
@@ -37,7 +37,7 @@ struct socket_given {
 struct sockets {
         struct list all;
         uint64_t last_id;
-        unsigned loops;
+        unsigned places; /* loops of all workers */
         struct socket_given *given;
         unsigned n_given;
 };

@@ -50,7 +50,7 @@ static void adopt_on_loop(struct loop_msg *msg)
 {
         struct favour *f = CONTAINER_OF(msg, struct favour, msg);
 
-        entrance_adopt(f->w, loop_self, f->other);
+        entrance_adopt(f->w, loop_self, entrance_place(f->w, f->w->index, f->other), true);
         free(f);
 }
 
@@ -58,7 +58,7 @@ static void return_on_loop(struct loop_msg *msg)
 {
         struct favour *f = CONTAINER_OF(msg, struct favour, msg);
 
-        entrance_return(f->w, loop_self, f->other);
+        entrance_return(f->w, loop_self, entrance_place(f->w, f->w->index, f->other));
         free(f);
 }
 

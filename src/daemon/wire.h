@@ -5,8 +5,8 @@
  *   checker -> master   PLAN (plan, bundle)  ...  VERDICT (report)        the last record; without
  * it the reload has failed master -> worker    LISTEN* UNLISTEN* LOG* COPY*  PREPARE (bundle)  then
  * COMMIT or ABORT worker -> master    READY | FAILED (report)  then COMMITTED master -> worker at
- * any time: ERROR_LOG, LOG (reopened), NOT_READY, DRAIN, RESUME, STOP, SERVER worker -> master at
- * any time: ENDED, EMPTY, ANSWER
+ * any time: ERROR_LOG, LOG (reopened), SERVING, NOT_READY, DRAIN, STOP, COVER, SERVER worker ->
+ * master at any time: ENDED, EMPTY, ANSWER
  *
  * Records keep their order, so what comes before PREPARE belongs to it.  A peer that is gone is an
  * end of file.
@@ -35,10 +35,12 @@ enum wire_type {
         WIRE_ABORT,
         WIRE_COMMITTED, /* every loop has switched */
         WIRE_ENDED,     /* a generation was freed; data: struct wire_copies_alive */
+        WIRE_SERVING,   /* weir as a whole serves: /readyz may say so */
         WIRE_NOT_READY, /* a drain was announced: /readyz fails */
         WIRE_DRAIN,     /* listeners close; data: struct wire_drain */
         WIRE_EMPTY,     /* drained: nothing is open any more */
         WIRE_STOP,      /* write the logs and exit */
+        WIRE_COVER,     /* data: struct wire_cover: another worker died, or is back */
         WIRE_SERVER,    /* data: struct wire_server; number: of the question */
         WIRE_ANSWER     /* data: uint32_t, 1: done */
 };
@@ -65,6 +67,11 @@ struct wire_copy {
 struct wire_drain {
         int64_t timeout; /* us; 0: none */
         uint32_t leave;  /* exit when empty */
+};
+
+struct wire_cover {
+        uint32_t worker;
+        uint32_t absent; /* accept from its sockets too, until it is back */
 };
 
 struct wire_server {

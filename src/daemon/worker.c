@@ -392,6 +392,33 @@ static void take_error_log(struct wire *msg)
                 log_to_fd(fd, (enum log_level) * level);
 }
 
+static bool cover_on_loop(struct worker *w, struct loop *l, void *arg)
+{
+        unsigned other = (unsigned)(uintptr_t)arg, place = entrance_place(w, other, l->index);
+
+        if (w->absent[other])
+                entrance_adopt(w, l, place, false);
+        else
+                entrance_return(w, l, place);
+        return true;
+}
+
+static void covered(struct worker *w, bool ok, void *arg)
+{
+        (void)w;
+        (void)ok;
+        (void)arg;
+}
+
+static void take_cover(struct worker *w, const struct wire_cover *c)
+{
+        if (!c || c->worker >= w->n_workers || c->worker == w->index ||
+            w->absent[c->worker] == (c->absent == 1))
+                return;
+        w->absent[c->worker] = c->absent == 1;
+        worker_fan(w, cover_on_loop, covered, (void *)(uintptr_t)c->worker);
+}
+
 static void take_server(struct worker *w, const struct wire *msg)
 {
         const struct wire_server *s = wire_data(msg, sizeof(*s));
@@ -438,6 +465,9 @@ static void hear(struct worker *w, struct wire *msg)
                 else
                         entrance_undo(w);
                 return;
+        case WIRE_SERVING:
+                w->serving = true;
+                return;
         case WIRE_NOT_READY:
                 w->not_ready = true;
                 return;
@@ -446,6 +476,9 @@ static void hear(struct worker *w, struct wire *msg)
                 return;
         case WIRE_STOP:
                 worker_fan(w, stop_on_loop, stopped, NULL);
+                return;
+        case WIRE_COVER:
+                take_cover(w, wire_data(msg, sizeof(struct wire_cover)));
                 return;
         case WIRE_SERVER:
                 take_server(w, msg);
@@ -496,7 +529,8 @@ static void make_loops(struct worker *w)
         w->loops = calloc(w->n_loops, sizeof(struct loop *));
         w->threads = calloc(w->n_loops, sizeof(*w->threads));
         w->adoptions = calloc(w->n_loops, sizeof(*w->adoptions));
-        CHECK(w->loops && w->threads && w->adoptions);
+        w->absent = calloc(w->n_workers, sizeof(*w->absent));
+        CHECK(w->loops && w->threads && w->adoptions && w->absent);
         for (unsigned i = 0; i < w->n_loops; i++)
                 list_init(&w->adoptions[i]);
         for (unsigned i = 0; i < w->n_loops; i++)
@@ -543,6 +577,7 @@ void worker_main(const struct worker_gift *g)
         w->channel = g->channel;
         w->board = g->m->board;
         w->n_loops = g->m->loops;
+        w->n_workers = g->m->n_children;
         list_init(&w->entrances);
         list_init(&w->gens);
         list_init(&w->copies);

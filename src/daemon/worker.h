@@ -48,8 +48,7 @@ struct entrance {
         struct flow_listener *flow; /* of the process: connections keep pointing to it */
         unsigned total, n;
         int *fds;
-        struct listen_accept *
-                *accepts; /* by loop, then by turn: loop * per_loop + i; written by that loop */
+        struct listen_accept **accepts; /* by loop, then by turn; written by that loop */
         unsigned per_loop;
 };
 
@@ -68,16 +67,18 @@ struct worker {
         struct house house;
         struct loop **loops; /* of house */
         pthread_t *threads;
-        unsigned n_loops, index;
+        unsigned n_loops, n_workers, index;
         struct master *m; /* as it was at the fork: shared memory, options; read only */
         struct board *board;
         int channel;
         struct event *channel_event;
         struct list entrances, gens, copies;
         struct list *adoptions; /* by loop, which alone touches its own */
+        bool *absent;           /* by worker: we accept from its sockets; changes with a fan */
         struct memory_copies memory;
         struct gen *current, *preparing;
         uint32_t preparing_number;
+        bool serving;   /* the master said so */
         bool not_ready; /* a drain was announced: /readyz fails */
         bool draining, empty_said;
         struct deadline drain_look;
@@ -101,9 +102,11 @@ void entrance_start(struct worker *w, struct loop *l);
 /* Control thread, after every loop has done so. */
 void entrance_settle(struct worker *w, bool all_stopped);
 void entrance_undo(struct worker *w); /* an abort: new ones go, leaving ones stay */
-/* On loop l: accepts for the loop `other`, which does not turn; and no longer. */
-void entrance_adopt(struct worker *w, struct loop *l, unsigned other);
-void entrance_return(struct worker *w, struct loop *l, unsigned other);
+/* On loop l: accepts for another place (a loop of a worker) too; alone: keeps what it accepts
+ * there, because the one who would share is stalled. */
+void entrance_adopt(struct worker *w, struct loop *l, unsigned place, bool alone);
+void entrance_return(struct worker *w, struct loop *l, unsigned place);
+unsigned entrance_place(const struct worker *w, unsigned worker, unsigned loop);
 
 /* ---- watchdog.c */
 struct watchdog *watchdog_new(struct worker *w);
