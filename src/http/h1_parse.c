@@ -319,9 +319,9 @@ static bool upgrade_passes(str protocol)
 static bool settle_upgrade(struct arena *a, struct msg *m)
 {
         str list = fields_join(a, &m->fields, FIELD_UPGRADE), e;
-        if (!list.p)
-                return false;
-        char *text = arena_alloc(a, list.n + 2), *p = text;
+        if (!list.p || list.n == 0)
+                return list.p != NULL;
+        char *text = arena_alloc(a, list.n * 2), *p = text; /* each comma may gain a space */
         if (!text)
                 return false;
         while (field_list_next(&list, &e)) {

@@ -279,6 +279,8 @@ static void upgrades(void **state)
         } rows[] = {
                 {"Connection: Upgrade\r\nUpgrade: websocket\r\n", "websocket"},
                 {"Connection: keep-alive, upgrade\r\nUpgrade: a/1, H2C, b\r\n", "a/1, b"},
+                {"Connection: upgrade\r\nUpgrade: a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u\r\n",
+                 "a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u"},
                 {"Connection: upgrade\r\nUpgrade: a\r\nUpgrade: h2c\r\nUpgrade: b\r\n", "a, b"},
                 {"Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n", NULL},
                 {"Upgrade: websocket\r\n", NULL},
