@@ -76,6 +76,7 @@ static void open_circuit(struct redis *r)
         if (!r->open)
                 log_warn(r->subject, "%s; commands fail until it is back", r->why);
         r->open = true;
+        redis_name_failed(r);
         /* Loops and machines that lost the same server shall not all come back at once. */
         deadline_set(r->loop, &r->retry_timer,
                      r->backoff / 2 + (int64_t)(crypto_fast_random() % (uint64_t)(r->backoff / 2)),
@@ -293,6 +294,7 @@ static void redis_free(struct redis *r)
 {
         disconnect(r);
         deadline_clear(&r->retry_timer);
+        redis_name_end(r);
         if (list_linked(&r->task.link))
                 list_remove(&r->task.link);
         list_remove(&r->link);
@@ -362,6 +364,8 @@ static void conf_key(const struct redis_conf *c, uint8_t key[32])
 
         for (size_t i = 0; i < COUNT(texts); i++)
                 redis_put_word(&b, texts[i]);
+        for (size_t i = 0; i < c->n_resolvers; i++)
+                redis_put_word(&b, c->resolvers[i]);
         buf_printf(&b, "%u %u %lld %lld %llx", c->port, c->database, (long long)c->connect_us,
                    (long long)c->command_us,
                    (unsigned long long)(c->tls ? tls_client_key(c->tls) : 0));
@@ -409,6 +413,8 @@ struct redis *redis_get(struct loop *l, const struct redis_conf *c)
         if (r->addr.len == 0) {
                 r->open = true;
                 snprintf(r->why, sizeof(r->why), "%s has no address yet", r->host ? r->host : "it");
+                if (r->host != NULL)
+                        redis_name_begin(r, c->resolvers, c->n_resolvers);
         }
         r->connect_due = true;
         redis_at_end_of_turn(r);

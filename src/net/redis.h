@@ -14,6 +14,7 @@ struct redis_conf {
         str name;                          /* of the redis block, for messages and metrics */
         struct addr addr; str host;        /* host: a name to be resolved (addr.len 0) or absent */
         uint16_t port;
+        const str *resolvers; size_t n_resolvers; /* for host; 0: the system's */
         str user, password; uint32_t database;
         struct tls_client *tls;            /* NULL: plain */
         int64_t connect_us, command_us;
@@ -36,7 +37,7 @@ struct redis_call;
 /* The client of this loop for this content of conf: shared by generations (found by hash), counted. */
 struct redis *redis_get(struct loop *l, const struct redis_conf *c);
 void redis_drop(struct redis *r);          /* what waits still gets its answer; the connection goes with the last */
-/* For stores whose server is a name: new addresses from DNS. */
+/* Another server from now on (a name's addresses are looked up by the client itself). */
 void redis_set_addr(struct redis *r, const struct addr *a);
 
 /* Queues a command; all of a turn leave in one write.  fn is called exactly once unless cancelled, never inside this call

@@ -4,6 +4,7 @@
 #ifndef NET_REDIS_TYPE_H
 #define NET_REDIS_TYPE_H
 
+#include "net/dns.h"
 #include "net/redis_wire.h"
 
 #define REDIS_SETTLED      (1 * SEC) /* a connection that lived so long is replaced without waiting */
@@ -60,6 +61,14 @@ struct redis {
         int64_t window;
         unsigned window_all, window_failed;
         char why[200]; /* of the last failure */
+        /* Of a server given by name; dns is NULL otherwise. */
+        struct dns *dns;
+        struct deadline name_timer;
+        struct addr addrs[8];      /* what the name has */
+        unsigned n_addrs, addr_i;
+        bool asking, name_ending;
+        int64_t asked, name_retry;
+
         struct loop_task task;
         metric_cell *count[REDIS_RESULTS], *duration, *up;
 };
@@ -68,6 +77,11 @@ struct redis {
 void redis_at_end_of_turn(struct redis *r);
 void redis_succeeded(struct redis *r);
 void redis_failed(struct redis *r, const char *what); /* a command did; may end the connection */
+
+/* redis_name.c */
+void redis_name_begin(struct redis *r, const str *resolvers, size_t n);
+void redis_name_failed(struct redis *r);               /* no connection: another address, or ask anew */
+void redis_name_end(struct redis *r);
 
 /* redis_call.c */
 void redis_call_fail(struct redis_call *c, int fail);  /* to be told at the end of the turn */

@@ -4,6 +4,7 @@
  */
 #include "net/redis.c"
 #include "net/redis_call.c"
+#include "net/redis_name.c"
 
 #include "pump.h"
 
@@ -431,7 +432,11 @@ static void test_new_address(void **state UNUSED)
         struct addr to;
         int old;
 
+        static const str nobody[] = {STR_INIT("127.0.0.1:9")};
+
         conf.host = STR("redis.test");
+        conf.resolvers = nobody;
+        conf.n_resolvers = 1;
         fake_start();
         conf.port = ntohs(conf.addr.in.sin_port);
         to = conf.addr;
@@ -441,7 +446,7 @@ static void test_new_address(void **state UNUSED)
         cmd(&a, "GET a", 0);
         loop_turn(l, false);
         assert_int_equal(a.fail, REDIS_UNAVAILABLE);
-        assert_true(strstr(a.text, "redis.test has no address yet") != NULL);
+        assert_true(strstr(a.text, "redis.test ") != NULL);
         redis_set_addr(r, &to);
         cmd(&a, "GET a", 0); /* waits for the first connect */
         fake_greet();
@@ -465,6 +470,42 @@ static void test_new_address(void **state UNUSED)
         PUMP_UNTIL(l, b.n == 1);
         assert_string_equal(b.text, "new");
         close(old);
+}
+
+/* By name: found in the hosts file, whichever of its addresses the server has. */
+static void test_by_name(void **state UNUSED)
+{
+        conf.host = STR("localhost");
+        fake_start();
+        conf.port = ntohs(conf.addr.in.sin_port);
+        memset(&conf.addr, 0, sizeof(conf.addr));
+        r = redis_get(l, &conf);
+        fake_greet();
+        assert_int_equal(addr_port(&r->addr), conf.port);
+        assert_true(deadline_armed(&r->name_timer));
+        cmd(&a, "GET a", 0);
+        fake_expect("GET");
+        fake_say("+1\r\n");
+        PUMP_UNTIL(l, a.n == 1);
+        /* It expires: asked for again, and the connection stays. */
+        redis_name_failed(r);
+        r->asked = INT64_MIN / 2;
+        redis_name_failed(r);
+        PUMP_UNTIL(l, !r->asking);
+        assert_true(redis_ready(r));
+}
+
+static void test_name_that_does_not_resolve(void **state UNUSED)
+{
+        conf.host = STR("no such name");
+        conf.port = 6379;
+        r = redis_get(l, &conf);
+        PUMP_UNTIL(l, r->name_retry != 0);
+        assert_true(deadline_armed(&r->name_timer));
+        cmd(&a, "GET a", 0);
+        PUMP_UNTIL(l, a.n == 1);
+        assert_int_equal(a.fail, REDIS_UNAVAILABLE);
+        assert_true(strstr(a.text, "does not resolve") != NULL);
 }
 
 static void test_shared_and_dropped(void **state UNUSED)
@@ -714,6 +755,8 @@ int main(void)
                 T(test_nonsense),
                 T(test_readonly_connects_anew),
                 T(test_new_address),
+                T(test_by_name),
+                T(test_name_that_does_not_resolve),
                 T(test_shared_and_dropped),
                 T(test_dropped_by_its_answer),
                 T(test_waiting_is_bounded),
