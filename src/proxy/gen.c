@@ -185,6 +185,8 @@ static bool build_redis(struct gen *g, struct report *rep)
                                                     .addr = r->addr,
                                                     .host = r->host,
                                                     .port = r->port,
+                                                    .resolvers = c->resolvers,
+                                                    .n_resolvers = c->n_resolvers,
                                                     .user = r->user,
                                                     .password = r->password,
                                                     .database = r->database,
