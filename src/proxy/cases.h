@@ -8,7 +8,7 @@
 #include "module/module.h"
 
 /* Runs all of m's cases with a clock, a Redis and upstreams that are not real.  Those that fail are
- * errors at `at`.  The calling thread must not be running a loop (checker, tests). */
+ * errors at `at`.  The thread's own loop, if it has one, is not touched. */
 void cases_run(const struct module *m, const struct conf_pos *at, struct report *rep);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "http/h1_server.h"
 #include "net/redis.h"
+#include "proxy/cases.h"
 #include "proxy/flow.h"
 #include "proxy/txn.h"
 
@@ -60,6 +61,8 @@ static bool build_modules(struct gen *g, struct source *src, struct report *rep,
                 }
                 g->modules[g->n_modules++] = mod;
                 map_put(by_name, m->name, mod);
+                if (g->house->checker)
+                        cases_run(mod, &m->pos, rep);
         }
         return g->n_modules == c->n_modules;
 }
