@@ -22,8 +22,18 @@ static const weir_str failed_str = {NULL, 0};
 
 bool api_room(const struct weir_task *t, size_t n)
 {
-        return t->used == NULL || t->use->memory == 0 ||
-               (*t->used <= t->use->memory && n <= t->use->memory - *t->used);
+        size_t max, used;
+
+        if (t->used == NULL)
+                return true;
+        if (t->use->memory != 0) {
+                max = t->use->memory;
+                used = *t->used;
+        } else { /* no memory= of its own: what the whole request may have */
+                max = t->txn->eff->request_memory;
+                used = arena_used(t->arena);
+        }
+        return max == 0 || (used <= max && n <= max - used);
 }
 
 void api_took(struct weir_task *t, size_t before)

@@ -225,7 +225,8 @@ __attribute__((unused)) static void rig_request(size_t memory)
         r->req.method = METHOD_GET;
         r->req.method_text = STR("GET");
         r->req.target = STR("/a?x=1");
-        *t = (struct txn){.r = r,
+        *t = (struct txn){.eff = &rig.route.eff,
+                          .r = r,
                           .host = STR_INIT("example.com"),
                           .client_ip = STR_INIT("192.0.2.1"),
                           .request_id = STR_INIT("rid"),

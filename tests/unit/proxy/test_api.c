@@ -52,6 +52,15 @@ static void memory_is_bounded(void **state)
         in_hook(use_up);
 }
 
+static void bounded_by_the_request(void **state)
+{
+        (void)state;
+        rig.function[0].memory = 0;
+        rig.route.eff.request_memory = arena_used(rig.txn.r->arena) + 4096;
+        in_hook(use_up);
+        rig.route.eff.request_memory = 0;
+}
+
 static void codes(weir_req *r)
 {
         static const struct {
@@ -179,8 +188,13 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, begin, end)
         const struct CMUnitTest tests[] = {
-                T(memory_is_bounded), T(encodings),        T(values),
-                T(the_local_store),   T(time_and_secrets), cmocka_unit_test(the_table_is_full),
+                T(memory_is_bounded),
+                T(bounded_by_the_request),
+                T(encodings),
+                T(values),
+                T(the_local_store),
+                T(time_and_secrets),
+                cmocka_unit_test(the_table_is_full),
         };
         weir = &api_host;
         crypto_init();
