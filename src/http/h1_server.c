@@ -184,6 +184,9 @@ static void answer_plain_on_tls(struct h1_conn *c)
         buf_puts(&c->io.out, STR("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
                                  "Content-Length: 42\r\nConnection: close\r\n\r\n"
                                  "400: plain HTTP was sent to an HTTPS port\n"));
+        metric_add(metric_series(c->io.loop->metrics, METRIC_LOCAL_REPLIES,
+                                 STR("reason=\"http_on_tls\"")),
+                   1);
         h1_server_close_lingering(c, REASON_HTTP_ON_TLS);
 }
 

@@ -307,6 +307,7 @@ static void plain_http_on_tls_is_told(void **state)
         assert_int_equal(client.got.n, 42);
         assert_int_equal(flow.begun, 0);
         assert_int_equal(sum(METRIC_CLOSES, "reason=\"http_on_tls\""), 1);
+        assert_int_equal(sum(METRIC_LOCAL_REPLIES, "reason=\"http_on_tls\""), 1);
         assert_int_equal(sum(METRIC_HANDSHAKES, "version=\"none\",result=\"failed\""), 1);
 }
 
