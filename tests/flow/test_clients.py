@@ -75,7 +75,7 @@ def w(weir_for_all, server_for_all, ca):
     (["-T", "/etc/passwd"], "PUT /x"),
     (["-H", "Transfer-Encoding: chunked", "-d", "abcdef"], "POST /x 6"),
     (["-H", "Expect: 100-continue", "--expect100-timeout", "0.2", "-d", "abc"], "POST /x 3"),
-    (["--http1.0"], "GET /x 0"),
+    (["--http1.0", "--no-alpn"], "GET /x 0"),
     (["--path-as-is"], "GET /x 0"),
 ])
 @pytest.mark.parametrize("tls", [False, True])

@@ -85,7 +85,7 @@ def test_plain_http_on_a_tls_port(weir, ca):
     w = weir(listener(ca.cert("a.test")) + BODY)
     r = fetch(w.https)
     assert r.status == 400 and b"TLS" in r.body.upper() or b"HTTPS" in r.body.upper()
-    w.wait_metric("weir_local_replies_total", 1, reason="http_on_tls")
+    w.wait_metric("weir_connection_closes_total", 1, reason="http_on_tls")
 
 
 def test_garbage_instead_of_a_hello(weir, connect, ca):
