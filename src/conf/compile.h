@@ -67,7 +67,6 @@ struct conf_link {
         VEC(struct module_variable) variables;
         VEC(struct tree *) named;  /* `limit NAME { }`: whose they are, modules say */
         const struct conf_pos *at; /* of the template that is being compiled */
-        bool made_up;              /* test cases: names of blocks need not exist */
 };
 
 /* Reading one configuration. */

@@ -95,17 +95,20 @@ static void compile_conf(struct compile *c, const struct tree *root)
 struct conf *conf_read_all(struct source *src, str path, str prefix, struct report *rep)
 {
         struct conf *conf = conf_new(path, prefix);
-        struct compile c = {.conf = conf, .a = conf->arena, .src = src, .rep = rep};
-        struct tree *root = tree_read(src, conf->arena, rep, conf->file, conf->prefix);
+        struct report ordered = {.a = conf->arena};
+        struct compile c = {.conf = conf, .a = conf->arena, .src = src, .rep = &ordered};
+        struct tree *root = tree_read(src, conf->arena, &ordered, conf->file, conf->prefix);
 
-        if (!root) {
-                conf_free(conf);
-                return NULL;
+        if (root) {
+                c.names = map_new();
+                compile_conf(&c, root);
+                map_free(c.names);
         }
-        c.names = map_new();
-        compile_conf(&c, root);
-        map_free(c.names);
-        return conf;
+        report_merge(rep, &ordered);
+        if (root)
+                return conf;
+        conf_free(conf);
+        return NULL;
 }
 
 struct conf *conf_read(struct source *src, str path, str prefix, struct report *rep)

@@ -7,7 +7,7 @@
  * which argument each became.
  */
 #include "conf/argument.h"
-#include "conf/directive.h"
+#include "conf/compile.h"
 #include "conf/value.h"
 
 #include <arpa/inet.h>
@@ -340,13 +340,16 @@ static void put_function(struct dump *d, struct arena *a, const struct function_
 
 static void put_named(struct dump *d, struct arena *a, const struct conf *c)
 {
-        for (size_t i = 0; i < c->n_functions; i++) {
-                const struct function_conf *f = c->functions[i];
-                if (str_eq(tree_name(f->tree), STR("function")))
-                        continue;
+        for (size_t i = 0; i < c->link->named.n; i++) {
+                const struct tree *t = c->link->named.v[i];
+                struct function_conf unlinked = {.tree = t}, *f = &unlinked;
+                for (size_t k = 0; k < c->n_functions; k++) {
+                        if (c->functions[k]->tree == t)
+                                f = c->functions[k];
+                }
                 begin(d, "");
-                buf_puts(d->out, tree_name(f->tree));
-                put_tree(d, a, f, f->tree, 1);
+                buf_puts(d->out, tree_name(t));
+                put_tree(d, a, f, t, 1);
         }
 }
 

@@ -217,7 +217,8 @@ static void check_variables(struct linking *l)
 
 bool conf_link_functions(struct conf *c, const struct conf_handles *h, struct report *rep)
 {
-        struct linking l = {.c = c, .a = c->arena, .h = h, .rep = rep, .named = map_new()};
+        struct report ordered = {.a = c->arena};
+        struct linking l = {.c = c, .a = c->arena, .h = h, .rep = &ordered, .named = map_new()};
         unsigned before = rep->errors;
 
         for (size_t i = 0; i < c->link->named.n; i++)
@@ -237,5 +238,6 @@ bool conf_link_functions(struct conf *c, const struct conf_handles *h, struct re
         map_free(l.named);
         c->functions = COMPILE_TAKE(c->arena, l.all);
         c->n_functions = l.all.n;
+        report_merge(rep, &ordered);
         return rep->errors == before;
 }

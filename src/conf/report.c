@@ -12,6 +12,63 @@
 
 #define LINE_SHOWN 160 /* bytes of a line that are printed */
 
+/* Where a message begins in the text, and what it is about. */
+struct report_mark {
+        size_t off, serial;
+        size_t file; /* order of the file's first message */
+        struct conf_pos pos;
+};
+
+static void mark(struct report *r, const struct conf_pos *at)
+{
+        struct report_mark m = {.off = r->out.n, .serial = r->n_marks, .file = r->n_marks};
+
+        if (!r->a)
+                return;
+        if (at)
+                m.pos = *at;
+        for (size_t i = r->n_marks; i-- > 0;) { /* mostly it is the last one's */
+                if (str_eq(r->marks[i].pos.file, m.pos.file)) {
+                        m.file = r->marks[i].file;
+                        break;
+                }
+        }
+        if (r->n_marks == r->cap_marks)
+                r->marks = arena_grow_(r->a, r->marks, r->n_marks, &r->cap_marks, sizeof m);
+        r->marks[r->n_marks++] = m;
+}
+
+static int mark_order(const void *a, const void *b)
+{
+        const struct report_mark *x = a, *y = b;
+
+        if (x->file != y->file)
+                return x->file < y->file ? -1 : 1;
+        if (x->pos.line != y->pos.line)
+                return x->pos.line < y->pos.line ? -1 : 1;
+        if (x->pos.col != y->pos.col)
+                return x->pos.col < y->pos.col ? -1 : 1;
+        return x->serial < y->serial ? -1 : 1;
+}
+
+void report_merge(struct report *r, struct report *from)
+{
+        str text = buf_pullup(&from->out, from->out.n);
+        size_t *end = ARENA_ARRAY(from->a, size_t, from->n_marks + 1);
+
+        for (size_t i = 0; i < from->n_marks; i++)
+                end[i] = i + 1 < from->n_marks ? from->marks[i + 1].off : text.n;
+        if (from->n_marks)
+                qsort(from->marks, from->n_marks, sizeof *from->marks, mark_order);
+        for (size_t i = 0; i < from->n_marks; i++) {
+                const struct report_mark *m = &from->marks[i];
+                buf_put(&r->out, text.p + m->off, end[m->serial] - m->off);
+        }
+        r->errors += from->errors;
+        r->warnings += from->warnings;
+        buf_clear(&from->out);
+}
+
 static bool continues_character(char c)
 {
         return ((unsigned char)c & 0xc0) == 0x80;
@@ -55,6 +112,7 @@ static void put_message(struct report *r, const struct conf_pos *at, const char 
 {
         char *text = NULL;
 
+        mark(r, at);
         if (vasprintf(&text, fmt, ap) < 0)
                 abort();
         if (at && at->file.p)

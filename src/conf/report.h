@@ -18,6 +18,9 @@ struct conf_pos {
 struct report {
         struct buf out; /* the text for the user */
         unsigned errors, warnings;
+        struct arena *a; /* when set, each message's place is noted here, for report_merge */
+        struct report_mark *marks;
+        size_t n_marks, cap_marks;
 };
 
 /* at: NULL when the mistake has no place.  One message per call, without a final newline. */
@@ -28,6 +31,10 @@ void report_warning(struct report *r, const struct conf_pos *at, const char *fmt
 /* An error about word, which is none of names: says ' (did you mean "X"?)' when one is near. */
 void report_unknown(struct report *r, const struct conf_pos *at, str word, const str *names,
                     size_t n, const char *fmt, ...) PRINTF_LIKE(6, 7);
+
+/* Moves the messages of from, which has an arena, to the end of r: file by file, in the order of
+ * lines. */
+void report_merge(struct report *r, struct report *from);
 
 /* The one of names that word was probably meant to be, or absent. */
 str report_nearest(str word, const str *names, size_t n);

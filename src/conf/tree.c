@@ -6,12 +6,15 @@
  */
 #include "conf/tree.h"
 
-#define DEPTH_MAX   32 /* blocks within blocks */
-#define INCLUDE_MAX 16 /* files within files */
+#define DEPTH_MAX   32   /* blocks within blocks */
+#define INCLUDE_MAX 16   /* files within files */
+#define FILES_MAX   4096 /* of one configuration */
 
 struct parse {
         struct lex lex;
-        unsigned files; /* includes around this one */
+        const struct parse *outer; /* the file that includes this one */
+        unsigned depth;            /* how many there are around it */
+        unsigned *files;           /* read so far, all in all */
 };
 
 typedef VEC(struct tree *) children_vec;
@@ -21,7 +24,7 @@ static void parse_block(struct parse *p, children_vec *out, unsigned depth,
 
 static void parse_file(struct parse *outer, children_vec *out, unsigned depth, str path, str text)
 {
-        struct parse p = {.files = outer->files + 1};
+        struct parse p = {.outer = outer, .depth = outer->depth + 1, .files = outer->files};
         struct lex *l = &outer->lex;
 
         lex_init(&p.lex, l->a, l->src, l->rep, l->prefix, path, text);
@@ -31,6 +34,25 @@ static void parse_file(struct parse *outer, children_vec *out, unsigned depth, s
 static bool is_pattern(str s)
 {
         return str_chr(s, '*') >= 0 || str_chr(s, '?') >= 0 || str_chr(s, '[') >= 0;
+}
+
+/* Not a file that is being read, and not without end. */
+static bool may_read(const struct parse *p, const struct conf_pos *at, str path)
+{
+        struct report *rep = p->lex.rep;
+
+        if (++*p->files > FILES_MAX) {
+                if (*p->files == FILES_MAX + 1)
+                        report_error(rep, at, "more than %d files are included", FILES_MAX);
+                return false;
+        }
+        for (; p; p = p->outer) {
+                if (str_eq(p->lex.file, path)) {
+                        report_error(rep, at, "%.*s includes itself", STR_ARG(path));
+                        return false;
+                }
+        }
+        return true;
 }
 
 static void include(struct parse *p, children_vec *out, unsigned depth, const struct tree *t)
@@ -45,8 +67,8 @@ static void include(struct parse *p, children_vec *out, unsigned depth, const st
                 return;
         }
         const struct conf_pos *at = &t->words[1].pos;
-        if (p->files >= INCLUDE_MAX) {
-                report_error(l->rep, at, "more than %d files include each other", INCLUDE_MAX);
+        if (p->depth >= INCLUDE_MAX) {
+                report_error(l->rep, at, "more than %d files within each other", INCLUDE_MAX);
                 return;
         }
         one = lex_path(l->a, l->prefix, t->words[1].text);
@@ -56,6 +78,8 @@ static void include(struct parse *p, children_vec *out, unsigned depth, const st
                 return;
         }
         for (size_t i = 0; i < n; i++) {
+                if (!may_read(p, at, paths[i]))
+                        return;
                 if (l->src->file(l->src, paths[i], l->a, &text, &error))
                         parse_file(p, out, depth, paths[i], text);
                 else
@@ -154,7 +178,8 @@ static void parse_block(struct parse *p, children_vec *out, unsigned depth,
 struct tree *tree_read(struct source *src, struct arena *a, struct report *rep, str path,
                        str prefix)
 {
-        struct parse p = {0};
+        unsigned files = 0;
+        struct parse p = {.files = &files};
         children_vec children = {0};
         str text, error = STR_NONE;
         struct tree *root = ARENA_NEW(a, struct tree);

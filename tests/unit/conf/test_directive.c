@@ -332,27 +332,27 @@ static void all_at_once(void **state)
                                    "}}\n",
                                    &rep);
         static const char want[] =
-                "/w/weir.conf:4:6: the quote is never closed\n"
-                "    user \"weir;\n"
-                "         ^\n"
-                "/w/weir.conf:9:2: \"}\" without its \"{\"\n"
-                "    }}\n"
-                "     ^\n"
                 "/w/weir.conf:1:9: threads: \"x\" is not a count, nor auto\n"
                 "    threads x;\n"
                 "            ^\n"
                 "/w/weir.conf:3:1: a \";\" is missing before this line\n"
                 "    workers 2;\n"
                 "    ^\n"
+                "/w/weir.conf:4:6: the quote is never closed\n"
+                "    user \"weir;\n"
+                "         ^\n"
                 "/w/weir.conf:5:30: unknown directive \"blance\" (did you mean \"balance\"?)\n"
                 "    upstream a { server 1.1.1.1; blance p2c; }\n"
                 "                                 ^\n"
-                "/w/bad.inc:2:3: unknown directive \"wrokers\" (did you mean \"workers\"?)\n"
-                "      wrokers 2;\n"
-                "      ^\n"
                 "/w/weir.conf:8:21: there is no upstream b (did you mean \"a\"?)\n"
                 "        route / { proxy b; }\n"
-                "                        ^\n";
+                "                        ^\n"
+                "/w/weir.conf:9:2: \"}\" without its \"{\"\n"
+                "    }}\n"
+                "     ^\n"
+                "/w/bad.inc:2:3: unknown directive \"wrokers\" (did you mean \"workers\"?)\n"
+                "      wrokers 2;\n"
+                "      ^\n";
 
         (void)state;
         assert_null(c);
