@@ -109,3 +109,36 @@ def test_a_health_check_survives_a_reload(weir, server):
     until(lambda: down(w, sa), "server a to be down")
     w.reload()
     assert {fetch(w.http).body for _ in range(6)} == {b"b"}
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_check_speaks_tls_to_a_tls_server(weir, server, ca, good):
+    s = server(Sick("a"), tls=ca.server(ca.cert("s.test")))
+    name = "s.test" if good else "other.test"
+    w = weir("listen 127.0.0.1:@http@; upstream u { server @a@; health_check path=/health interval=50ms fall=2; "
+             f"tls ca={ca.cert_file} name={name}; }} host * {{ route / {{ proxy u; }} }}", a=s)
+    if good:
+        until(lambda: len(s.requests) >= 3, "three probes")
+        assert up(w, s)
+    else:
+        until(lambda: not up(w, s), "the server to be down")
+        w.wait_log(str(s) + r".* down: health check: TLS failed: \S+")
+
+
+def test_a_check_takes_an_ejected_server_back(weir, server):
+    """What checks say counts more than failures of the past: a server that fell and rose starts anew."""
+    class Broken(Sick):
+        def __call__(self, q):
+            well = self.status.startswith("200") or q.target == "/health"
+            return super().__call__(q) if well else b"nonsense\r\n\r\n"
+
+    a = Broken("a", "500 Broken")
+    sa = server(a)
+    w = weir((CHECK % "; eject failures=1 for=10m; retry attempts=1").replace("fall=2", "fall=20"),
+             a=sa, b=server(Sick("b")))
+    until(lambda: fetch(w.http).status == 502, "a failure")
+    w.wait_metric("weir_server_ejections_total", 1, upstream="u", server=str(sa))
+    w.wait_log(str(sa) + r" is ejected for 600s after 1 failure: ")
+    w.wait_log(str(sa) + r" is down: health check: status 500")
+    a.status = "200 OK"
+    until(lambda: {fetch(w.http).body for _ in range(4)} == {b"a", b"b"}, "server a to be back")
