@@ -6,6 +6,7 @@
  */
 #include "http/field.h"
 
+#include <endian.h>
 #include <time.h>
 
 #define T FIELD_C_TOKEN
@@ -68,21 +69,25 @@ const unsigned char field_chars[256] = {
 size_t field_text_end(str s, size_t i)
 {
         const uint64_t ones = UINT64_C(0x0101010101010101), high = ones * 0x80;
-        for (;;) {
-                while (i + 8 <= s.n) {
-                        uint64_t w, del;
-                        memcpy(&w, s.p + i, 8);
-                        del = w ^ ones * 0x7f;
-                        if (((w - ones * 0x20) & ~w & high) | ((del - ones) & ~del & high))
-                                break;
+        while (i + 8 <= s.n) {
+                uint64_t w, del, found;
+                memcpy(&w, s.p + i, 8);
+                w = le64toh(w);
+                del = w ^ ones * 0x7f;
+                /* The lowest bit marks a control; those above it may be wrong by a borrow. */
+                found = (((w - ones * 0x20) & ~w) | ((del - ones) & ~del)) & high;
+                if (found == 0) {
                         i += 8;
+                        continue;
                 }
-                for (size_t stop = MIN(s.n, i + 8); i < stop; i++)
-                        if (!(field_chars[(unsigned char)s.p[i]] & FIELD_C_TEXT))
-                                return i;
-                if (i == s.n)
+                i += (size_t)__builtin_ctzll(found) >> 3;
+                if (s.p[i] != '\t')
                         return i;
+                i++;
         }
+        while (i < s.n && (field_chars[(unsigned char)s.p[i]] & FIELD_C_TEXT))
+                i++;
+        return i;
 }
 
 bool field_name_ok(str name)
