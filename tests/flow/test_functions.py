@@ -1,0 +1,225 @@
+"""Functions in real requests: what the bundled ones do, modules built elsewhere, and modules that misbehave
+at load and at work."""
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kit import raw, until
+from kit.raw import answer, fetch
+from kit.weir import TOP
+
+ZOO = TOP / "tests" / "modules"
+
+
+def build(source, out):
+    """A module as its author would build it: the public header and nothing else."""
+    flags = re.match(r"/\* flags:([^\n]*)", Path(source).read_text())
+    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-fPIC", "-shared", "-fvisibility=hidden",
+                    f"-I{TOP}/src/include", *(flags.group(1).split() if flags else []),
+                    "-o", str(out), str(source)], check=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    """bad("null") is the path of that misbehaving module; built once, where nobody else may write."""
+    import tempfile
+    folder = Path(tempfile.mkdtemp(prefix="zoo", dir=Path.home()))
+    folder.chmod(0o755)
+    made = {}
+
+    def bad(name):
+        if name not in made:
+            made[name] = build(ZOO / f"bad_{name}.c", folder / f"bad_{name}.so")
+        return made[name]
+
+    yield bad
+    shutil.rmtree(folder)
+
+
+def one(path, name, words="", action="respond 200 ok;"):
+    return (f"module {name} {path}; listen 127.0.0.1:@http@; "
+            f"host * {{ route / {{ function {name} {words}; {action} }} }}")
+
+
+# ---------------------------------------------------------------- headers
+
+
+def test_headers_both_ways(weir, server):
+    s = server(answer(b"x", fields=[("Server", "old"), ("Set-Cookie", "a=1; path=/app"), ("Set-Cookie", "b=2"),
+                                    ("Location", "http://10.0.0.1:81/x?y")]))
+    w = weir("""module headers; upstream u { server @backend@; } listen 127.0.0.1:@http@;
+        host * {
+            function headers { set response X-Order host; }
+            route ~ '^/u/(?<id>\\d+)' {
+                function headers {
+                    set request X-User $id;
+                    add request X-Twice 1;
+                    add request X-Twice $arg_q;
+                    remove request X-Gone;
+                    remove response Server;
+                    replace response Set-Cookie '; *path=/app' '; Path=/';
+                    replace response Location '^http://[^/]+/(.*)$' https://$host/$1;
+                    add response X-Order route;
+                }
+                proxy u;
+            }
+            route / { respond 200 plain; }
+        }""", backend=s)
+    r = fetch(w.http, "/u/42?q=7", fields={"x-gone": "1", "x-user": "forged"})
+    q = s.last()
+    assert q.all("x-user") == ["42"]
+    assert q.all("x-twice") == ["1", "7"]
+    assert "x-gone" not in q
+    assert "server" not in r
+    assert r.all("set-cookie") == ["a=1; Path=/", "b=2"]
+    assert r.get("location") == "https://a.test/x?y"
+    assert r.all("x-order") == ["host"], "response functions run in reverse: the host's last"
+    assert fetch(w.http, "/").get("x-order") == "host"
+
+
+def test_a_line_break_cannot_be_injected(weir):
+    w = weir("module headers; listen 127.0.0.1:@http@; host * { route / { "
+             "function headers { set response X-A $arg_a; } respond 200; } }")
+    assert fetch(w.http, "/?a=fine").get("x-a") == "fine"
+    r = fetch(w.http, "/?a=b%0d%0aSet-Cookie:%20c=1")
+    assert "set-cookie" not in r and len(r.all("x-a")) <= 1
+
+
+@pytest.mark.parametrize("line", ["set response Content-Length 1;", "set request Host x;",
+                                  "set response 'X Y' 1;", "sett response X 1;", "set X 1;",
+                                  "replace response X '(' y;", "replace response X 'a' $1;",
+                                  "set response X $nothing;"])
+def test_mistakes_in_a_functions_block(weir, line):
+    w = weir("module headers; listen 127.0.0.1:1;\nhost * { route / { function headers {\n    " + line
+             + "\n} respond 200; } }", start=False)
+    done = w.command("-t")
+    assert done.returncode == 1
+    assert re.search(r"weir\.conf:4:\d+: ", done.stderr), done.stderr
+
+
+# ---------------------------------------------------------------- modules built elsewhere
+
+
+def test_the_template(weir, tmp_path):
+    shutil.copytree(TOP / "contrib" / "module-template", tmp_path / "t")
+    (tmp_path / "weir.pc").write_text(
+        f"moduledir={tmp_path}/modules\nName: weir\nDescription: x\nVersion: 1\nCflags: -I{TOP}/src/include\n")
+    env = {**os.environ, "PKG_CONFIG_PATH": str(tmp_path)}
+    subprocess.run(["make", "-s", "install"], cwd=tmp_path / "t", env=env, check=True)
+    w = weir(f"module tenant {tmp_path}/modules/tenant.so; listen 127.0.0.1:@http@; host * {{ route / {{ "
+             "function tenant { host a.example.com alpha; } respond 200 $tenant_name; } }")
+    assert fetch(w.http, host="a.example.com").body == b"alpha"
+    assert fetch(w.http, host="b.example.com").status == 421
+    w.wait_metric("weir_tenant_refused_total", 1)
+
+
+# ---------------------------------------------------------------- misbehaving at load
+
+
+@pytest.mark.parametrize("name, says", [
+    ("execstack", "asks for an executable stack"),
+    ("signal", "calls signal()"),
+    ("key", "calls pthread_key_create()"),
+    ("abi", "was built for ABI 2.0"),
+    ("noentry", "does not export weir_module_entry"),
+    ("create", "this will not do"),
+    ("case", 'case "answers" failed'),
+    ("abort", ""),
+    ("exit", ""),
+    ("load_abort", ""),
+])
+def test_refused_at_load(weir, zoo, name, says):
+    good = "listen 127.0.0.1:@http@; host * { route / { respond 200 good; } }"
+    w = weir(good)
+    done = w.reload(one(zoo(name), f"bad_{name}"), ok=False)
+    assert says in done.stdout + done.stderr + w.log()
+    assert fetch(w.http).body == b"good"
+    w.reload(good)
+    assert fetch(w.http).body == b"good"
+
+
+def test_a_loop_that_cannot_be_prepared_aborts_the_reload(weir, zoo):
+    w = weir("listen 127.0.0.1:@http@; host * { route / { respond 200 good; } }")
+    w.reload(one(zoo("loop_init"), "bad_loop_init"), ok=False)
+    assert fetch(w.http).body == b"good"
+
+
+def test_a_module_that_anybody_can_write(weir, zoo, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only a weir that was started as root looks at this")
+    path = zoo("nodelete").with_name("writable.so")
+    shutil.copy(zoo("nodelete"), path)
+    path.chmod(0o666)
+    w = weir(one(path, "bad_nodelete"), start=False)
+    done = w.command("-t")
+    assert done.returncode == 1 and "can be written by anybody" in done.stderr
+
+
+# ---------------------------------------------------------------- misbehaving at work
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("error", "function_error"),
+    ("suspend", "function_error"),
+    ("respond", "function_error"),
+    ("memory", "function_error"),
+    ("wait", "function_timeout"),
+])
+def test_fails_closed_or_open(weir, zoo, name, reason):
+    w = weir(one(zoo(name), f"bad_{name}", "name=f timeout=100ms memory=64k"))
+    assert fetch(w.http).status == 503
+    w.wait_metric("weir_local_replies_total", 1, reason=reason)
+    w.reload(one(zoo(name), f"bad_{name}", "name=f timeout=100ms memory=64k on_error=fail_open"))
+    r = fetch(w.http)
+    assert (r.status, r.body) == (200, b"ok")
+    w.wait_metric("weir_function_calls_total", 2, function="f",
+                  result="timeout" if reason == "function_timeout" else "error")
+
+
+def test_a_failed_response_function(weir, zoo, server):
+    s = server(answer(b"secret" * 10000))
+    text = (f"module headers; module bad_error_response {zoo('error_response')}; upstream u {{ server @backend@; }} "
+            "listen 127.0.0.1:@http@; host * { function headers { set response X-Host 1; } route / { "
+            "function bad_error_response; proxy u; } }")
+    w = weir(text, backend=s)
+    r = fetch(w.http)
+    assert r.status == 503 and b"secret" not in r.body
+    assert r.get("x-host") == "1", "the functions before it still see what is sent"
+
+
+def test_too_slow_is_counted(weir, zoo):
+    w = weir(one(zoo("slow"), "bad_slow", "name=f budget=5ms"))
+    assert fetch(w.http).status == 200
+    w.wait_metric("weir_function_over_budget_total", 1, function="f")
+    w.wait_log(r"bad_slow.*on_request ran for \d+ us, budget= is 5000 us")
+
+
+@pytest.mark.parametrize("name", ["null", "stack"])
+def test_a_crash_names_the_function_and_the_third_is_the_last(weir, zoo, name):
+    w = weir(one(zoo(name), f"bad_{name}", "name=f"))
+    w.deaths_expected = True
+    for death in range(1, 4):
+        until(lambda: fetch(w.http).status in (200, 503), "an answer")
+        try:
+            with raw.client(w.http) as c:
+                c.send(raw.request(target="/crash"))
+                c.read_all()
+        except OSError:
+            pass
+        until(lambda: w.metric("weir_worker_deaths_total") == death, f"death {death}")
+    w.wait_log(rf"bad_{name}.*quarantined")
+    until(lambda: fetch(w.http).status == 503, "the quarantined function to fail closed")
+    w.wait_metric("weir_function_strikes_total", 3, module=f"bad_{name}")
+
+
+def test_pinned_ones_are_served_and_said_to_stay(weir, zoo):
+    w = weir(one(zoo("nodelete"), "bad_nodelete"))
+    assert fetch(w.http).status == 200
+    w.wait_log("it is marked nodelete")
+    w.reload("listen 127.0.0.1:@http@; host * { route / { respond 200 other; } }")
+    until(lambda: fetch(w.http).body == b"other", "the new configuration")
