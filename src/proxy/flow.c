@@ -40,8 +40,6 @@ struct flow {
         struct msg sent;          /* the head for the server */
         struct deadline deadline; /* timeout request= */
         bool finished, local;     /* local: weir or a function answers */
-        bool origin_head;         /* the server's head is in r->res */
-        bool functions_done;      /* response functions have run */
 };
 
 static void run(struct flow *f);
@@ -281,7 +279,6 @@ static enum next after_chain(struct flow *f, enum chain_result how)
         case CHAIN_WAIT:
                 return PARKED;
         case CHAIN_CONTINUE:
-                f->functions_done = response;
                 f->step = response ? STEP_SEND : STEP_ACTION;
                 return MORE;
         case CHAIN_RESPOND:
@@ -407,8 +404,6 @@ static const struct origin_user origin_user;
 static enum next step_origin(struct flow *f)
 {
         struct txn *t = &f->t;
-        if (f->origin != NULL || f->origin_head)
-                return PARKED;
         forward_request(t, &f->sent);
         f->origin = origin_start(t, t->gen->upstreams[t->upstream->index], t->eff, &f->sent,
                                  &origin_user);
@@ -439,7 +434,7 @@ static enum next step_response(struct flow *f)
         struct request *r = f->t.r;
         if (!f->local)
                 field_strip_hop(&r->res.fields);
-        if (f->chain == NULL || f->functions_done) {
+        if (f->chain == NULL) {
                 f->step = STEP_SEND;
                 return MORE;
         }
@@ -504,7 +499,6 @@ static void origin_interim(struct txn *t, const struct msg *res)
 static void origin_has_head(struct txn *t)
 {
         struct flow *f = flow_of(t);
-        f->origin_head = true;
         f->step = STEP_HOLD;
         enter(f);
 }

@@ -283,6 +283,9 @@ static void nobody_answered(void **state)
 
 static void error_pages(void **state)
 {
+        const char *error;
+        size_t at;
+        struct template_scope scope = {0};
         static const struct error_page pages[] = {{.status = 503,
                                                    .body = STR_INIT("<h1>Back soon</h1>"),
                                                    .content_type = STR_INIT("text/html")},
@@ -315,6 +318,49 @@ static void error_pages(void **state)
         server_head(404, "mine");
         client_got(404, "mine");
         over(404, REASON_NONE);
+
+        again(); /* and so is what the route says */
+        w.route.eff.error_pages = pages;
+        w.route.eff.n_error_pages = 2;
+        w.route.action = ACTION_RESPOND;
+        w.route.status = 404;
+        w.route.body = template_compile(notes, STR("ours"), &scope, &error, &at);
+        get("/");
+        client_got(404, "ours");
+        over(404, REASON_RESPOND);
+}
+
+/* A limit's line names the setting, the limit and what was measured. */
+static str said;
+
+static void listen_in(enum log_level level, str line)
+{
+        assert_int_equal(level, LOG_INFO);
+        said = arena_dup(notes, line);
+}
+
+static void refusals_are_said(void **state)
+{
+        struct request *r = request("GET", "/");
+
+        (void)state;
+        log_tap = listen_in;
+        r->refused = REASON_HEADER_LINE;
+        r->limit = 100;
+        r->measured = 101;
+        begin_it(r);
+        assert_true(str_ends(said, STR("info  [client 192.0.2.1:4711] 414 header_line: header "
+                                       "line: the request line is too long (limit 100, "
+                                       "measured 101)")));
+        over(414, REASON_HEADER_LINE);
+
+        again();
+        w.route_why = REASON_NO_ROUTE;
+        get("/a\xff?b");
+        log_tap = NULL;
+        assert_true(str_ends(said, STR("info  [client 192.0.2.1:4711] 404 no_route: no route "
+                                       "matches: GET /a\xff?b")));
+        over(404, REASON_NO_ROUTE);
 }
 
 static void body_too_large(void **state)
@@ -501,6 +547,7 @@ int main(void)
                 TEST(redirects),
                 TEST(nobody_answered),
                 TEST(error_pages),
+                TEST(refusals_are_said),
                 TEST(body_too_large),
                 TEST(settings_of_the_target),
                 TEST(fails_before_the_head),

@@ -84,6 +84,22 @@ static void nothing_to_buffer(void **state)
         over(200, REASON_NONE);
 }
 
+/* What follows the head of an upgrade may be the other protocol's. */
+static void upgrades_do_not_wait(void **state)
+{
+        struct request *r = request("POST", "/x");
+
+        (void)state;
+        settings(buffers_10);
+        r->req.framing = FRAMING_CHUNKED;
+        r->req.upgrade = STR("websocket");
+        r->req_body.end = false;
+        begin_it(r);
+        assert_int_equal(w.starts, 1);
+        client_gone(REASON_CLIENT_GONE);
+        over(499, REASON_CLIENT_GONE);
+}
+
 static void fails_while_buffering(void **state)
 {
         (void)state;
@@ -514,6 +530,7 @@ int main(void)
                 TEST(larger_than_the_buffer),
                 TEST(body_comes_inside_room),
                 TEST(nothing_to_buffer),
+                TEST(upgrades_do_not_wait),
                 TEST(fails_while_buffering),
                 TEST(buffers_the_response),
                 TEST(stalled_while_held),
