@@ -325,7 +325,8 @@ static void full_to_the_byte(void **state)
         accesslog_write(&one.t, &combined);
         ll = loop_log(one.loop, STR(FILE_PATH));
         hand_over(ll);
-        append(ll, str_of(text, BATCH)); /* exactly one batch */
+        append(ll, str_of(text, BATCH - 2)); /* together exactly one batch */
+        append(ll, str_of(text + BATCH - 2, 2));
         assert_int_equal(ll->batch->n, BATCH);
         append(ll, STR("y\n"));
         assert_int_equal(ll->batch->n, 2);
