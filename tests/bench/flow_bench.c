@@ -120,13 +120,13 @@ static void take(int fd, size_t n)
         }
 }
 
-/* A head, whatever its length. */
-static void take_head(int fd)
+/* Reads until the last bytes are end; returns how many there were. */
+static size_t take_until(int fd, const char *end)
 {
         static char bytes[8192];
-        size_t have = 0;
+        size_t have = 0, n = strlen(end);
 
-        while (have < 4 || memcmp(bytes + have - 4, "\r\n\r\n", 4) != 0) {
+        while (have < n || memcmp(bytes + have - n, end, n) != 0) {
                 ssize_t got = recv(fd, bytes + have, sizeof(bytes) - have, MSG_DONTWAIT);
                 if (got > 0)
                         have += (size_t)got;
@@ -135,6 +135,11 @@ static void take_head(int fd)
                 else
                         fail("an end was closed");
         }
+        if (fd == client && memcmp(bytes, "HTTP/1.1 200 ", 13) != 0) {
+                fprintf(stderr, "no answer of the server: %.*s\n", (int)have, bytes);
+                exit(1);
+        }
+        return have;
 }
 
 static void give(int fd, const char *p, size_t n)
@@ -157,9 +162,7 @@ static size_t answer_n; /* as the client gets it: weir adds and drops fields */
 __attribute__((noinline)) void exchange(void)
 {
         give(client, request, sizeof(request) - 1);
-        if (server < 0)
-                accept_server();
-        take_head(server);
+        take_until(server, "\r\n\r\n");
         give(server, response, response_n);
         take(client, answer_n);
 }
@@ -167,28 +170,11 @@ __attribute__((noinline)) void exchange(void)
 /* How long the answer is: the first one shows it. */
 static void measure_answer(void)
 {
-        char bytes[8192];
-        size_t have = 0;
-        ssize_t got;
-
         give(client, request, sizeof(request) - 1);
         accept_server();
-        take_head(server);
+        take_until(server, "\r\n\r\n");
         give(server, response, response_n);
-        while (have == 0 || bytes[have - 1] != '!') {
-                got = recv(client, bytes + have, sizeof(bytes) - have, MSG_DONTWAIT);
-                if (got > 0)
-                        have += (size_t)got;
-                else if (got < 0 && errno == EAGAIN)
-                        loop_turn(loop, false);
-                else
-                        fail("the client's end was closed");
-        }
-        if (memcmp(bytes, "HTTP/1.1 200 ", 13) != 0) {
-                fprintf(stderr, "no answer of the server: %.*s\n", (int)have, bytes);
-                exit(1);
-        }
-        answer_n = have;
+        answer_n = take_until(client, "!");
 }
 
 /* ------------------------------------------------------------------ measuring */
