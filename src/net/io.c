@@ -150,8 +150,9 @@ enum io_result io_plain_read(struct io *io, size_t want, bool *drained)
                 size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
                 ssize_t r;
 
-                do
-                        r = readv(io->fd, iov, n);
+                do /* one piece is the rule, and costs the kernel less than a list of one */
+                        r = n == 1 ? recv(io->fd, iov[0].iov_base, iov[0].iov_len, 0)
+                                   : readv(io->fd, iov, n);
                 while (r < 0 && errno == EINTR);
                 buf_commit_iov(&io->in, r > 0 ? (size_t)r : 0);
                 if (r <= 0) {
@@ -256,7 +257,8 @@ enum io_sent io_send_buf(int fd, struct buf *b, int *error)
                 msg.msg_iovlen = (size_t)buf_iov(b, iov, SLICES, SIZE_MAX);
                 for (size_t i = 0; i < msg.msg_iovlen; i++)
                         asked += iov[i].iov_len;
-                r = sendmsg(fd, &msg, MSG_NOSIGNAL);
+                r = msg.msg_iovlen == 1 ? send(fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
+                                        : sendmsg(fd, &msg, MSG_NOSIGNAL);
                 if (r < 0 && errno == EINTR)
                         continue;
                 if (r < 0 && errno == EAGAIN)
