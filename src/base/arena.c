@@ -43,7 +43,7 @@ struct arena {
 
 static _Thread_local struct {
         struct head *free;
-        unsigned n;
+        unsigned n, low; /* low: the fewest since the last trim */
 } recycled;
 
 static struct head *block_new(size_t size)
@@ -54,6 +54,7 @@ static struct head *block_new(size_t size)
                 h = recycled.free;
                 recycled.free = h->next;
                 recycled.n--;
+                recycled.low = MIN(recycled.low, recycled.n);
                 return h;
         }
         h = malloc(size);
@@ -277,13 +278,32 @@ void *arena_grow_(struct arena *a, void *old, size_t n, size_t *cap, size_t size
         return p;
 }
 
-void arena_thread_end(void)
+static void free_recycled(unsigned n)
 {
-        while (recycled.free) {
+        while (n-- > 0) {
                 struct head *h = recycled.free;
-                recycled.free = h->next;
                 UNPOISON(h, ARENA_CHUNK);
+                recycled.free = h->next;
+                recycled.n--;
                 free(h);
         }
-        recycled.n = 0;
+        recycled.low = recycled.n;
+}
+
+size_t arena_thread_trim(void)
+{
+        size_t n = recycled.low;
+
+        free_recycled(recycled.low);
+        return n * ARENA_CHUNK;
+}
+
+unsigned arena_thread_kept(void)
+{
+        return recycled.n;
+}
+
+void arena_thread_end(void)
+{
+        free_recycled(recycled.n);
 }

@@ -54,5 +54,9 @@ void *arena_grow_(struct arena *a, void *old, size_t n, size_t *cap, size_t size
 
 /* Frees the calling thread's recycled chunks: at thread end and in tests. */
 void arena_thread_end(void);
+/* Called now and then: frees those that were not needed since the call before; returns the
+ * bytes. */
+size_t arena_thread_trim(void);
+unsigned arena_thread_kept(void); /* how many there are */
 
 #endif

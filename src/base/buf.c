@@ -24,7 +24,7 @@
 
 static _Thread_local struct {
         struct chunk *free;
-        unsigned n;
+        unsigned n, low; /* low: the fewest since the last trim */
 } recycled;
 
 static struct chunk *chunk_new(size_t cap)
@@ -34,6 +34,7 @@ static struct chunk *chunk_new(size_t cap)
         if (cap <= BUF_CHUNK && c) {
                 recycled.free = c->next;
                 recycled.n--;
+                recycled.low = MIN(recycled.low, recycled.n);
                 UNPOISON(c->data, BUF_CHUNK);
         } else {
                 cap = MAX(cap, BUF_CHUNK);
@@ -410,13 +411,32 @@ size_t buf_held(const struct buf *b)
         return sum;
 }
 
-void buf_thread_end(void)
+static void free_recycled(unsigned n)
 {
-        while (recycled.free) {
+        while (n-- > 0) {
                 struct chunk *c = recycled.free;
                 recycled.free = c->next;
+                recycled.n--;
                 UNPOISON(c->data, BUF_CHUNK);
                 free(c);
         }
-        recycled.n = 0;
+        recycled.low = recycled.n;
+}
+
+size_t buf_thread_trim(void)
+{
+        size_t n = recycled.low;
+
+        free_recycled(recycled.low);
+        return n * BUF_CHUNK;
+}
+
+unsigned buf_thread_kept(void)
+{
+        return recycled.n;
+}
+
+void buf_thread_end(void)
+{
+        free_recycled(recycled.n);
 }

@@ -69,7 +69,11 @@ size_t buf_copy_out(const struct buf *b, size_t off, void *p, size_t n); /* peek
 /* Bytes of memory held, for bounds: capacity of the chunks. */
 size_t buf_held(const struct buf *b);
 
-/* Frees the calling thread's recycled chunks; returns nothing of them. */
+/* Frees the calling thread's recycled chunks: at thread end and in tests. */
 void buf_thread_end(void);
+/* Called now and then: frees those that were not needed since the call before; returns the
+ * bytes. */
+size_t buf_thread_trim(void);
+unsigned buf_thread_kept(void); /* how many there are */
 
 #endif

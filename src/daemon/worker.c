@@ -20,6 +20,7 @@
 #include "proxy/accesslog.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -193,6 +194,8 @@ static void drop_gen(struct worker *w, struct gen *g)
                 free(wg);
         }
         gen_free(g);
+        malloc_trim(0); /* its memory goes back to the system, not into holes that the next one
+                           misses */
         memory_copies_sweep(&w->memory);
         board_note_modules(w->board, w->index);
         count_gens(w);

@@ -13,11 +13,14 @@
  */
 #include "net/loop.h"
 
+#include "base/arena.h"
+#include "base/buf.h"
 #include "base/crumb.h"
 #include "base/log.h"
 
 #include <errno.h>
 #include <event2/event_struct.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -28,8 +31,10 @@ _Thread_local struct loop *loop_self;
 
 #define TICK        (5 * MSEC)
 #define TICKS_MAX   ((int64_t)1 << 36) /* ten years: longer timeouts are cut to it */
-#define EXACT       64                 /* lists for exact timeouts */
-#define COARSE      (32 + 32 * 16)     /* lists for timeouts rounded up to five significant bits */
+#define TRIM        SEC
+#define TRIM_BYTES  (256 * KIB)
+#define EXACT       64             /* lists for exact timeouts */
+#define COARSE      (32 + 32 * 16) /* lists for timeouts rounded up to five significant bits */
 #define WALL_REREAD (100 * MSEC)
 
 /* Treiber stack of messages; the loop takes all at once and turns them round.  Only the push onto
@@ -290,14 +295,37 @@ void loop_turn(struct loop *l, bool wait)
         loop_woke(l);
 }
 
+/* Memory of a burst does not stay: each second what was not needed in it is freed, until nothing is
+ * left and the loop may sleep. */
+static void trim_due(struct deadline *d)
+{
+        struct loop *l = CONTAINER_OF(d, struct loop, trim);
+
+        l->trimmed += buf_thread_trim() + arena_thread_trim();
+        if (l->trimmed < TRIM_BYTES)
+                return;
+        malloc_trim(0); /* after a burst only: the pages go back to the system */
+        l->trimmed = 0;
+}
+
+static void keep_trimming(struct loop *l)
+{
+        if (buf_thread_kept() + arena_thread_kept() > 0)
+                deadline_set(l, &l->trim, TRIM, trim_due);
+}
+
 void loop_run(struct loop *l)
 {
         CHECK_OBJ(l, LOOP_MAGIC);
         loop_self = l;
         l->stop = false;
         loop_begin_turn_(l);
-        while (!l->stop)
+        while (!l->stop) {
                 loop_turn(l, true);
+                if (UNLIKELY(!deadline_armed(&l->trim)))
+                        keep_trimming(l);
+        }
+        deadline_clear(&l->trim);
         /* What the last turn buried goes with it. */
         while (!list_empty(&l->tasks))
                 run_tasks(l);

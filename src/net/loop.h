@@ -62,6 +62,8 @@ struct loop {
         struct list acceptors;            /* of listen_start */
         bool accept_stopped;              /* their events are out until a connection closes */
         struct deadline accept_retry;
+        struct deadline trim;             /* what was recycled and is no longer needed goes back */
+        size_t trimmed;                   /* bytes of it that the allocator still has */
         /* Load of this loop, for handing connections over; written by its thread only, relaxed. */
         _Atomic uint32_t connections, handshakes;
 };
