@@ -18,14 +18,22 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
-#define KEEP_MAX 128 /* recycled chunks of a thread: 2 MiB */
+#define KEEP_MAX 1024 /* recycled chunks of a thread: 16 MiB, until they are trimmed */
 #define SMALL    ((size_t)2048)
 
 static _Thread_local struct {
         struct chunk *free;
         unsigned n, low; /* low: the fewest since the last trim */
 } recycled;
+
+/* Chunks are mapped one by one, and rarely: in the heap they would leave holes that small things
+ * fill, and the memory of a burst would never go back. */
+static void chunk_unmap(struct chunk *c)
+{
+        CHECK(munmap(c, sizeof(*c) + c->cap) == 0);
+}
 
 static struct chunk *chunk_new(size_t cap)
 {
@@ -38,9 +46,10 @@ static struct chunk *chunk_new(size_t cap)
                 UNPOISON(c->data, BUF_CHUNK);
         } else {
                 cap = MAX(cap, BUF_CHUNK);
-                CHECK(cap <= UINT32_MAX);
-                c = malloc(sizeof(*c) + cap);
-                CHECK(c != NULL);
+                CHECK(cap <= UINT32_MAX - sizeof(*c));
+                c = mmap(NULL, sizeof(*c) + cap, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                CHECK(c != MAP_FAILED);
                 c->cap = (uint32_t)cap;
         }
         c->next = NULL;
@@ -51,7 +60,7 @@ static struct chunk *chunk_new(size_t cap)
 static void chunk_free(struct chunk *c)
 {
         if (c->cap != BUF_CHUNK || recycled.n >= KEEP_MAX) {
-                free(c);
+                chunk_unmap(c);
                 return;
         }
         c->next = recycled.free;
@@ -418,7 +427,7 @@ static void free_recycled(unsigned n)
                 recycled.free = c->next;
                 recycled.n--;
                 UNPOISON(c->data, BUF_CHUNK);
-                free(c);
+                chunk_unmap(c);
         }
         recycled.low = recycled.n;
 }

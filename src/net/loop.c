@@ -32,7 +32,7 @@ _Thread_local struct loop *loop_self;
 #define TICK        (5 * MSEC)
 #define TICKS_MAX   ((int64_t)1 << 36) /* ten years: longer timeouts are cut to it */
 #define TRIM        SEC
-#define TRIM_BYTES  (256 * KIB)
+#define TRIM_BYTES  (32 * KIB)
 #define EXACT       64             /* lists for exact timeouts */
 #define COARSE      (32 + 32 * 16) /* lists for timeouts rounded up to five significant bits */
 #define WALL_REREAD (100 * MSEC)
