@@ -301,11 +301,12 @@ static bool await_verdict(struct checker *c, bool *came)
 
 int checker_foreground(const struct options *o)
 {
-        struct board *board = board_new(1, 0);
+        static struct board *board; /* lives as long as the process, and is seen to */
         struct checker c;
         bool came, ok;
         int status = 0;
 
+        board = board_new(1, 0);
         if (!checker_start(o, 0, board, -1, o->action == OPTIONS_DUMP, &c)) {
                 fprintf(stderr, "weir: fork: %s\n", strerror(errno));
                 return 1;

@@ -70,10 +70,11 @@ static int run(const struct options *o, char **argv)
 
 int main(int argc, char **argv)
 {
-        struct arena *a = arena_new(0);
+        static struct arena *a; /* lives as long as the process, and is seen to */
         struct options o;
         str error;
 
+        a = arena_new(0);
         if (!options_parse(argc, argv, a, &o, &error)) {
                 fprintf(stderr, "weir: %.*s\n%s", STR_ARG(error), options_usage);
                 return 1;

@@ -451,9 +451,9 @@ static void end(struct master *m)
 
 int master_run(const struct options *o, char **argv, int ready_fd)
 {
-        struct master *m = calloc(1, sizeof(*m));
+        static struct master the_one;
+        struct master *m = &the_one;
 
-        CHECK(m);
         begin(m, o, argv, ready_fd);
         reload_ask(m);
         while (!m->done)
