@@ -434,6 +434,8 @@ void compile_block(struct compile *c, struct tree *const *child, size_t n, struc
                 const struct directive *d =
                         t->words[0].quoted ? NULL : directive_find(s->context, tree_name(t));
                 struct args a = {.d = d, .node = t};
+                if (t->broken)
+                        continue;
                 if (!d) {
                         unknown_directive(c, s->context, t);
                         continue;

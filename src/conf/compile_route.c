@@ -292,7 +292,8 @@ void compile_route(struct compile *c, struct scope *s, const struct args *a)
         r->functions = COMPILE_TAKE(c->a, functions);
         r->n_functions = functions.n;
         check_action(c, &b, c->rep->errors != before);
-        if (!b.has_action && c->rep->errors != before)
+        if (!b.has_action && (c->rep->errors != before || tree_has(a->node, "respond") ||
+                              tree_has(a->node, "redirect") || tree_has(a->node, "proxy")))
                 r->action = ACTION_PROXY; /* so that no second mistake is made of it */
         *VEC_ADD(c->a, &c->routes) = *r;
 }

@@ -371,6 +371,7 @@ static void replace(struct lex *l, struct word *w)
 static void unended(struct lex *l, const struct conf_pos *open, struct cutting *c)
 {
         report_error(l->rep, open, "the quote is never closed");
+        l->unended = true;
         l->i = (size_t)(open->text.p - l->text.p);
         lex_line(l, open->line);
         l->i += l->line_text.n;
@@ -548,7 +549,6 @@ struct word word_value(struct arena *a, const struct word *w)
 {
         struct word v = word_slice(a, w, w->value, w->text.n - w->value);
 
-        v.pos = w->pos;
         v.heredoc = w->heredoc;
         return v;
 }

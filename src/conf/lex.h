@@ -42,6 +42,7 @@ struct lex {
         size_t i; /* next byte */
         uint32_t line;
         size_t line_start;
+        bool unended;        /* a quote never ended; it may have hidden what closes a block */
         str line_text;       /* without its end */
         struct conf_pos pos; /* of the last token */
 };
@@ -56,7 +57,7 @@ struct conf_pos word_pos(const struct word *w, size_t off);
 /* The part of w from off on as a word of its own, with right places; len at most w->text.n - off.
  */
 struct word word_slice(struct arena *a, const struct word *w, size_t off, size_t len);
-/* What follows "name=" in a word that has a value, shown at the whole word's place. */
+/* What follows "name=" in a word that has a value. */
 struct word word_value(struct arena *a, const struct word *w);
 /* The text from off on as a template's: dollar signs that came from ${env:} or ${file:} are
  * doubled. map, when not NULL, gets for each of its bytes the offset in w->text. */

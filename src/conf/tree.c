@@ -130,9 +130,8 @@ static enum token parse_directive(struct parse *p, children_vec *out, struct wor
         } else if (tok == TOKEN_CLOSE || tok == TOKEN_END) {
                 report_error(l->rep, &t->end, "\";\" is missing here");
         }
-        if (broken)
-                return tok;
-        if (str_eq(first.text, STR("include")) && !first.quoted)
+        t->broken = broken;
+        if (str_eq(first.text, STR("include")) && !first.quoted && !broken)
                 include(p, out, depth, t);
         else
                 *VEC_ADD(l->a, out) = t;
@@ -168,7 +167,7 @@ static void parse_block(struct parse *p, children_vec *out, unsigned depth,
                                 return;
                         report_error(l->rep, &l->pos, "\"}\" without its \"{\"");
                 } else if (tok == TOKEN_END) {
-                        if (open && depth <= DEPTH_MAX)
+                        if (open && depth <= DEPTH_MAX && !l->unended)
                                 report_error(l->rep, open, "\"{\" without its \"}\"");
                         return;
                 }

@@ -13,6 +13,7 @@ struct tree {
         struct word *words;
         size_t n_words;
         bool has_block;
+        bool broken; /* a quote in it never ends: it is not worth reading */
         struct tree **child;
         size_t n_children;
         struct conf_pos end; /* behind the last word */

@@ -151,7 +151,7 @@ static void places(void **state)
         assert_at(f, 3, 3, 8);
         struct word v = word_value(f->a, &f->w);
         ASSERT_STR(v.text, "xy");
-        assert_int_equal(v.pos.col, 4);
+        assert_int_equal(v.pos.col, 7);
         assert_int_equal(word_pos(&v, 1).col, 8);
         words(f, 1);
         assert_true(f->w.heredoc);

@@ -74,8 +74,7 @@ static void includes(void **state)
         check("include open.inc; x;", "{x{}x;}", "/w/open.inc:1:3: \"{\" without its \"}\"\n");
         check("h { include close.inc; x; }", "{h{y;x;}}",
               "/w/close.inc:1:4: \"}\" without its \"{\"\n");
-        check("include self.inc; x;", "{x;}",
-              "/w/self.inc:1:9: /w/self.inc includes itself\n");
+        check("include self.inc; x;", "{x;}", "/w/self.inc:1:9: /w/self.inc includes itself\n");
         check("include;", "{}", "/w/main:1:1: include takes one file or pattern");
         check("include a b;", "{}", "/w/main:1:1: include takes one file or pattern");
         check("include a { }", "{}", "/w/main:1:1: include takes one file or pattern");
@@ -92,7 +91,9 @@ static void broken(void **state)
         check("a; } b;", "{a;b;}", "/w/main:1:4: \"}\" without its \"{\"\n");
         check("; a;", "{a;}", "/w/main:1:1: nothing stands before this \";\"\n");
         check("{ x; } a;", "{a;}", "/w/main:1:1: a block needs a name before its \"{\"\n");
-        check("a \"b\nc;", "{c;}", "/w/main:1:3: the quote is never closed\n");
+        check("a \"b\nc;", "{a ;c;}", "/w/main:1:3: the quote is never closed\n");
+        check("a { b \"c; }", "{a{b ;}}",
+              "/w/main:1:7: the quote is never closed\n    a { b \"c; }\n          ^\n");
         for (int i = 0; i < 40; i++)
                 strcat(deep, "a{");
         char want[256] = "{";
