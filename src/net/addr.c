@@ -111,6 +111,19 @@ static str addr_unix_path(const struct addr *a)
         return str_of(a->un.sun_path, strnlen(a->un.sun_path, a->len - head));
 }
 
+/* Each request prints its client's: inet_ntop takes ten times as long. */
+static size_t print_v4(const uint8_t ip[4], char *out)
+{
+        char *p = out;
+
+        for (unsigned i = 0; i < 4; i++) {
+                p += str_put_u64(p, ip[i]);
+                *p++ = '.';
+        }
+        *--p = '\0';
+        return (size_t)(p - out);
+}
+
 size_t addr_print_ip(const struct addr *a, char out[ADDR_TEXT])
 {
         uint8_t ip[16];
@@ -120,7 +133,7 @@ size_t addr_print_ip(const struct addr *a, char out[ADDR_TEXT])
         } else if (!addr_bytes(a, ip)) {
                 memcpy(out, "unix:", 6);
         } else if (memcmp(ip, mapped_prefix, sizeof(mapped_prefix)) == 0) {
-                inet_ntop(AF_INET, ip + 12, out, ADDR_TEXT);
+                return print_v4(ip + 12, out);
         } else {
                 inet_ntop(AF_INET6, ip, out, ADDR_TEXT);
         }
@@ -189,8 +202,13 @@ static size_t addr_identity(const struct addr *a, char key[ADDR_TEXT + 24])
 bool addr_equal(const struct addr *a, const struct addr *b)
 {
         char x[ADDR_TEXT + 24], y[ADDR_TEXT + 24];
-        size_t n = addr_identity(a, x);
+        size_t n;
 
+        if (a->len != 0 && b->len != 0 && a->sa.sa_family == AF_INET &&
+            b->sa.sa_family == AF_INET) /* the common case */
+                return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr &&
+                       a->in.sin_port == b->in.sin_port;
+        n = addr_identity(a, x);
         return n == addr_identity(b, y) && memcmp(x, y, n) == 0;
 }
 

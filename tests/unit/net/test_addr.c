@@ -25,6 +25,21 @@ static void test_print(void **state UNUSED)
         prints("0.0.0.0:0", "0.0.0.0:0", "0.0.0.0");
         prints("[::ffff:10.0.0.1]:8080", "10.0.0.1:8080", "10.0.0.1");
         prints("unix:/run/weir.sock", "unix:/run/weir.sock", "unix:");
+        prints("255.255.255.255:1", "255.255.255.255:1", "255.255.255.255");
+}
+
+/* Every value of a byte, as the system prints it. */
+static void test_print_v4(void **state UNUSED)
+{
+        struct addr a = {.len = sizeof(struct sockaddr_in), .in.sin_family = AF_INET};
+        char out[ADDR_TEXT], want[INET_ADDRSTRLEN];
+
+        for (uint32_t i = 0; i < 256; i++) {
+                a.in.sin_addr.s_addr = htonl(i << 24 | (255 - i) << 16 | i << 8 | (i * 7 & 255));
+                inet_ntop(AF_INET, &a.in.sin_addr, want, sizeof(want));
+                assert_int_equal(addr_print_ip(&a, out), strlen(want));
+                assert_string_equal(out, want);
+        }
 }
 
 static void test_refused(void **state UNUSED)
@@ -136,7 +151,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_print),     cmocka_unit_test(test_refused),
                 cmocka_unit_test(test_long_unix), cmocka_unit_test(test_ports_and_equality),
-                cmocka_unit_test(test_cidr),
+                cmocka_unit_test(test_cidr),      cmocka_unit_test(test_print_v4),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
