@@ -14,7 +14,6 @@
 #include "proxy/vars.h"
 
 #include <stdio.h>
-#include <time.h>
 
 static const weir_str failed_str = {NULL, 0};
 
@@ -91,13 +90,6 @@ static void *host_loop_data(weir_task *t)
         return task_valid(t, ~0u, "loop_data") && t->il != NULL ? t->il->data : NULL;
 }
 
-static int64_t clock_us(clockid_t id)
-{
-        struct timespec ts;
-        clock_gettime(id, &ts);
-        return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
-}
-
 static int64_t host_time_left(weir_task *t)
 {
         int64_t budget;
@@ -105,17 +97,17 @@ static int64_t host_time_left(weir_task *t)
         if (!task_valid(t, ~0u, "time_left") || t->loop == NULL)
                 return 0;
         budget = t->use->budget ? t->use->budget : SEC;
-        return MAX(t->loop->now + budget - clock_us(CLOCK_MONOTONIC), 0);
+        return MAX(t->loop->now + budget - task_clock(CLOCK_MONOTONIC), 0);
 }
 
 static int64_t host_now_us(void)
 {
-        return loop_self ? loop_self->now : clock_us(CLOCK_MONOTONIC);
+        return loop_self ? loop_self->now : task_clock(CLOCK_MONOTONIC);
 }
 
 static int64_t host_wall_us(void)
 {
-        return loop_self ? loop_self->wall : clock_us(CLOCK_REALTIME);
+        return loop_self ? loop_self->wall : task_clock(CLOCK_REALTIME);
 }
 
 /* ------------------------------------------------------------------ the local store */

@@ -90,16 +90,16 @@ void task_init(struct weir_task *t, enum task_kind kind, const struct instance *
         t->early_end = &t->early;
 }
 
-static int64_t clock_us(void)
+int64_t task_clock(clockid_t id)
 {
         struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
+        clock_gettime(id, &ts);
         return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
 }
 
 int64_t task_measure(const struct weir_task *t)
 {
-        return t->il != NULL ? clock_us() : 0;
+        return t->il != NULL ? task_clock(CLOCK_MONOTONIC) : 0;
 }
 
 static COLD void ran_over(struct weir_task *t, int64_t took)
@@ -115,7 +115,7 @@ static COLD void ran_over(struct weir_task *t, int64_t took)
 void task_measured(struct weir_task *t, int64_t stamp)
 {
         struct instance_loop *il = t->il;
-        int64_t took = clock_us() - stamp;
+        int64_t took = task_clock(CLOCK_MONOTONIC) - stamp;
 
         if (t->use->budget != 0 && took > t->use->budget)
                 ran_over(t, took);
