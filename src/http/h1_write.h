@@ -8,8 +8,8 @@
 #include "http/msg.h"
 
 /* Method, target, HTTP/1.1, Host (m->authority) first, fields, framing by m->framing and length,
- * connection or upgrade fields.  Left out of m->fields: hop-by-hop and framing fields, which are
- * written from what m says, and Expect: weir itself asks the client to go on. */
+ * connection or upgrade fields.  Left out of m->fields: hop-by-hop and framing fields and Expect,
+ * which are written from what m says. */
 void h1_write_request(struct buf *out, const struct msg *m, bool keep_alive);
 
 struct h1_response_form {

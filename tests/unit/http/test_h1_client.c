@@ -459,6 +459,45 @@ static void bodies_go_out(void **state)
         assert_int_equal(user.why, REASON_INTERNAL);
 }
 
+/* A body that waits for a 100 is asked for when the server says so, or says nothing for too long.
+ */
+static void expectations(void **state)
+{
+        static const struct {
+                const char *answer;
+                unsigned rooms;
+        } rows[] = {{"HTTP/1.1 100 Continue\r\n\r\n", 1},
+                    {"HTTP/1.1 103 Early Hints\r\n\r\n", 1}, /* no answer to the question */
+                    {"", 1},
+                    {"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n", 0}};
+        (void)state;
+        for (size_t i = 0; i < COUNT(rows); i++) {
+                renew(METHOD_POST, "POST");
+                sent.framing = FRAMING_LENGTH;
+                sent.length = 3;
+                sent.expect_continue = true;
+                r->req_body.end = false;
+                start();
+                assert_int_equal(user.rooms, 0);
+                EXPECT(&server, "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+                int64_t asked = loop->now;
+                peer_send(&server, str_z(rows[i].answer));
+                PUMP_UNTIL(loop, user.rooms == 1 || user.heads == 1);
+                assert_int_equal(user.rooms, rows[i].rooms);
+                if (rows[i].rooms == 0) { /* the body was never sent: not used again */
+                        assert_int_equal(pool.closed_why, REASON_UPSTREAM_EARLY);
+                        continue;
+                }
+                assert_int_equal(loop->now - asked >= CONTINUE_US, i > 0);
+                buf_puts(&r->req_body.data, STR("abc"));
+                r->req_body.end = true;
+                x.ops->req_ready(&x);
+                EXPECT(&server, "abc");
+                SEND(&server, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                PUMP_UNTIL(loop, pool.released == 1);
+        }
+}
+
 /* A final answer while the request is still going out: it counts, the connection does not. */
 static void early_answers(void **state)
 {
@@ -778,6 +817,7 @@ int main(void)
                 TEST(heads_have_limits),
                 TEST(interim_heads_are_told),
                 TEST(bodies_go_out),
+                TEST(expectations),
                 TEST(early_answers),
                 TEST(the_server_closes_an_idle_connection),
                 TEST(a_kept_connection_turns_out_closed),
