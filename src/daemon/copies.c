@@ -31,8 +31,12 @@ static bool make_folders(const char *path)
                         continue;
                 if (!str_copyz(part, sizeof(part), str_of(path, n)))
                         return false;
-                if (mkdir(part, path[n] ? 0755 : 0711) != 0 && errno != EEXIST)
+                if (mkdir(part, 0700) == 0) {
+                        if (chmod(part, path[n] ? 0755 : 0711) != 0) /* whatever the umask */
+                                return false;
+                } else if (errno != EEXIST) {
                         return false;
+                }
         }
         return true;
 }

@@ -2,7 +2,7 @@
  * Binary upgrade: the file that is now at weir's own path takes the listening sockets over, and
  * this process drains once the new one serves.
  *
- *   old: fork, exec with WEIR_TAKE_OVER="READY-FD:FD,FD,..."      new: binds nothing that it was
+ *   old: fork, exec with WEIR_TAKE_OVER="READY:KEYS:FD,FD,..."      new: binds nothing that it was
  * given, says READY, goes on
  *
  * The difficulty: until the new one is ready everything must stay as it is, and from then on the
@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "daemon/memfd.h"
 #include "daemon/notify.h"
 
 #include <errno.h>
@@ -24,13 +25,37 @@
 
 #define VARIABLE "WEIR_TAKE_OVER"
 
+/* The ticket keys, so that tickets stay good; -1: the new one makes its own. */
+static int keys_fd(struct master *m)
+{
+        char keys[TLS_TICKET_BYTES];
+        str text = str_of(keys, tls_tickets_save(m->tickets, keys));
+        int fd = memfd_make("weir-keys", &text, 1);
+
+        explicit_bzero(keys, sizeof(keys));
+        return fd;
+}
+
+static void take_keys(struct master *m, int fd)
+{
+        str text = memfd_map(fd);
+
+        if (!text.p || !tls_tickets_load(m->tickets, text))
+                log_warn("weir", "upgrade: the ticket keys did not come along");
+        memfd_unmap(text);
+        close(fd);
+}
+
 static NORETURN void execute(struct master *m, int ready_fd)
 {
         struct buf text = BUF_INIT;
+        int keys = keys_fd(m);
         sigset_t none;
 
-        buf_printf(&text, "%d:", ready_fd);
+        buf_printf(&text, "%d:%d:", ready_fd, MAX(keys, 0));
         (void)fcntl(ready_fd, F_SETFD, 0);
+        if (keys >= 0)
+                (void)fcntl(keys, F_SETFD, 0);
         LIST_EACH (n, &m->sockets.all) {
                 struct socket_set *set = CONTAINER_OF(n, struct socket_set, link);
                 for (unsigned i = 0; i < set->n; i++) {
@@ -140,6 +165,8 @@ void upgrade_take_over(struct master *m)
         if (!given || !take_number(&text, ':', &fd) || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
                 return;
         m->parent_fd = fd;
+        if (take_number(&text, ':', &fd) && fd > 2)
+                take_keys(m, fd);
         while (take_number(&text, ',', &fd)) {
                 if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
                         sockets_give(&m->sockets, fd, false);

@@ -130,7 +130,7 @@ static const char *module_path(struct house *h, const struct module_conf *m, str
         (void)m;
         crypto_sha256(bytes, sha);
         c = find_copy(w, sha);
-        if (c && c->copy.path[0])
+        if (c && c->copy.path[0] && access(c->copy.path, R_OK) == 0)
                 return arena_dupz(a, str_z(c->copy.path));
         return memory_copies_make(&w->memory, bytes, a, error);
 }

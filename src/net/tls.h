@@ -49,9 +49,11 @@ uint64_t tls_server_policy(const struct tls_server *s); /* hash of the client ve
 /* Ticket keys: a ring in shared memory that the master makes and rotates; every process reads it.  */
 #define TLS_TICKET_KEYS 4
 struct tls_tickets;
+#define TLS_TICKET_BYTES (TLS_TICKET_KEYS * 80)
 struct tls_tickets *tls_tickets_new(void);              /* in shared memory, first key made; master, before fork */
 void tls_tickets_rotate(struct tls_tickets *t);         /* master only, every 12 h */
 MUST_CHECK bool tls_tickets_load(struct tls_tickets *t, str file_content); /* any process; ticket_keys FILE: 80 bytes a key, newest first */
+size_t tls_tickets_save(struct tls_tickets *t, char out[TLS_TICKET_BYTES]); /* what tls_tickets_load takes; bytes */
 void tls_tickets_use(struct tls_tickets *t);            /* process-wide, before the first context */
 
 /* One session: made for an io's socket, freed by the io.  Belongs to its loop's thread. */

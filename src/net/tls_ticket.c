@@ -126,6 +126,17 @@ bool tls_tickets_load(struct tls_tickets *t, str file_content)
         return true;
 }
 
+size_t tls_tickets_save(struct tls_tickets *t, char out[TLS_TICKET_BYTES])
+{
+        struct ticket_key k[TLS_TICKET_KEYS];
+        size_t n = ring_read(t, k) * (size_t)KEY_BYTES;
+
+        _Static_assert(sizeof(k) == TLS_TICKET_BYTES, "all keys fit");
+        memcpy(out, k, n);
+        OPENSSL_cleanse(k, sizeof(k));
+        return n;
+}
+
 void tls_tickets_use(struct tls_tickets *t)
 {
         ring = t;

@@ -187,3 +187,19 @@ def test_copies_of_modules_come_and_go(weir, server):
     (second,) = copies()
     w.stop()
     assert not os.path.exists(second)
+
+
+def test_tickets_outlive_an_upgrade(weir, ca, connect):
+    cert = ca.cert("a.test")
+    w = weir(f"listen 127.0.0.1:@https@ tls {{ certificate {cert[0]} key={cert[1]}; }} "
+             "host * { route / { respond 200; } }")
+    context = ca.client()
+    first = connect(w.https, tls=context)
+    assert first.send(request()).response().status == 200
+    session = first.sock.session
+    w.send(signal.SIGUSR2)
+    assert w.process.wait(10) == 0
+    with socket.create_connection(("127.0.0.1", w.https), 5) as plain:
+        with context.wrap_socket(plain, server_hostname="a.test", session=session) as s:
+            assert s.session_reused
+    end_new(w)

@@ -1,0 +1,78 @@
+"""A loop that does not turn: seen, named, its listeners served by another, and in the end aborted."""
+import signal
+import subprocess
+import time
+
+from kit import SLOW, need, until
+from kit.raw import client, fetch, request
+from kit.weir import TOP
+
+CONF = ("module sleeper @dir@/sleeper.so; threads 2; listen 127.0.0.1:@http@; admin 127.0.0.1:@admin@; "
+        "upstream u { server 127.0.0.1:1; } "
+        "host * { route /sleep { function sleeper; proxy u; } route / { respond 200; } }")
+
+
+def sleeper(w, us):
+    source = w.file("sleeper.c", """
+        #include <weir/module.h>
+        #include <unistd.h>
+        static weir_rc on_request(weir_req *r, const void *i, void *c)
+        { (void)i; (void)c; usleep(%d); return weir->respond(r, 200, WEIR_STR("slept")); }
+        WEIR_MODULE(.name = "sleeper", .version = "1.0", .on_request = on_request);
+        """ % us)
+    subprocess.run([need("cc"), "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden",
+                    f"-I{TOP}/src/include", "-o", w.dir / "sleeper.so", source], check=True)
+
+
+def test_a_stalled_loop_is_named_and_helped(weir, connect):
+    w = weir(CONF, start=False)
+    sleeper(w, int(900000 * SLOW))
+    w.start()
+    c = connect(w.http)
+    c.send(request(target="/sleep"))
+    w.wait_log("watchdog.*loop . of worker 0 does not turn: in module sleeper")
+    # Half of these come to the stalled loop's sockets; the other loop takes them.
+    started = time.monotonic()
+    for _ in range(12):
+        assert fetch(w.http).status == 200
+    assert time.monotonic() - started < 0.7 * SLOW
+    assert w.metric("weir_loop_stalls_total") == 1
+    assert c.response().body == b"slept"
+    w.wait_log("watchdog.*turns again")
+    for _ in range(12):
+        assert fetch(w.http).status == 200
+    assert w.metric("weir_worker_deaths_total") == 0
+
+
+def test_a_loop_that_never_turns_is_aborted(weir, connect):
+    w = weir(CONF, start=False)
+    w.deaths_expected = True
+    sleeper(w, 100000000)
+    w.start()
+    c = connect(w.http)
+    c.send(request(target="/sleep"))
+    until(lambda: w.metric("weir_worker_deaths_total") == 1, "the worker to be aborted", 15)
+    assert fetch(w.http).status == 200
+    assert w.metric("weir_function_strikes_total", module="sleeper") == 1
+    w.wait_log("in module sleeper.*a new one is started")
+
+
+def test_drain_delay(weir):
+    """/readyz fails at once, accepting goes on for the delay, then the listeners close."""
+    w = weir("drain_delay 600ms; listen 127.0.0.1:@http@; host * { route / { respond 200; } }")
+    w.send(signal.SIGTERM)
+    started = time.monotonic()
+    until(lambda: w.get("/readyz").status == 503, "/readyz to fail")
+    assert fetch(w.http).status == 200
+    assert w.process.wait(10 * SLOW) == 0
+    assert time.monotonic() - started >= 0.6
+
+
+def test_a_second_term_does_not_wait(weir):
+    w = weir("drain_delay 30s; listen 127.0.0.1:@http@; host * { route / { respond 200; } }")
+    with client(w.http) as c:
+        assert c.send(request()).response().status == 200
+        w.send(signal.SIGTERM)
+        until(lambda: w.get("/readyz").status == 503, "/readyz to fail")
+        w.send(signal.SIGTERM)
+        assert w.process.wait(10 * SLOW) == 0
