@@ -427,8 +427,9 @@ static void unknown_directive(struct compile *c, unsigned context, struct tree *
 
 void compile_block(struct compile *c, struct tree *const *child, size_t n, struct scope *s)
 {
-        const struct tree **seen = ARENA_ARRAY(c->a, const struct tree *, directives_n);
+        const struct tree *seen[DIRECTIVES_MAX] = {NULL};
 
+        CHECK(directives_n <= DIRECTIVES_MAX);
         for (size_t i = 0; i < n; i++) {
                 struct tree *t = child[i];
                 const struct directive *d =

@@ -83,6 +83,8 @@ struct compile {
         VEC(struct upstream_conf) upstreams;
         VEC(struct redis_store_conf) redises;
         VEC(struct module_conf) modules;
+        VEC(struct when) whens; /* of the route being read, and its proxy lines */
+        VEC(struct proxy_target) targets;
         VEC(struct route_conf) routes;          /* of the host being read */
         struct map *names;                      /* "kind name" -> conf_pos of its first use */
         const struct template_scope *names_top; /* without a route, request side */

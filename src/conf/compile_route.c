@@ -10,8 +10,6 @@
 
 struct route_build {
         struct route_conf r;
-        VEC(struct when) whens;
-        VEC(struct proxy_target) targets;
         struct conf_pos action; /* of the first one */
         bool has_action;
 };
@@ -144,6 +142,7 @@ void compile_when(struct compile *c, struct scope *s, const struct args *a)
         struct when w = {.op = WHEN_PRESENT};
         size_t i = 0;
 
+        (void)s;
         while (i < COUNT(kinds) && !str_eq(kind->text, kinds[i]))
                 i++;
         if (i == COUNT(kinds)) {
@@ -160,7 +159,7 @@ void compile_when(struct compile *c, struct scope *s, const struct args *a)
                         return;
         } else if (!when_named(c, a, &w))
                 return;
-        *VEC_ADD(c->a, &build_of(s)->whens) = w;
+        *VEC_ADD(c->a, &c->whens) = w;
 }
 
 /* ------------------------------------------------------------------ actions */
@@ -186,7 +185,6 @@ static bool first_action(struct compile *c, struct scope *s, const struct args *
 
 void compile_proxy(struct compile *c, struct scope *s, const struct args *a)
 {
-        struct route_build *b = build_of(s);
         const struct word *host = compile_key(a, "host"), *name = a->word[0];
         struct proxy_target t = {0};
 
@@ -200,8 +198,8 @@ void compile_proxy(struct compile *c, struct scope *s, const struct args *a)
                                                       .kind = REF_PROXY,
                                                       .host = c->hosts.n,
                                                       .route = c->routes.n,
-                                                      .target = b->targets.n};
-        *VEC_ADD(c->a, &b->targets) = t;
+                                                      .target = c->targets.n};
+        *VEC_ADD(c->a, &c->targets) = t;
 }
 
 void compile_respond(struct compile *c, struct scope *s, const struct args *a)
@@ -280,13 +278,14 @@ void compile_route(struct compile *c, struct scope *s, const struct args *a)
 
         unsigned before = c->rep->errors;
 
+        c->whens.n = c->targets.n = 0;
         route_pattern(c, r, a);
         in.names = compile_names(c->conf, r->regex, false);
         compile_block(c, a->node->child, a->node->n_children, &in);
-        r->whens = COMPILE_TAKE(c->a, b.whens);
-        r->n_whens = b.whens.n;
-        r->targets = COMPILE_TAKE(c->a, b.targets);
-        r->n_targets = b.targets.n;
+        r->whens = COMPILE_TAKE(c->a, c->whens);
+        r->n_whens = c->whens.n;
+        r->targets = COMPILE_TAKE(c->a, c->targets);
+        r->n_targets = c->targets.n;
         for (size_t i = 0; i < r->n_targets; i++)
                 r->weight_sum += r->targets[i].weight;
         r->functions = COMPILE_TAKE(c->a, functions);
@@ -398,10 +397,11 @@ void compile_host(struct compile *c, struct scope *s, const struct args *a)
                 host_name(c, a->word[i], &names[i]);
         h.names = names;
         h.n_names = a->n;
-        c->routes.v = NULL;
-        c->routes.n = c->routes.cap = 0;
+        c->routes.v = ARENA_ARRAY(c->a, struct route_conf, a->node->n_children + 1);
+        c->routes.cap = a->node->n_children + 1;
+        c->routes.n = 0;
         compile_block(c, a->node->child, a->node->n_children, &in);
-        h.routes = COMPILE_TAKE(c->a, c->routes);
+        h.routes = c->routes.v;
         h.n_routes = c->routes.n;
         h.functions = COMPILE_TAKE(c->a, functions);
         h.n_functions = functions.n;

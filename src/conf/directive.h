@@ -82,6 +82,7 @@ size_t directive_key_names(const struct directive *d, unsigned context, str *nam
 /* "a listen block" */
 const char *directive_context_name(unsigned context);
 #define DIRECTIVE_NAMES_MAX 64
+#define DIRECTIVES_MAX      128 /* rows of the table */
 
 /* All that DIRECTIVE rows name. */
 #define DIRECTIVE(ctx, name, fn, ...) directive_fn fn;

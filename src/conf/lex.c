@@ -10,17 +10,6 @@
 
 #include "base/check.h"
 
-typedef VEC(struct word_part) parts_vec;
-
-/* A word that grows. */
-struct cutting {
-        struct lex *l;
-        char *text;
-        size_t n, cap;
-        parts_vec parts;
-        bool joined; /* the next byte continues the last part */
-};
-
 /* A new line begins at the cursor. */
 static void lex_line(struct lex *l, uint32_t number)
 {
@@ -74,11 +63,11 @@ static bool lex_is(const struct lex *l, size_t i, const char *word)
 
 /* ------------------------------------------------------------------ cutting */
 
-static void cut_bytes(struct cutting *c, const char *p, size_t n)
+static void cut_bytes(struct lex *l, struct cutting *c, const char *p, size_t n)
 {
         if (c->n + n > c->cap) {
                 size_t cap = MAX(c->cap * 2, c->n + n + 32);
-                char *text = arena_alloc(c->l->a, cap);
+                char *text = arena_alloc(l->a, cap);
                 if (c->n)
                         memcpy(text, c->text, c->n);
                 c->text = text;
@@ -89,28 +78,56 @@ static void cut_bytes(struct cutting *c, const char *p, size_t n)
         c->n += n;
 }
 
-static void cut_part(struct cutting *c, struct conf_pos pos, bool raw)
+static void cut_part(struct lex *l, struct cutting *c, struct conf_pos pos, bool raw)
 {
-        *VEC_ADD(c->l->a, &c->parts) = (struct word_part){(uint32_t)c->n, raw, pos};
+        *VEC_ADD(l->a, &c->parts) = (struct word_part){(uint32_t)c->n, raw, pos};
+}
+
+static void cut_begin(struct cutting *c)
+{
+        c->n = c->parts.n = 0;
+        c->joined = false;
+}
+
+/* What was cut as a word's text and parts.  Mostly the text is one piece of the file: then it is
+ * not copied. */
+static void cut_take(struct lex *l, struct cutting *c, struct word *w)
+{
+        if (c->parts.n == 0)
+                cut_part(l, c, w->pos, false);
+        const struct word_part *first = &c->parts.v[0];
+        const char *at = first->pos.text.p + first->pos.col - 1;
+
+        w->n_parts = (uint32_t)c->parts.n;
+        struct word_part *parts = ARENA_ARRAY(l->a, struct word_part, w->n_parts);
+        memcpy(parts, first, w->n_parts * sizeof *parts);
+        w->parts = parts;
+        if (c->n == 0)
+                w->text = STR("");
+        else if (w->n_parts == 1 && !first->raw && first->pos.col - 1 + c->n <= first->pos.text.n &&
+                 memcmp(at, c->text, c->n) == 0)
+                w->text = str_of(at, c->n);
+        else
+                w->text = arena_dup(l->a, str_of(c->text, c->n));
 }
 
 /* The byte under the cursor as it is. */
-static void cut_here(struct cutting *c)
+static void cut_here(struct lex *l)
 {
-        struct lex *l = c->l;
+        struct cutting *c = &l->cut;
         char ch = l->text.p[l->i];
 
         if (!c->joined)
-                cut_part(c, lex_pos(l, l->i), false);
-        cut_bytes(c, &ch, 1);
+                cut_part(l, c, lex_pos(l, l->i), false);
+        cut_bytes(l, c, &ch, 1);
         c->joined = ch != '\n';
         lex_step(l);
 }
 
 /* "...": the cursor is on the opening quote.  false: it never ends. */
-static bool cut_double(struct cutting *c)
+static bool cut_double(struct lex *l)
 {
-        struct lex *l = c->l;
+        struct cutting *c = &l->cut;
 
         lex_step(l);
         c->joined = false;
@@ -121,7 +138,7 @@ static bool cut_double(struct cutting *c)
                         return true;
                 }
                 if (ch != '\\') {
-                        cut_here(c);
+                        cut_here(l);
                         continue;
                 }
                 char next = lex_at(l, l->i + 1);
@@ -131,11 +148,11 @@ static bool cut_double(struct cutting *c)
                         report_error(l->rep, &at,
                                      "unknown escape in \"...\": only \\\" \\\\ \\n \\t \\r are "
                                      "known (a regex is best written in '...')");
-                        cut_here(c);
+                        cut_here(l);
                         continue;
                 }
-                cut_part(c, at, false);
-                cut_bytes(c,
+                cut_part(l, c, at, false);
+                cut_bytes(l, c,
                           next == 'n'   ? "\n"
                           : next == 't' ? "\t"
                           : next == 'r' ? "\r"
@@ -148,9 +165,9 @@ static bool cut_double(struct cutting *c)
         return false;
 }
 
-static bool cut_single(struct cutting *c)
+static bool cut_single(struct lex *l)
 {
-        struct lex *l = c->l;
+        struct cutting *c = &l->cut;
 
         lex_step(l);
         c->joined = false;
@@ -159,7 +176,7 @@ static bool cut_single(struct cutting *c)
                         lex_step(l);
                         return true;
                 }
-                cut_here(c);
+                cut_here(l);
         }
         return false;
 }
@@ -175,9 +192,8 @@ static bool ends_word(char c)
 }
 
 /* "${" under the cursor: everything up to its brace belongs to the word. */
-static void cut_braced(struct cutting *c)
+static void cut_braced(struct lex *l)
 {
-        struct lex *l = c->l;
         struct conf_pos open = lex_pos(l, l->i);
         size_t end = l->i;
 
@@ -186,11 +202,11 @@ static void cut_braced(struct cutting *c)
         if (lex_at(l, end) != '}') {
                 report_error(l->rep, &open, "\"${\" without its \"}\" on this line");
                 while (lex_more(l) && !is_space(l->text.p[l->i]) && l->text.p[l->i] != ';')
-                        cut_here(c);
+                        cut_here(l);
                 return;
         }
         while (l->i <= end)
-                cut_here(c);
+                cut_here(l);
 }
 
 /* Whether what was cut so far is "name=", so that a value may follow in quotes. */
@@ -221,9 +237,9 @@ static bool heredoc_tag_byte(char c)
 }
 
 /* <<TAG under the cursor. */
-static void cut_heredoc(struct cutting *c)
+static void cut_heredoc(struct lex *l)
 {
-        struct lex *l = c->l;
+        struct cutting *c = &l->cut;
         struct conf_pos open = lex_pos(l, l->i);
         size_t from = l->i + 2, to = from;
 
@@ -255,7 +271,7 @@ static void cut_heredoc(struct cutting *c)
                 }
                 uint32_t here = l->line;
                 while (lex_more(l) && l->line == here)
-                        cut_here(c);
+                        cut_here(l);
         }
         report_error(l->rep, &open, "<<%.*s never ends: no line holds only %.*s", STR_ARG(tag),
                      STR_ARG(tag));
@@ -312,7 +328,8 @@ static str replace_file(struct lex *l, str inner, const struct conf_pos *at, str
 }
 
 /* Copies [from, to) of a cut word, with its places. */
-static void replace_keep(struct cutting *c, const struct word *w, size_t from, size_t to)
+static void replace_keep(struct lex *l, struct cutting *c, const struct word *w, size_t from,
+                         size_t to)
 {
         for (uint32_t i = 0; i < w->n_parts; i++) {
                 size_t off = w->parts[i].off;
@@ -320,16 +337,18 @@ static void replace_keep(struct cutting *c, const struct word *w, size_t from, s
                 size_t begin = MAX(off, from), stop = MIN(end, to);
                 if (begin >= stop)
                         continue;
-                cut_part(c, word_pos(w, begin), false);
-                cut_bytes(c, w->text.p + begin, stop - begin);
+                cut_part(l, c, word_pos(w, begin), false);
+                cut_bytes(l, c, w->text.p + begin, stop - begin);
         }
 }
 
 static void replace(struct lex *l, struct word *w)
 {
-        struct cutting c = {.l = l};
+        struct cutting *c = &l->replaced;
         size_t kept = 0, i = 0;
         str file = STR_NONE, text = w->text;
+
+        cut_begin(c);
 
         while (i + 1 < text.n) {
                 bool env = str_starts(str_from(text, i), STR("${env:"));
@@ -349,45 +368,42 @@ static void replace(struct lex *l, struct word *w)
                         break;
                 }
                 str inner = str_of(text.p + from, (size_t)len);
-                replace_keep(&c, w, kept, i);
-                cut_part(&c, at, true);
+                replace_keep(l, c, w, kept, i);
+                cut_part(l, c, at, true);
                 str value = env ? replace_env(l, inner, &at) : replace_file(l, inner, &at, &file);
-                cut_bytes(&c, value.p, value.n);
+                cut_bytes(l, c, value.p, value.n);
                 if (!env && (i == 0 || i == w->value) && from + inner.n + 1 == text.n)
                         w->file = file;
                 kept = i = from + inner.n + 1;
         }
         if (kept == 0)
                 return;
-        replace_keep(&c, w, kept, text.n);
-        w->text = c.n ? str_of(c.text, c.n) : STR("");
-        w->parts = c.parts.v;
-        w->n_parts = (uint32_t)c.parts.n;
+        replace_keep(l, c, w, kept, text.n);
+        cut_take(l, c, w);
 }
 
 /* ------------------------------------------------------------------ words */
 
 /* A quote that never ends: the rest of its line is skipped, so that what follows is still read. */
-static void unended(struct lex *l, const struct conf_pos *open, struct cutting *c)
+static void unended(struct lex *l, const struct conf_pos *open)
 {
         report_error(l->rep, open, "the quote is never closed");
         l->unended = true;
         l->i = (size_t)(open->text.p - l->text.p);
         lex_line(l, open->line);
         l->i += l->line_text.n;
-        c->n = 0;
-        c->parts.n = 0;
+        cut_begin(&l->cut);
 }
 
-static void bare(struct cutting *c, struct word *w, bool *raw, bool *ended)
+static void bare(struct lex *l, struct word *w, bool *raw, bool *ended)
 {
-        struct lex *l = c->l;
+        struct cutting *c = &l->cut;
 
         while (lex_more(l)) {
                 char ch = l->text.p[l->i];
                 struct conf_pos at;
                 if (ch == '$' && lex_at(l, l->i + 1) == '{') {
-                        cut_braced(c);
+                        cut_braced(l);
                         continue;
                 }
                 if (ends_word(ch))
@@ -398,9 +414,9 @@ static void bare(struct cutting *c, struct word *w, bool *raw, bool *ended)
                         *raw = ch != '"';
                         w->heredoc = ch == '<';
                         if (w->heredoc)
-                                cut_heredoc(c);
-                        else if (!(ch == '"' ? cut_double(c) : cut_single(c))) {
-                                unended(l, &at, c);
+                                cut_heredoc(l);
+                        else if (!(ch == '"' ? cut_double(l) : cut_single(l))) {
+                                unended(l, &at);
                                 *ended = false;
                         }
                         return;
@@ -413,7 +429,7 @@ static void bare(struct cutting *c, struct word *w, bool *raw, bool *ended)
                         c->joined = false;
                         continue;
                 }
-                cut_here(c);
+                cut_here(l);
                 if (!w->value && cut_is_name(c))
                         w->value = (uint32_t)c->n;
         }
@@ -421,35 +437,32 @@ static void bare(struct cutting *c, struct word *w, bool *raw, bool *ended)
 
 static void lex_word(struct lex *l, struct word *w)
 {
-        struct cutting c = {.l = l};
+        struct cutting *c = &l->cut;
         char ch = l->text.p[l->i];
         bool raw = false, ended = true;
 
+        cut_begin(c);
         *w = (struct word){.pos = l->pos, .quoted = ch == '"' || ch == '\'', .file = STR_NONE};
         if (ch == '"') {
-                ended = cut_double(&c);
+                ended = cut_double(l);
         } else if (ch == '\'') {
                 raw = true;
-                ended = cut_single(&c);
+                ended = cut_single(l);
         } else if (heredoc_here(l)) {
                 raw = w->quoted = w->heredoc = true;
-                cut_heredoc(&c);
+                cut_heredoc(l);
         } else {
-                bare(&c, w, &raw, &ended);
+                bare(l, w, &raw, &ended);
         }
         if (!ended) {
-                if (c.n || w->quoted)
-                        unended(l, &w->pos, &c);
+                if (c->n || w->quoted)
+                        unended(l, &w->pos);
                 w->heredoc = w->broken = true; /* nothing more is expected of this directive */
         } else if (!w->heredoc && lex_more(l) && !ends_word(l->text.p[l->i])) {
                 struct conf_pos at = lex_pos(l, l->i);
                 report_error(l->rep, &at, "a space or \";\" is missing behind the quote");
         }
-        if (c.parts.n == 0)
-                cut_part(&c, w->pos, false);
-        w->text = c.n ? str_of(c.text, c.n) : STR("");
-        w->parts = c.parts.v;
-        w->n_parts = (uint32_t)c.parts.n;
+        cut_take(l, c, w);
         w->end_col = (uint32_t)(l->i - l->line_start + 1);
         if (w->value > w->text.n)
                 w->value = 0;
@@ -526,21 +539,17 @@ struct word word_slice(struct arena *a, const struct word *w, size_t off, size_t
                          .pos = word_pos(w, off),
                          .quoted = true,
                          .file = off == w->value && len == w->text.n - off ? w->file : STR_NONE};
-        parts_vec parts = {0};
+        const struct word_part *from = part_of(w, off), *last = part_of(w, off + len - (len > 0));
+        size_t n = (size_t)(last - from) + 1;
+        struct word_part *parts = ARENA_ARRAY(a, struct word_part, n);
 
-        for (uint32_t i = 0; i < w->n_parts; i++) {
-                const struct word_part *p = &w->parts[i];
-                size_t end = i + 1 < w->n_parts ? w->parts[i + 1].off : w->text.n;
-                if (end <= off || p->off >= off + len)
-                        continue;
-                size_t begin = MAX(p->off, off);
-                *VEC_ADD(a, &parts) =
-                        (struct word_part){(uint32_t)(begin - off), p->raw, word_pos(w, begin)};
+        for (size_t i = 0; i < n; i++) {
+                size_t begin = MAX(from[i].off, off);
+                parts[i] = (struct word_part){(uint32_t)(begin - off), from[i].raw,
+                                              word_pos(w, begin)};
         }
-        if (parts.n == 0)
-                *VEC_ADD(a, &parts) = (struct word_part){0, false, s.pos};
-        s.parts = parts.v;
-        s.n_parts = (uint32_t)parts.n;
+        s.parts = parts;
+        s.n_parts = (uint32_t)n;
         s.end_col = s.pos.col + (uint32_t)len;
         return s;
 }

@@ -32,6 +32,14 @@ struct word {
         str file;         /* the whole text (or value) is this file's content; else absent */
 };
 
+/* A word that grows.  Its memory is used again for the next one: words take exact copies. */
+struct cutting {
+        char *text;
+        size_t n, cap;
+        VEC(struct word_part) parts;
+        bool joined; /* the next byte continues the last part */
+};
+
 /* One file being cut.  All mistakes go to rep; after one the lexer goes on at a sensible place. */
 struct lex {
         struct arena *a;
@@ -45,6 +53,7 @@ struct lex {
         bool unended;        /* a quote never ended; it may have hidden what closes a block */
         str line_text;       /* without its end */
         struct conf_pos pos; /* of the last token */
+        struct cutting cut, replaced;
 };
 
 /* a must outlive every word; text and file must live as long. */

@@ -7,19 +7,18 @@
 
 /* ------------------------------------------------------------------ names */
 
-static void link_proxy(struct compile *c, const struct reference *ref)
+static void link_proxy(struct compile *c, const struct map *by_name, const struct reference *ref)
 {
         struct conf *conf = c->conf;
-        str *names = ARENA_ARRAY(c->a, str, conf->n_upstreams + 1);
+        struct upstream_conf *u = map_get(by_name, ref->name);
 
-        for (size_t i = 0; i < conf->n_upstreams; i++) {
-                names[i] = conf->upstreams[i].name;
-                if (!str_eq(names[i], ref->name))
-                        continue;
-                conf->hosts[ref->host].routes[ref->route].targets[ref->target].upstream =
-                        &conf->upstreams[i];
+        if (u) {
+                conf->hosts[ref->host].routes[ref->route].targets[ref->target].upstream = u;
                 return;
         }
+        str *names = ARENA_ARRAY(c->a, str, conf->n_upstreams + 1);
+        for (size_t i = 0; i < conf->n_upstreams; i++)
+                names[i] = conf->upstreams[i].name;
         report_unknown(c->rep, &ref->pos, ref->name, names, conf->n_upstreams,
                        "there is no upstream %.*s", STR_ARG(ref->name));
 }
@@ -154,16 +153,26 @@ static void link_route(struct compile *c, struct host_conf *h, struct route_conf
         }
 }
 
+static void link_names(struct compile *c)
+{
+        struct map *by_name = map_new();
+
+        for (size_t i = 0; i < c->conf->n_upstreams; i++)
+                map_put(by_name, c->conf->upstreams[i].name, &c->conf->upstreams[i]);
+        for (size_t i = 0; i < c->refs.n; i++) {
+                if (c->refs.v[i].kind == REF_PROXY)
+                        link_proxy(c, by_name, &c->refs.v[i]);
+                else
+                        link_listen_host(c, &c->refs.v[i]);
+        }
+        map_free(by_name);
+}
+
 void link_conf(struct compile *c)
 {
         struct conf *conf = c->conf;
 
-        for (size_t i = 0; i < c->refs.n; i++) {
-                if (c->refs.v[i].kind == REF_PROXY)
-                        link_proxy(c, &c->refs.v[i]);
-                else
-                        link_listen_host(c, &c->refs.v[i]);
-        }
+        link_names(c);
         link_logs(c);
         link_log(c, &conf->top);
         for (size_t i = 0; i < conf->n_upstreams; i++)

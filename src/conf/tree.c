@@ -15,6 +15,7 @@ struct parse {
         const struct parse *outer; /* the file that includes this one */
         unsigned depth;            /* how many there are around it */
         unsigned *files;           /* read so far, all in all */
+        VEC(struct word) words;    /* of the directive being read, until it takes a copy */
 };
 
 typedef VEC(struct tree *) children_vec;
@@ -105,22 +106,23 @@ static enum token parse_directive(struct parse *p, children_vec *out, struct wor
 {
         struct lex *l = &p->lex;
         struct tree *t = ARENA_NEW(l->a, struct tree);
-        VEC(struct word) words = {0};
         children_vec children = {0};
         struct word w = first;
         enum token tok = TOKEN_WORD;
         bool heredoc = false, broken = false;
 
+        p->words.n = 0;
         while (tok == TOKEN_WORD && !heredoc) {
-                *VEC_ADD(l->a, &words) = w;
+                *VEC_ADD(l->a, &p->words) = w;
                 heredoc = w.heredoc;
                 broken = broken || w.broken;
                 if (!heredoc)
                         tok = lex_next(l, &w);
         }
-        t->words = words.v;
-        t->n_words = words.n;
-        t->end = end_of(&words.v[words.n - 1]);
+        t->n_words = p->words.n;
+        t->words = arena_alloc(l->a, t->n_words * sizeof *t->words);
+        memcpy(t->words, p->words.v, t->n_words * sizeof *t->words);
+        t->end = end_of(&t->words[t->n_words - 1]);
         if (tok == TOKEN_OPEN) {
                 struct conf_pos open = l->pos;
                 t->has_block = true;
