@@ -29,7 +29,7 @@ const char *module_phase_name(unsigned phase)
         static const char *const names[MODULE_PHASES] = {
                 "nothing",    "load",        "create",       "loop_init",
                 "on_request", "on_response", "a completion", "background work",
-                "on_log",     "loop_fini",   "destroy",
+                "on_log",     "loop_fini",   "destroy",      "a drop",
         };
         return phase < MODULE_PHASES ? names[phase] : "nothing";
 }

@@ -55,6 +55,7 @@ enum module_phase {
         MODULE_LOG,
         MODULE_LOOP_FINI,
         MODULE_DESTROY,
+        MODULE_DROP,
         MODULE_PHASES
 };
 const char *module_phase_name(unsigned phase); /* "on_request"; never NULL */

@@ -14,7 +14,7 @@
 struct cell_node {
         _Atomic uint32_t refs;
         void *value;
-        void (*drop)(void *);
+        const struct weir_cell *cell;
 };
 
 /* A thread's reference.  Freed when nobody of this thread reads it and a newer one is there. */
@@ -31,6 +31,7 @@ struct cell_cache {
 
 struct weir_cell {
         struct weir_cell *next;
+        const struct instance *inst;
         pthread_mutex_t lock; /* of newest */
         struct cell_node *newest;
         _Atomic uint64_t version;
@@ -39,14 +40,15 @@ struct weir_cell {
         struct cell_cache cache[]; /* by thread */
 };
 
-struct weir_cell *cell_new(struct arena *a, unsigned n_loops, void (*drop)(void *),
-                           struct weir_cell *next)
+struct weir_cell *cell_new(const struct instance *i, void (*drop)(void *), struct weir_cell *next)
 {
-        struct weir_cell *c = arena_zalloc(a, sizeof(*c) + (n_loops + 1) * sizeof(c->cache[0]));
+        unsigned n = i->set->env.n_loops + 1;
+        struct weir_cell *c = arena_zalloc(i->arena, sizeof(*c) + n * sizeof(c->cache[0]));
 
+        c->inst = i;
         c->next = next;
         c->drop = drop;
-        c->n = n_loops + 1;
+        c->n = n;
         CHECK(pthread_mutex_init(&c->lock, NULL) == 0);
         return c;
 }
@@ -60,8 +62,8 @@ static void node_unref(struct cell_node *n)
 {
         if (n == NULL || atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) != 1)
                 return;
-        if (n->drop != NULL && n->value != NULL)
-                n->drop(n->value);
+        if (n->cell->drop != NULL && n->value != NULL)
+                instance_drop(n->cell->inst, n->cell->drop, n->value);
         free(n);
 }
 
@@ -70,7 +72,7 @@ void cell_put(struct weir_cell *c, void *value)
         struct cell_node *n = calloc(1, sizeof(*n)), *old;
 
         CHECK(n != NULL);
-        *n = (struct cell_node){.refs = 1, .value = value, .drop = c->drop};
+        *n = (struct cell_node){.refs = 1, .value = value, .cell = c};
         pthread_mutex_lock(&c->lock);
         old = c->newest;
         c->newest = n;

@@ -152,7 +152,7 @@ weir_cell *instance_conf_cell(weir_conf *t, void (*drop)(void *value))
         if (!task_valid(t, 1u << TASK_CONF, "conf_cell"))
                 return NULL;
         i = (struct instance *)(uintptr_t)t->inst;
-        i->cells = cell_new(i->arena, i->set->env.n_loops, drop, i->cells);
+        i->cells = cell_new(i, drop, i->cells);
         return i->cells;
 }
 

@@ -140,10 +140,21 @@ struct chain_plan {
         const struct chain_log_hook *log;
 };
 
+/* The module's function that frees what nobody reads any more.  May run inside another call:
+ * cell_set in a hook. */
+static inline void instance_drop(const struct instance *i, void (*drop)(void *), void *value)
+{
+        uint64_t outer = atomic_load_explicit(&crumb_self->where, memory_order_relaxed);
+
+        crumb_enter(i->copy, i->index, MODULE_DROP);
+        drop(value);
+        crumb_leave();
+        atomic_store_explicit(&crumb_self->where, outer, memory_order_relaxed);
+}
+
 /* ---- cells (cell.c): one pointer that all loops read, freed after its last reader. */
 struct cell_local;
-struct weir_cell *cell_new(struct arena *a, unsigned n_loops, void (*drop)(void *),
-                           struct weir_cell *next);
+struct weir_cell *cell_new(const struct instance *i, void (*drop)(void *), struct weir_cell *next);
 struct weir_cell *cell_next(const struct weir_cell *c);
 void cell_put(struct weir_cell *c, void *value); /* any thread */
 struct cell_local *cell_pick(struct weir_cell *c,

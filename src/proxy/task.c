@@ -35,6 +35,7 @@ struct weir_waiter {
         struct op *op;
         struct loop *loop;
         struct set_loop *sl;
+        const struct instance *inst;
         void (*drop)(void *);
         void *result;
         struct loop_msg msg;
@@ -260,8 +261,12 @@ weir_rc task_wait(weir_task *t, weir_fn *fn, void (*drop)(void *), weir_waiter *
                 return WEIR_ERROR;
         w = calloc(1, sizeof(*w));
         CHECK(w != NULL);
-        *w = (struct weir_waiter){
-                .magic = WAITER_MAGIC, .op = op, .loop = t->loop, .sl = t->il->sl, .drop = drop};
+        *w = (struct weir_waiter){.magic = WAITER_MAGIC,
+                                  .inst = t->inst,
+                                  .op = op,
+                                  .loop = t->loop,
+                                  .sl = t->il->sl,
+                                  .drop = drop};
         op->fn = fn;
         op->waiter = w;
         list_push(&t->ops, &op->link);
@@ -276,6 +281,7 @@ static void woken(struct loop_msg *m)
         struct set_loop *sl = w->sl;
         struct op *op = w->op;
         void *result = w->result;
+        const struct instance *i = w->inst;
         void (*drop)(void *) = w->drop;
 
         CHECK_OBJ(w, WAITER_MAGIC);
@@ -284,7 +290,7 @@ static void woken(struct loop_msg *m)
         if (op != NULL)
                 op_complete(op, result);
         else if (drop != NULL)
-                drop(result);
+                instance_drop(i, drop, result);
         set_loop_release(sl);
 }
 
