@@ -87,18 +87,17 @@ struct ctx {
 
 /* ------------------------------------------------------------------ create */
 
-/* Printable ASCII in quotes (RFC 8941 3.3.3). */
-static weir_str quoted(weir_conf *c, weir_str s)
+/* For structured fields, with its quotes.  A name that weir made shows the route, which is nobody's
+ * business. */
+static weir_str shown(weir_conf *c, weir_str name)
 {
-        char *p = weir->alloc(c, s.n + 2);
-
-        if (p == NULL)
-                return weir_bytes(NULL, 0);
-        p[0] = p[s.n + 1] = '"';
-        for (size_t i = 0; i < s.n; i++)
-                p[i + 1] = s.p[i] < ' ' || s.p[i] > '~' || s.p[i] == '"' || s.p[i] == '\\' ? '-'
-                                                                                           : s.p[i];
-        return weir_bytes(p, s.n + 2);
+        for (size_t i = 0; i < name.n; i++) {
+                char l = (char)(name.p[i] | 32);
+                if (!(l >= 'a' && l <= 'z') && !(name.p[i] >= '0' && name.p[i] <= '9') &&
+                    strchr("-_.", name.p[i]) == NULL)
+                        return WEIR_STR("\"default\"");
+        }
+        return weir->printf(c, "\"%.*s\"", WEIR_S(name));
 }
 
 static int64_t seconds_up(int64_t us)
@@ -129,7 +128,7 @@ static weir_err create(weir_conf *conf, void *inst)
         c->cost_us = weir->printf(conf, "%.3f", cost / 1000);
         c->depth_us = weir->printf(conf, "%.3f", cost * (double)c->burst / 1000);
         c->name = weir->conf_name(conf);
-        c->shown = quoted(conf, c->name);
+        c->shown = shown(conf, c->name);
         c->policy = weir->printf(conf, "%.*s;q=%lld;w=%lld", WEIR_S(c->shown), (long long)c->burst,
                                  (long long)seconds_up(c->depth_ns / 1000));
         c->script = weir->conf_script(conf, weir_bytes(script, sizeof(script) - 1));

@@ -40,6 +40,12 @@ def test_fields(weir):
     assert "r=" in r.get("ratelimit") and "t=" in r.get("ratelimit")
 
 
+@pytest.mark.parametrize("name, shown", [("name=per-key", "per-key"), ("", "default")])
+def test_fields_do_not_show_the_route(weir, name, shown):
+    w = weir(conf(f"rate=1/m {name}"))
+    assert fetch(w.http).get("ratelimit-policy") == f'"{shown}";q=1;w=60'
+
+
 def test_exact_over_all_loops_and_workers(weir):
     w = weir(conf("rate=1/m burst=10 key=$client_ip store=local", "threads 2; workers 2;"))
     seen = count(w, 40)
