@@ -322,6 +322,13 @@ static void accept_client(struct master *m, void *arg)
 
 /* ------------------------------------------------------------------ the socket */
 
+/* The name under which a socket is bound until it takes its place: the path always leads to
+ * somebody who answers. */
+static void waiting_name(const char *path, char *out, size_t cap)
+{
+        snprintf(out, cap, "%s.%d", path, (int)getpid());
+}
+
 static int bind_path(const char *path, char *err, size_t cap)
 {
         struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -329,14 +336,12 @@ static int bind_path(const char *path, char *err, size_t cap)
         mode_t mask;
         bool ok;
 
-        /* Bound under another name first: the path always leads to somebody who answers. */
-        snprintf(a.sun_path, sizeof(a.sun_path), "%s.%d", path, (int)getpid());
+        waiting_name(path, a.sun_path, sizeof(a.sun_path));
         (void)unlink(a.sun_path);
         mask = umask(0177);
         ok = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
         umask(mask);
-        ok = ok && listen(fd, 64) == 0 && rename(a.sun_path, path) == 0;
-        if (ok)
+        if (ok && listen(fd, 64) == 0)
                 return fd;
         snprintf(err, cap, "control unix:%s: %s", path, strerror(errno));
         if (fd >= 0)
@@ -372,11 +377,8 @@ static void make_folder(const char *path)
         (void)mkdir(folder, 0755);
 }
 
-bool control_open(struct master *m, const char *path, char *err, size_t cap)
+bool control_prepare(struct master *m, const char *path, char *err, size_t cap)
 {
-        struct stat st;
-        int fd;
-
         if (strlen(path) + 12 > sizeof(m->control_path)) {
                 snprintf(err, cap, "control unix:%s: the path is too long", path);
                 return false;
@@ -386,15 +388,45 @@ bool control_open(struct master *m, const char *path, char *err, size_t cap)
                 snprintf(err, cap, "control unix:%s: another weir answers there", path);
                 return false;
         }
-        fd = bind_path(path, err, cap);
-        if (fd < 0)
+        m->next_control_fd = bind_path(path, err, cap);
+        if (m->next_control_fd < 0)
                 return false;
-        control_close(m);
-        m->control_fd = fd;
-        snprintf(m->control_path, sizeof(m->control_path), "%s", path);
-        m->control_inode = stat(path, &st) == 0 ? st.st_ino : 0;
-        master_watch(m, fd, accept_client, NULL);
+        snprintf(m->next_control_path, sizeof(m->next_control_path), "%s", path);
         return true;
+}
+
+void control_abort(struct master *m)
+{
+        char waiting[sizeof(m->next_control_path)];
+
+        if (m->next_control_fd < 0)
+                return;
+        waiting_name(m->next_control_path, waiting, sizeof(waiting));
+        (void)unlink(waiting);
+        close(m->next_control_fd);
+        m->next_control_fd = -1;
+}
+
+void control_commit(struct master *m)
+{
+        char waiting[sizeof(m->next_control_path)];
+        struct stat st;
+
+        if (m->next_control_fd < 0)
+                return;
+        waiting_name(m->next_control_path, waiting, sizeof(waiting));
+        if (rename(waiting, m->next_control_path) != 0) {
+                log_error("weir", "control unix:%s: %s: it stays where it was",
+                          m->next_control_path, strerror(errno));
+                control_abort(m);
+                return;
+        }
+        control_close(m);
+        m->control_fd = m->next_control_fd;
+        m->next_control_fd = -1;
+        memcpy(m->control_path, m->next_control_path, sizeof(m->control_path));
+        m->control_inode = stat(m->control_path, &st) == 0 ? st.st_ino : 0;
+        master_watch(m, m->control_fd, accept_client, NULL);
 }
 
 void control_close(struct master *m)

@@ -104,7 +104,7 @@ void entrance_mark_leaving(struct worker *w, uint64_t id)
         if (e)
                 e->state = ENTRANCE_LEAVING;
         else
-                export_stop(w->export, id);
+                export_mark_leaving(w->export, id);
 }
 
 /* The socket that place serves as its turn-th; -1: none. */
@@ -216,6 +216,7 @@ void entrance_start(struct worker *w, struct loop *l)
 
 void entrance_settle(struct worker *w, bool all_stopped)
 {
+        export_settle(w->export);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 if (all_stopped || e->state == ENTRANCE_LEAVING)
@@ -227,6 +228,7 @@ void entrance_settle(struct worker *w, bool all_stopped)
 
 void entrance_undo(struct worker *w)
 {
+        export_undo(w->export);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 if (e->state == ENTRANCE_NEW)

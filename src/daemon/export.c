@@ -28,6 +28,7 @@ struct export_door {
         struct list link;
         uint64_t id;
         int fd;
+        bool fresh, leaving; /* with the next commit */
         struct event ev;
         struct export *export;
 };
@@ -376,21 +377,47 @@ void export_listen(struct export *e, uint64_t id, int fd)
         CHECK(d);
         d->id = id;
         d->fd = fd;
+        d->fresh = true;
         d->export = e;
         list_push(&e->doors, &d->link);
         event_assign(&d->ev, e->w->house.control->base, fd, EV_READ | EV_PERSIST, door_event, d);
-        event_add(&d->ev, NULL);
 }
 
-void export_stop(struct export *e, uint64_t id)
+void export_mark_leaving(struct export *e, uint64_t id)
 {
         LIST_EACH (n, &e->doors) {
                 struct export_door *d = CONTAINER_OF(n, struct export_door, link);
-                if (d->id != id)
-                        continue;
-                event_del(&d->ev);
-                close(d->fd);
-                list_remove(&d->link);
-                free(d);
+                if (d->id == id)
+                        d->leaving = true;
+        }
+}
+
+static void door_free(struct export_door *d)
+{
+        event_del(&d->ev);
+        close(d->fd);
+        list_remove(&d->link);
+        free(d);
+}
+
+void export_settle(struct export *e)
+{
+        LIST_EACH (n, &e->doors) {
+                struct export_door *d = CONTAINER_OF(n, struct export_door, link);
+                if (d->fresh)
+                        event_add(&d->ev, NULL);
+                d->fresh = false;
+                if (d->leaving)
+                        door_free(d);
+        }
+}
+
+void export_undo(struct export *e)
+{
+        LIST_EACH (n, &e->doors) {
+                struct export_door *d = CONTAINER_OF(n, struct export_door, link);
+                d->leaving = false;
+                if (d->fresh)
+                        door_free(d);
         }
 }

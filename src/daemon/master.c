@@ -417,7 +417,8 @@ static void begin(struct master *m, const struct options *o, char **argv, int re
         m->options = o;
         m->argv = argv;
         m->ready_fd = ready_fd;
-        m->plan_fd = m->bundle_fd = m->control_fd = m->upgrade_fd = m->parent_fd = -1;
+        m->plan_fd = m->bundle_fd = m->control_fd = m->next_control_fd = m->upgrade_fd =
+                m->parent_fd = -1;
         m->reload.checker.channel = m->reload.plan_fd = m->reload.bundle_fd = -1;
         list_init(&m->timers);
         list_init(&m->clients);

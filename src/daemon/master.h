@@ -126,6 +126,8 @@ struct master {
         int control_fd;
         char control_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
         uint64_t control_inode;
+        int next_control_fd; /* of the reload under way; -1: it stays where it is */
+        char next_control_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
         struct list clients; /* of control.c */
 
         enum drain_state drain;
@@ -188,7 +190,10 @@ void children_look_after(struct master *m);                                 /* t
 void children_distrust(struct master *m, struct child *c, const char *why); /* kill it */
 
 /* ---- control.c */
-bool control_open(struct master *m, const char *path, char *err, size_t cap);
+/* Binds path under a name of its own; control_commit gives it its name, control_abort undoes it. */
+bool control_prepare(struct master *m, const char *path, char *err, size_t cap);
+void control_commit(struct master *m);
+void control_abort(struct master *m);
 void control_close(struct master *m);
 void control_reload_done(struct master *m, uint32_t number, bool ok, str text);
 void control_answer(struct master *m, uint32_t question, struct child *c, bool ok);

@@ -121,6 +121,7 @@ static void fail(struct master *m, const char *fmt, ...)
                 children_tell(m, WIRE_ABORT, &number, sizeof(number));
                 sockets_abort(&m->sockets);
                 logs_abort(&m->logs);
+                control_abort(m);
         }
         finish(m, false);
         children_sweep_copies(m);
@@ -282,7 +283,7 @@ static bool prepare_control(struct master *m, char *err, size_t cap)
 {
         const char *path = m->reload.plan->head->control;
 
-        if (strcmp(path, m->control_path) == 0 || control_open(m, path, err, cap))
+        if (strcmp(path, m->control_path) == 0 || control_prepare(m, path, err, cap))
                 return true;
         if (strcmp(path, CONF_CONTROL_DEFAULT) != 0)
                 return false;
@@ -374,6 +375,7 @@ static void adopt(struct master *m)
         r->plan = NULL;
         r->plan_fd = r->bundle_fd = -1;
         logs_commit(&m->logs, m->plan);
+        control_commit(m);
         metric_set(metric_series(m->slot, METRIC_GENERATION, STR("")), m->number);
 }
 

@@ -113,7 +113,10 @@ struct watchdog *watchdog_new(struct worker *w);
 
 /* ---- export.c */
 struct export *export_new(struct worker *w);
-void export_listen(struct export *e, uint64_t id, int fd); /* takes fd over */
-void export_stop(struct export *e, uint64_t id);
+/* Takes fd over; it is served from the next commit on (settle), or not at all (undo). */
+void export_listen(struct export *e, uint64_t id, int fd);
+void export_mark_leaving(struct export *e, uint64_t id);
+void export_settle(struct export *e);
+void export_undo(struct export *e);
 
 #endif

@@ -76,3 +76,28 @@ def test_a_second_term_does_not_wait(weir):
         until(lambda: w.get("/readyz").status == 503, "/readyz to fail")
         w.send(signal.SIGTERM)
         assert w.process.wait(10 * SLOW) == 0
+
+
+def test_control_and_admin_move_with_a_reload(weir):
+    body = "listen 127.0.0.1:@http@; host * { route / { respond 200; } }"
+    w = weir("control unix:@dir@/a.sock; admin 127.0.0.1:@admin@; " + body)
+    before = w.admin
+    w.configure("control unix:@dir@/b.sock; admin 127.0.0.1:@moved@; " + body)
+    w.send(signal.SIGHUP)
+    until(lambda: (w.dir / "b.sock").exists() and not (w.dir / "a.sock").exists(), "the socket to move")
+    assert fetch(w.moved, "/readyz").status == 200
+    try:
+        fetch(before, "/readyz")
+        raise AssertionError("the old admin listener still answers")
+    except ConnectionRefusedError:
+        pass
+    assert w.command("-s", "status").returncode == 0
+    # What cannot be moved stays where it is.
+    w.configure("control unix:@dir@/none/x/c.sock; admin 127.0.0.1:@moved@; " + body)
+    w.send(signal.SIGHUP)
+    w.wait_log("was refused: nothing was changed")
+    assert fetch(w.moved, "/readyz").status == 200
+    w.configure("control unix:@dir@/b.sock; admin 127.0.0.1:@moved@; " + body)
+    assert w.command("-s", "reload").returncode == 0
+    assert sorted(p.name for p in w.dir.glob("*.sock*")) == ["b.sock"]
+    w.values["admin"] = w.moved
