@@ -87,10 +87,20 @@ static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l,
                                              .key_pem = l->certs[i].key.text,
                                              .cert_file = l->certs[i].cert.file,
                                              .key_file = l->certs[i].key.file};
+        /* Whoever speaks HTTP/1.1 takes HTTP/1.0 too: clients may offer that alone. */
+        str *alpn = ARENA_ARRAY(a, str, l->n_protocols + 1);
+        size_t n_alpn = l->n_protocols;
+        for (size_t i = 0; i < l->n_protocols; i++) {
+                alpn[i] = l->protocols[i];
+                if (str_eq(alpn[i], STR("http/1.1"))) {
+                        alpn[l->n_protocols] = STR("http/1.0");
+                        n_alpn = l->n_protocols + 1;
+                }
+        }
         struct tls_server_conf conf = {.pairs = pairs,
                                        .n_pairs = l->n_certs,
-                                       .alpn = l->protocols,
-                                       .n_alpn = l->n_protocols,
+                                       .alpn = alpn,
+                                       .n_alpn = n_alpn,
                                        .version_min = l->version_min,
                                        .version_max = l->version_max,
                                        .ciphers = l->ciphers,
