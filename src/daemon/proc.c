@@ -36,7 +36,7 @@ static void close_from_to(unsigned from, unsigned to)
 
 void proc_close_others(const int *keep, size_t n)
 {
-        int sorted[16];
+        int sorted[16] = {0};
         size_t kept = 0;
         unsigned from = 3;
 

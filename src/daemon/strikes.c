@@ -82,6 +82,5 @@ int64_t pace_next(struct pace *p, int64_t now)
                 p->over = 0;
                 return 0;
         }
-        p->over++;
-        return pauses[MIN(p->over, (unsigned)COUNT(pauses)) - 1];
+        return pauses[MIN(p->over++, (unsigned)COUNT(pauses) - 1)];
 }
