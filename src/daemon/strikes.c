@@ -82,5 +82,6 @@ int64_t pace_next(struct pace *p, int64_t now)
                 p->over = 0;
                 return 0;
         }
-        return pauses[MIN(p->over++, (unsigned)COUNT(pauses) - 1)];
+        unsigned more = p->over++;
+        return pauses[MIN(more, (unsigned)COUNT(pauses) - 1)];
 }
