@@ -23,13 +23,13 @@ struct arena; /* opaque; lives inside its own first chunk */
 struct arena *arena_new(size_t limit);
 void arena_free(struct arena *a); /* runs on_end hooks, last added first; NULL is fine */
 
-void *arena_alloc(struct arena *a, size_t n);            /* aligned to 16, not zeroed */
-void *arena_zalloc(struct arena *a, size_t n);           /* zeroed */
-#define ARENA_NEW(a, type)       ((type *)arena_zalloc((a), sizeof(type)))
-#define ARENA_ARRAY(a, type, n)  ((type *)arena_zalloc((a), sizeof(type) * (n)))
+void *arena_alloc(struct arena *a, size_t n);  /* aligned to 16, not zeroed */
+void *arena_zalloc(struct arena *a, size_t n); /* zeroed */
+#define ARENA_NEW(a, type)      ((type *)arena_zalloc((a), sizeof(type)))
+#define ARENA_ARRAY(a, type, n) ((type *)arena_zalloc((a), sizeof(type) * (n)))
 
-str arena_dup(struct arena *a, str s);                   /* absent stays absent; NUL follows the copy */
-char *arena_dupz(struct arena *a, str s);                /* the same as a C string */
+str arena_dup(struct arena *a, str s);    /* absent stays absent; NUL follows the copy */
+char *arena_dupz(struct arena *a, str s); /* the same as a C string */
 str arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 str arena_vprintf(struct arena *a, const char *fmt, va_list ap);
 str arena_cat(struct arena *a, const str *parts, size_t n);
@@ -46,10 +46,9 @@ size_t arena_used(const struct arena *a);
         }
 void *arena_grow_(struct arena *a, void *old, size_t n, size_t *cap, size_t size);
 #define VEC_ADD(a, vec)                                                                            \
-        ((vec)->n == (vec)->cap                                                                    \
-                 ? ((vec)->v = arena_grow_((a), (vec)->v, (vec)->n, &(vec)->cap,                   \
-                                           sizeof(*(vec)->v)))                                     \
-                 : (vec)->v,                                                                       \
+        ((vec)->n == (vec)->cap ? ((vec)->v = arena_grow_((a), (vec)->v, (vec)->n, &(vec)->cap,    \
+                                                          sizeof(*(vec)->v)))                      \
+                                : (vec)->v,                                                        \
          &(vec)->v[(vec)->n++])
 
 /* Frees the calling thread's recycled chunks: at thread end and in tests. */

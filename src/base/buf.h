@@ -30,7 +30,7 @@ struct buf {
 
 #define BUF_INIT ((struct buf){NULL, NULL, 0})
 
-void buf_clear(struct buf *b);                      /* drops all bytes, frees the chunks */
+void buf_clear(struct buf *b);                        /* drops all bytes, frees the chunks */
 void buf_put(struct buf *b, const void *p, size_t n); /* copies n bytes to the end */
 static inline void buf_puts(struct buf *b, str s)
 {
@@ -62,9 +62,10 @@ static inline str buf_front(const struct buf *b)
 /* Makes the first min(n, b->n) bytes contiguous (may allocate one larger chunk), returns them. */
 str buf_pullup(struct buf *b, size_t n);
 
-void buf_drain(struct buf *b, size_t n);            /* n <= b->n, from the front */
+void buf_drain(struct buf *b, size_t n);                   /* n <= b->n, from the front */
 void buf_move(struct buf *dst, struct buf *src, size_t n); /* n <= src->n, from front to end */
-size_t buf_copy_out(const struct buf *b, size_t off, void *p, size_t n); /* peeks; returns how many */
+size_t buf_copy_out(const struct buf *b, size_t off, void *p,
+                    size_t n); /* peeks; returns how many */
 
 /* Bytes of memory held, for bounds: capacity of the chunks. */
 size_t buf_held(const struct buf *b);

@@ -20,9 +20,10 @@ NORETURN COLD void check_failed(const char *file, int line, const char *func, co
 
 #define UNREACHABLE() check_failed(__FILE__, __LINE__, __func__, "unreachable")
 
-/* struct foo { uint32_t magic; ... } with #define FOO_MAGIC 0x... ; freed objects get DEAD_MAGIC. */
-#define DEAD_MAGIC UINT32_C(0xdeadbeef)
-#define CHECK_OBJ(p, m)  CHECK((p) != NULL && (p)->magic == (m))
+/* struct foo { uint32_t magic; ... } with #define FOO_MAGIC 0x... ; freed objects get DEAD_MAGIC.
+ */
+#define DEAD_MAGIC      UINT32_C(0xdeadbeef)
+#define CHECK_OBJ(p, m) CHECK((p) != NULL && (p)->magic == (m))
 
 static inline void *check_cast_(void *p, uint32_t magic, const char *file, int line,
                                 const char *func, const char *type)
@@ -32,6 +33,7 @@ static inline void *check_cast_(void *p, uint32_t magic, const char *file, int l
         return p;
 }
 /* struct foo *f = CAST(struct foo, FOO_MAGIC, arg); the magic must be the first field. */
-#define CAST(type, m, p) ((type *)check_cast_((p), (m), __FILE__, __LINE__, __func__, "not a " #type))
+#define CAST(type, m, p)                                                                           \
+        ((type *)check_cast_((p), (m), __FILE__, __LINE__, __func__, "not a " #type))
 
 #endif

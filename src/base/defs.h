@@ -9,18 +9,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MUST_CHECK       __attribute__((warn_unused_result))
+#define MUST_CHECK        __attribute__((warn_unused_result))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
-#define NORETURN         __attribute__((noreturn))
-#define UNUSED           __attribute__((unused))
-#define COLD             __attribute__((cold, noinline))
-#define LIKELY(x)        __builtin_expect(!!(x), 1)
-#define UNLIKELY(x)      __builtin_expect(!!(x), 0)
+#define NORETURN          __attribute__((noreturn))
+#define UNUSED            __attribute__((unused))
+#define COLD              __attribute__((cold, noinline))
+#define LIKELY(x)         __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)       __builtin_expect(!!(x), 0)
 
-#define COUNT(a)                       (sizeof(a) / sizeof((a)[0]))
+#define COUNT(a)                     (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(p, type, field) ((type *)((char *)(p)-offsetof(type, field)))
-#define MIN(a, b)                      ((a) < (b) ? (a) : (b))
-#define MAX(a, b)                      ((a) > (b) ? (a) : (b))
+#define MIN(a, b)                    ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                    ((a) > (b) ? (a) : (b))
 
 /* Durations and clocks are microseconds in int64_t everywhere; 0 as a timeout means "off". */
 #define MSEC INT64_C(1000)

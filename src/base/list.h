@@ -1,5 +1,6 @@
 /*
- * Intrusive doubly linked list.  A head points at itself when empty; an unlinked node has next NULL.
+ * Intrusive doubly linked list.  A head points at itself when empty; an unlinked node has next
+ * NULL.
  */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H

@@ -11,11 +11,11 @@
 struct map;
 
 struct map *map_new(void);
-void map_free(struct map *m); /* not the values */
-void *map_get(const struct map *m, str key);              /* NULL when absent */
+void map_free(struct map *m);                /* not the values */
+void *map_get(const struct map *m, str key); /* NULL when absent */
 /* Returns the value that was there before (then it is replaced), or NULL. */
 void *map_put(struct map *m, str key, void *value);
-void *map_del(struct map *m, str key);                    /* the value it had, or NULL */
+void *map_del(struct map *m, str key); /* the value it had, or NULL */
 size_t map_count(const struct map *m);
 /* Visits in insertion order: for (size_t i = 0; map_at(m, &i, &key, &value);) — i is a cursor. */
 bool map_at(const struct map *m, size_t *cursor, str *key, void **value);

@@ -15,7 +15,11 @@ enum reason {
         REASONS
 };
 
-struct reason_row { const char *word; int status; const char *text; };
+struct reason_row {
+        const char *word;
+        int status;
+        const char *text;
+};
 extern const struct reason_row reason_rows[REASONS];
 
 static inline const char *reason_word(enum reason r)

@@ -16,9 +16,12 @@ typedef struct str {
         size_t n;
 } str;
 
-#define STR(lit)      ((str){"" lit, sizeof(lit) - 1})
-#define STR_INIT(lit) {"" lit, sizeof(lit) - 1} /* for static initialisers */
-#define STR_NONE      ((str){NULL, 0})
+#define STR(lit) ((str){"" lit, sizeof(lit) - 1})
+#define STR_INIT(lit)                                                                              \
+        {                                                                                          \
+                "" lit, sizeof(lit) - 1                                                            \
+        } /* for static initialisers */
+#define STR_NONE ((str){NULL, 0})
 
 /* log("%.*s", STR_ARG(s)) */
 #define STR_ARG(s) ((s).n > 0x7fffffff ? 0x7fffffff : (int)(s).n), ((s).p ? (s).p : "")
@@ -59,14 +62,14 @@ static inline bool str_ends(str s, str suffix)
                (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
-bool str_ieq(str a, str b);              /* ASCII case-insensitive */
+bool str_ieq(str a, str b); /* ASCII case-insensitive */
 bool str_istarts(str s, str prefix);
-int str_cmp(str a, str b);               /* bytewise, shorter first when a prefix */
-ptrdiff_t str_chr(str s, char c);        /* index or -1 */
+int str_cmp(str a, str b);        /* bytewise, shorter first when a prefix */
+ptrdiff_t str_chr(str s, char c); /* index or -1 */
 ptrdiff_t str_rchr(str s, char c);
-ptrdiff_t str_find(str s, str needle);   /* index or -1 */
-str str_trim(str s);                     /* spaces and tabs off both ends */
-bool str_has_ctl(str s);                 /* any byte < 0x20 but TAB, or 0x7f */
+ptrdiff_t str_find(str s, str needle); /* index or -1 */
+str str_trim(str s);                   /* spaces and tabs off both ends */
+bool str_has_ctl(str s);               /* any byte < 0x20 but TAB, or 0x7f */
 
 /* Bytes of the UTF-8 sequence (RFC 3629) that s begins with; 0 when there is none. */
 size_t str_utf8(str s);
@@ -82,11 +85,13 @@ MUST_CHECK bool str_hex64(str s, uint64_t max, uint64_t *out);
 /* Decimal digits of v into buf (20 bytes suffice), returns how many. */
 size_t str_put_u64(char *buf, uint64_t v);
 
-/* The shortest of %.15g and %.17g that reads back as v; NaN, +Inf, -Inf.  Returns how many bytes. */
+/* The shortest of %.15g and %.17g that reads back as v; NaN, +Inf, -Inf.  Returns how many bytes.
+ */
 #define STR_DOUBLE_MAX 32
 size_t str_put_double(char buf[STR_DOUBLE_MAX], double v);
 
-/* Copies with a NUL into a caller's buffer of size cap; false when it does not fit or s has a NUL. */
+/* Copies with a NUL into a caller's buffer of size cap; false when it does not fit or s has a NUL.
+ */
 MUST_CHECK bool str_copyz(char *buf, size_t cap, str s);
 
 /* Levenshtein distance, bounded: returns max + 1 when above max.  For "did you mean". */

@@ -20,14 +20,15 @@ enum h1_kind { H1_REQUEST, H1_RESPONSE, H1_TRAILER };
 
 struct h1_scan { /* zero it for each head, but for kind */
         enum h1_kind kind;
-        uint32_t pos;        /* scanned so far */
+        uint32_t pos; /* scanned so far */
         uint32_t line_start, lines;
-        uint32_t skip;       /* bytes of one leading empty line, tolerated before a request line */
+        uint32_t skip; /* bytes of one leading empty line, tolerated before a request line */
 };
 
-/* in: all bytes of the head (or trailer section) that have come, contiguous from its first.  > 0: its
- * length with the skipped and the final empty line; 0: more is needed; -1: *why, in the words of a
- * request (a limit or a malformed line end), *measured.  The answer does not depend on the pieces. */
+/* in: all bytes of the head (or trailer section) that have come, contiguous from its first.  > 0:
+ * its length with the skipped and the final empty line; 0: more is needed; -1: *why, in the words
+ * of a request (a limit or a malformed line end), *measured.  The answer does not depend on the
+ * pieces. */
 ptrdiff_t h1_head_end(struct h1_scan *s, str in, const struct h1_limits *lim, enum reason *why,
                       uint64_t *measured);
 
@@ -37,7 +38,8 @@ ptrdiff_t h1_head_end(struct h1_scan *s, str in, const struct h1_limits *lim, en
  * HTTP/1.1 must; authority syntax), target forms, framing (RFC 9112 6.3: CL with TE, lists, signs,
  * overflow; TE other than exactly chunked; TE in HTTP/1.0), Connection, Upgrade, Expect. */
 enum reason h1_parse_request(struct arena *a, str head, struct msg *m);
-/* The start line alone, as far as it can be read: for the log of a request that is refused earlier. */
+/* The start line alone, as far as it can be read: for the log of a request that is refused earlier.
+ */
 void h1_peek_request(struct arena *a, str head, struct msg *m);
 /* method: of the request that it answers (HEAD, CONNECT).  The same rules; REASON_UPSTREAM_*. */
 enum reason h1_parse_response(struct arena *a, str head, enum method method, struct msg *m);
@@ -45,10 +47,10 @@ enum reason h1_parse_response(struct arena *a, str head, enum method method, str
 /* Chunked bodies (RFC 9112 7.1), incremental. */
 struct h1_chunked {
         int state;
-        uint32_t digits;     /* of this chunk's size */
-        uint32_t ext;        /* bytes of extensions beyond what the data excuses */
+        uint32_t digits; /* of this chunk's size */
+        uint32_t ext;    /* bytes of extensions beyond what the data excuses */
         uint64_t size;
-        uint64_t left;       /* bytes of data of this chunk that are still to come */
+        uint64_t left; /* bytes of data of this chunk that are still to come */
 };
 enum h1_step {
         H1_MORE,     /* bytes ran out */

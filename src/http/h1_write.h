@@ -13,7 +13,7 @@
 void h1_write_request(struct buf *out, const struct msg *m, bool keep_alive);
 
 struct h1_response_form {
-        uint8_t version;      /* of the client; 10: is told when the connection is kept */
+        uint8_t version; /* of the client; 10: is told when the connection is kept */
         bool keep_alive;
         bool no_body;         /* HEAD, 304: Content-Length stays as the server gave it */
         enum framing framing; /* as it is sent; CLOSE: no framing fields */

@@ -20,11 +20,12 @@ enum field_id {
 };
 
 enum {
-        FIELD_F_HOP = 1,     /* hop-by-hop: never forwarded (RFC 9110 7.6.1) */
-        FIELD_F_FRAMING = 2, /* decides framing or routing: no function sets it, nobody nominates it away */
-        FIELD_F_LIST = 4,    /* a comma list: several lines may be joined */
+        FIELD_F_HOP = 1, /* hop-by-hop: never forwarded (RFC 9110 7.6.1) */
+        FIELD_F_FRAMING =
+                2, /* decides framing or routing: no function sets it, nobody nominates it away */
+        FIELD_F_LIST = 4, /* a comma list: several lines may be joined */
         FIELD_F_NOTRAILER = 8,
-        FIELD_F_SINGLE = 16  /* one value only */
+        FIELD_F_SINGLE = 16 /* one value only */
 };
 
 struct field {
@@ -78,16 +79,18 @@ struct msg {
         struct fields trailers;
         bool expect_continue; /* request */
         bool keep_alive;      /* the peer allows another message on this connection */
-        str upgrade;          /* request: protocols asked for with Connection: upgrade; 101: the one agreed; absent: none */
+        str upgrade; /* request: protocols asked for with Connection: upgrade; 101: the one agreed;
+                        absent: none */
 };
 
 enum method method_of(str text);
-bool method_safe(enum method m);     /* GET HEAD OPTIONS TRACE: may be sent again (RFC 9110 9.2.1) */
+bool method_safe(enum method m); /* GET HEAD OPTIONS TRACE: may be sent again (RFC 9110 9.2.1) */
 enum field_id field_id_of(str name); /* without case */
 str field_name_of(enum field_id id); /* canonical spelling */
 unsigned field_flags_of(enum field_id id);
 
-/* The arena makes room; name and value are not copied.  The new field, or NULL when the arena is full. */
+/* The arena makes room; name and value are not copied.  The new field, or NULL when the arena is
+ * full. */
 struct field *fields_add(struct arena *a, struct fields *f, enum field_id id, str name, str value);
 /* First live field of that id / name, or NULL.  Use _get for well-known ones. */
 struct field *fields_get(const struct fields *f, enum field_id id);
@@ -95,9 +98,11 @@ struct field *fields_find(const struct fields *f, str name);
 unsigned fields_count(const struct fields *f, str name);
 unsigned fields_del_id(struct fields *f, enum field_id id); /* how many there were */
 unsigned fields_del(struct fields *f, str name);
-/* Replaces the first and deletes the others, or adds.  false: the arena is full, nothing changed. */
+/* Replaces the first and deletes the others, or adds.  false: the arena is full, nothing changed.
+ */
 bool fields_set(struct arena *a, struct fields *f, enum field_id id, str name, str value);
-/* All values of the id joined with ", " (copied only when there is more than one); absent when none. */
+/* All values of the id joined with ", " (copied only when there is more than one); absent when
+ * none. */
 str fields_join(struct arena *a, const struct fields *f, enum field_id id);
 
 /* FIELDS_EACH(f, &m->fields) { ... } over live fields. */

@@ -7,13 +7,14 @@
 #include "base/arena.h"
 
 struct path {
-        str norm;  /* for routes, captures, $path: unreserved decoded, other escapes upper-case, ;parameters and // gone */
+        str norm;  /* for routes, captures, $path: unreserved decoded, other escapes upper-case,
+                      ;parameters and // gone */
         str sent;  /* what the server gets: as written, or without dot segments if there were any */
         str query; /* after the '?', absent when there is none */
 };
 
-/* target: in origin form or "*".  false: decoders disagree or it is broken (400 ambiguous_path).  Allocates only when the path
- * is not in its normal form already. */
+/* target: in origin form or "*".  false: decoders disagree or it is broken (400 ambiguous_path).
+ * Allocates only when the path is not in its normal form already. */
 MUST_CHECK bool path_parse(struct arena *a, str target, struct path *out);
 
 #endif

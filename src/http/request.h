@@ -2,8 +2,9 @@
  * The seam.  One request: two messages and two pipes between a client codec (h1_server) and flow;
  * and one exchange: one attempt of it on one upstream connection (h1_client).
  *
- *   client codec --- begin, req_ready, res_room, gone ---> flow --- start, req_ready, res_room, abort ---> upstream codec
- *   client codec <-- interim, head, res_ready, req_room, cut -- flow <-- interim, head, res_ready, req_room, failed -- upstream codec
+ *   client codec --- begin, req_ready, res_room, gone ---> flow --- start, req_ready, res_room,
+ * abort ---> upstream codec client codec <-- interim, head, res_ready, req_room, cut -- flow <--
+ * interim, head, res_ready, req_room, failed -- upstream codec
  *
  * Neither codec knows the other.  Bytes are moved, not copied: a producer appends to pipe.data and
  * says ready; the consumer takes what it can with buf_move and says room.  A producer stops when
@@ -35,7 +36,8 @@ struct pipe {
         uint64_t passed; /* bytes ever produced */
         size_t high;     /* the producer stops at this much waiting */
         bool end;
-        bool stalled;    /* the producer has stopped for want of room: the consumer must say room (the producer clears it) */
+        bool stalled; /* the producer has stopped for want of room: the consumer must say room (the
+                         producer clears it) */
 };
 
 static inline bool pipe_full(const struct pipe *p)
@@ -53,9 +55,11 @@ struct client_ops {
         void (*interim)(struct request *r, const struct msg *res);
         /* r->res is final: fields as they shall be sent, framing and length say what follows; the
          * codec adds framing and connection fields.  Bytes follow in r->res_body. */
-        void (*head)(struct request *r);      /* takes what is in r->res_body already: no res_ready for it */
+        void (*head)(
+                struct request *r); /* takes what is in r->res_body already: no res_ready for it */
         void (*res_ready)(struct request *r); /* more in r->res_body, or its end */
-        /* r->req_body has room, or is wanted for the first time (a 100 Continue goes out if expected). */
+        /* r->req_body has room, or is wanted for the first time (a 100 Continue goes out if
+         * expected). */
         void (*req_room)(struct request *r);
         /* The response cannot be completed: the connection or stream ends so that it looks cut.
          * The request is detached from the codec when this returns; no callback follows. */
@@ -74,16 +78,18 @@ struct client_facts {
 
 /* What flow is told by a client codec. */
 struct flow_ops {
-        /* The head is complete in r->req; or r->refused says why the request is refused (r->req holds
-         * what could be read, and the codec closes after the response).  What has come of the body is in
-         * r->req_body already, perhaps its end too: no req_ready is said for that. */
+        /* The head is complete in r->req; or r->refused says why the request is refused (r->req
+         * holds what could be read, and the codec closes after the response).  What has come of the
+         * body is in r->req_body already, perhaps its end too: no req_ready is said for that. */
         void (*begin)(struct request *r);
         void (*req_ready)(struct request *r); /* more in r->req_body, or its end */
-        void (*req_failed)(struct request *r, enum reason why); /* the body is malformed, too large, too slow, cut */
-        void (*res_room)(struct request *r); /* the client took bytes: r->res_body may be filled again */
-        /* The whole response was handed to the socket, or the client has gone (no response or the rest
-         * of it can be delivered).  The codec has detached (r->client is NULL): flow aborts what is
-         * still under way, logs, and drops the request. */
+        void (*req_failed)(struct request *r,
+                           enum reason why); /* the body is malformed, too large, too slow, cut */
+        void (*res_room)(
+                struct request *r); /* the client took bytes: r->res_body may be filled again */
+        /* The whole response was handed to the socket, or the client has gone (no response or the
+         * rest of it can be delivered).  The codec has detached (r->client is NULL): flow aborts
+         * what is still under way, logs, and drops the request. */
         void (*res_sent)(struct request *r);
         void (*gone)(struct request *r, enum reason why);
 };
@@ -97,16 +103,16 @@ struct request {
         const struct client_ops *client; /* NULL once detached */
         void *client_ctx;                /* the codec's: its connection or stream */
         const struct flow_ops *flow;
-        void *flow_ctx;                  /* struct flow, in the arena */
+        void *flow_ctx; /* struct flow, in the arena */
         struct msg req, res;
         struct pipe req_body, res_body;
-        enum reason refused;             /* by the codec, before flow */
-        uint64_t measured, limit;        /* of the limit that refused it, for the message */
-        int64_t started;                 /* loop time of the first byte */
-        uint64_t bytes_in, bytes_out;    /* body bytes from and to the client */
-        bool res_head_sent;              /* client->head was called */
-        bool close_after;                /* flow asks that the connection is not kept */
-        bool tunnel;                     /* both pipes are raw from the head of the response on */
+        enum reason refused;          /* by the codec, before flow */
+        uint64_t measured, limit;     /* of the limit that refused it, for the message */
+        int64_t started;              /* loop time of the first byte */
+        uint64_t bytes_in, bytes_out; /* body bytes from and to the client */
+        bool res_head_sent;           /* client->head was called */
+        bool close_after;             /* flow asks that the connection is not kept */
+        bool tunnel;                  /* both pipes are raw from the head of the response on */
 };
 
 /* A request with an arena of its own; holds is 1.  memory: the arena's limit (0: none). */
@@ -123,16 +129,18 @@ void request_drop(struct request *r); /* at zero: clears the pipes, frees the ar
 struct exchange_user {
         void (*interim)(struct exchange *x); /* x->interim is a 1xx head */
         /* *x->res is complete; its slices are in x->r->arena.  What has come of the body is in
-         * r->res_body already.  If x->phase is DONE that was all of it: the connection has been given back to its
-         * pool or closed before this call, and no res_ready follows. */
+         * r->res_body already.  If x->phase is DONE that was all of it: the connection has been
+         * given back to its pool or closed before this call, and no res_ready follows. */
         void (*head)(struct exchange *x);
         /* More in x->r->res_body, or its end: then the exchange is over (x->phase is DONE) and the
-         * connection has been given back to its pool or closed before this call.  A tunnel is over when both directions have
-         * ended: the server's end alone is said with another phase, and once more when the client's has followed. */
+         * connection has been given back to its pool or closed before this call.  A tunnel is over
+         * when both directions have ended: the server's end alone is said with another phase, and
+         * once more when the client's has followed. */
         void (*res_ready)(struct exchange *x);
-        void (*req_room)(struct exchange *x); /* wants (more of) r->req_body: its producer may go on */
-        /* There is no (further) response: x is over, its connection closed.  x->wrote, x->body_taken,
-         * x->reused and x->got_byte say whether it may be sent again (traps 11). */
+        void (*req_room)(
+                struct exchange *x); /* wants (more of) r->req_body: its producer may go on */
+        /* There is no (further) response: x is over, its connection closed.  x->wrote,
+         * x->body_taken, x->reused and x->got_byte say whether it may be sent again (traps 11). */
         void (*failed)(struct exchange *x, enum reason why);
 };
 
@@ -140,8 +148,8 @@ struct exchange_ops {
         /* Writes the head (x->req: as it shall be sent, hop-by-hop already removed; the codec adds
          * framing and connection fields) and what there is of r->req_body. */
         void (*start)(struct exchange *x);
-        void (*req_ready)(struct exchange *x); /* more in r->req_body, or its end */
-        void (*res_room)(struct exchange *x);  /* bytes were taken from r->res_body */
+        void (*req_ready)(struct exchange *x);              /* more in r->req_body, or its end */
+        void (*res_room)(struct exchange *x);               /* bytes were taken from r->res_body */
         void (*abort)(struct exchange *x, enum reason why); /* no callback follows */
 };
 
@@ -160,15 +168,15 @@ struct exchange {
         struct msg *req; /* as it shall be sent */
         struct msg *res; /* where the head is parsed to: &r->res */
         struct msg interim;
-        bool reused;         /* the connection had carried an exchange before */
-        bool wrote;          /* at least one byte of the request left */
-        bool body_taken;     /* at least one byte was taken out of r->req_body: cannot be sent again */
-        bool got_byte;       /* at least one byte of a response came */
-        bool accept_upgrade; /* the request asked for one: a 101 is legal */
-        int64_t sent_at, head_at;                       /* loop time */
+        bool reused;     /* the connection had carried an exchange before */
+        bool wrote;      /* at least one byte of the request left */
+        bool body_taken; /* at least one byte was taken out of r->req_body: cannot be sent again */
+        bool got_byte;   /* at least one byte of a response came */
+        bool accept_upgrade;      /* the request asked for one: a 101 is legal */
+        int64_t sent_at, head_at; /* loop time */
         int64_t response_us, response_idle_us, send_us; /* timeouts; 0: none */
         int64_t tunnel_us;
-        uint32_t head_max, line_max, fields_max;        /* for the response head */
+        uint32_t head_max, line_max, fields_max; /* for the response head */
 };
 
 #endif

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 
 struct addr {
-        socklen_t len;      /* 0: none */
+        socklen_t len; /* 0: none */
         union {
                 struct sockaddr sa;
                 struct sockaddr_in in;
@@ -22,19 +22,26 @@ struct addr {
 
 #define ADDR_TEXT 128 /* enough for any printed form */
 
-/* "1.2.3.4:80", "[::1]:80", "unix:/path", "*:80" (any, v6 with v4).  false for names and nonsense. */
+/* "1.2.3.4:80", "[::1]:80", "unix:/path", "*:80" (any, v6 with v4).  false for names and nonsense.
+ */
 MUST_CHECK bool addr_parse(str text, struct addr *out);
 /* An IP without port. */
 MUST_CHECK bool addr_parse_ip(str text, uint16_t port, struct addr *out);
-size_t addr_print(const struct addr *a, char out[ADDR_TEXT]);      /* with port; returns length, NUL-terminated */
-size_t addr_print_ip(const struct addr *a, char out[ADDR_TEXT]);   /* without; v4-mapped v6 printed as v4; unix: "unix:" */
+size_t addr_print(const struct addr *a,
+                  char out[ADDR_TEXT]); /* with port; returns length, NUL-terminated */
+size_t addr_print_ip(const struct addr *a,
+                     char out[ADDR_TEXT]); /* without; v4-mapped v6 printed as v4; unix: "unix:" */
 uint16_t addr_port(const struct addr *a);
 void addr_set_port(struct addr *a, uint16_t port);
 bool addr_equal(const struct addr *a, const struct addr *b);
 uint64_t addr_hash(const struct addr *a);
 
-struct cidr { uint8_t ip[16]; uint8_t bits; }; /* v4 as v4-mapped, bits counted from 128 */
-MUST_CHECK bool cidr_parse(str text, struct cidr *out);            /* "10.0.0.0/8", "::1", host bits must be 0 */
-bool cidr_has(const struct cidr *c, const struct addr *a);         /* unix addresses: never */
+struct cidr {
+        uint8_t ip[16];
+        uint8_t bits;
+}; /* v4 as v4-mapped, bits counted from 128 */
+MUST_CHECK bool cidr_parse(str text,
+                           struct cidr *out); /* "10.0.0.0/8", "::1", host bits must be 0 */
+bool cidr_has(const struct cidr *c, const struct addr *a); /* unix addresses: never */
 
 #endif

@@ -3,7 +3,8 @@
  *
  * Nothing here is shared between threads but the inbox (loop_post).  libevent runs without locks.
  * Deadlines are lists of equal timeouts swept by one timer, so that setting one is O(1) and no
- * timer is touched per I/O.  Objects die in loop_defer callbacks, after the turn in which they were closed.
+ * timer is touched per I/O.  Objects die in loop_defer callbacks, after the turn in which they were
+ * closed.
  */
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
@@ -28,54 +29,64 @@ struct loop_task {
         void (*fn)(struct loop_task *);
 };
 
-/* One deadline.  Invariant: linked in at most one list; fn is called once, unlinked, from the top level of the loop. */
+/* One deadline.  Invariant: linked in at most one list; fn is called once, unlinked, from the top
+ * level of the loop. */
 struct deadline {
         struct list link;
-        int64_t at;                       /* loop time, us */
+        int64_t at; /* loop time, us */
         void (*fn)(struct deadline *);
 };
 
 #define LOOP_SLOTS 8 /* per-loop state of upper layers, by a small constant each owns */
-enum { LOOP_SLOT_PROXY, LOOP_SLOT_GEN, LOOP_SLOT_STATE, LOOP_SLOT_LOG, LOOP_SLOT_HTTP, LOOP_SLOT_API };
+enum {
+        LOOP_SLOT_PROXY,
+        LOOP_SLOT_GEN,
+        LOOP_SLOT_STATE,
+        LOOP_SLOT_LOG,
+        LOOP_SLOT_HTTP,
+        LOOP_SLOT_API
+};
 
 struct loop_inbox;
 struct loop_timeouts;
 
 struct loop {
         uint32_t magic;
-        unsigned index;                   /* 0.. in this worker; the control thread has its own, index UINT_MAX */
+        unsigned index; /* 0.. in this worker; the control thread has its own, index UINT_MAX */
         struct event_base *base;
-        int64_t now;                      /* CLOCK_MONOTONIC us, read once per turn after waiting */
-        int64_t wall;                     /* CLOCK_REALTIME us, the same moment */
+        int64_t now;  /* CLOCK_MONOTONIC us, read once per turn after waiting */
+        int64_t wall; /* CLOCK_REALTIME us, the same moment */
         struct metric_slot *metrics;
         void *slot[LOOP_SLOTS];
-        struct list tasks;                /* of loop_task, run before waiting */
+        struct list tasks; /* of loop_task, run before waiting */
         struct loop_inbox *inbox;
         struct loop_timeouts *timeouts;
         bool stop;
-        bool awake;                       /* this turn has begun: now is fresh */
-        int64_t wall_offset, wall_read;   /* wall - now, and when it was last taken */
-        struct list lingering;            /* of io_close_lingering */
+        bool awake;                     /* this turn has begun: now is fresh */
+        int64_t wall_offset, wall_read; /* wall - now, and when it was last taken */
+        struct list lingering;          /* of io_close_lingering */
         uint32_t n_lingering;
-        metric_cell **closes;             /* by reason, made on first use */
-        struct list redises;              /* of redis_get */
-        struct list acceptors;            /* of listen_start */
-        bool accept_stopped;              /* their events are out until a connection closes */
+        metric_cell **closes;  /* by reason, made on first use */
+        struct list redises;   /* of redis_get */
+        struct list acceptors; /* of listen_start */
+        bool accept_stopped;   /* their events are out until a connection closes */
         struct deadline accept_retry;
-        struct deadline trim;             /* what was recycled and is no longer needed goes back */
-        size_t trimmed;                   /* bytes of it that the allocator still has */
+        struct deadline trim; /* what was recycled and is no longer needed goes back */
+        size_t trimmed;       /* bytes of it that the allocator still has */
         /* Load of this loop, for handing connections over; written by its thread only, relaxed. */
         _Atomic uint32_t connections, handshakes;
 };
 
-struct loop *loop_new(unsigned index, struct metric_slot *metrics); /* aborts when the system refuses */
-void loop_run(struct loop *l);      /* until loop_stop; sets crumb beat and waiting each turn */
-void loop_turn(struct loop *l, bool wait); /* one turn, waiting for something to happen or not (loop_run, tests) */
-/* Time passes for a loop that is not run: its clock is set us further, and what is due on the way happens in order (deadlines,
- * messages, tasks; no sockets).  For functions' test cases. */
+struct loop *loop_new(unsigned index,
+                      struct metric_slot *metrics); /* aborts when the system refuses */
+void loop_run(struct loop *l); /* until loop_stop; sets crumb beat and waiting each turn */
+void loop_turn(struct loop *l,
+               bool wait); /* one turn, waiting for something to happen or not (loop_run, tests) */
+/* Time passes for a loop that is not run: its clock is set us further, and what is due on the way
+ * happens in order (deadlines, messages, tasks; no sockets).  For functions' test cases. */
 void loop_advance(struct loop *l, int64_t us);
-void loop_stop(struct loop *l);     /* this thread only; others post a message that calls it */
-void loop_free(struct loop *l);     /* nothing may be linked any more */
+void loop_stop(struct loop *l); /* this thread only; others post a message that calls it */
+void loop_free(struct loop *l); /* nothing may be linked any more */
 
 /* Every callback of an event begins with this: the first one in a turn reads the clock. */
 void loop_begin_turn_(struct loop *l);
@@ -98,8 +109,8 @@ static inline void loop_defer(struct loop *l, struct loop_task *t, void (*fn)(st
 }
 
 /* (Re)arms d to fire timeout_us from now (rounded up to 5 ms); timeout 0 clears it.  Cheap when the
- * same d is armed again with the same timeout.  While more than 64 different timeouts are in use at once, those beyond
- * fire up to 1/16 late. */
+ * same d is armed again with the same timeout.  While more than 64 different timeouts are in use at
+ * once, those beyond fire up to 1/16 late. */
 void deadline_set(struct loop *l, struct deadline *d, int64_t timeout_us,
                   void (*fn)(struct deadline *));
 void deadline_clear(struct deadline *d);

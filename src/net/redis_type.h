@@ -1,5 +1,6 @@
 /*
- * What redis.c (the connection and its circuit) and redis_call.c (commands and their answers) share.
+ * What redis.c (the connection and its circuit) and redis_call.c (commands and their answers)
+ * share.
  */
 #ifndef NET_REDIS_TYPE_H
 #define NET_REDIS_TYPE_H
@@ -11,7 +12,14 @@
 #define REDIS_GREETING_MAX 4
 
 enum redis_state { DOWN, CONNECTING, GREETING, READY };
-enum redis_result { RESULT_OK, RESULT_ERROR, RESULT_TIMEOUT, RESULT_UNAVAILABLE, RESULT_CLOSED, REDIS_RESULTS };
+enum redis_result {
+        RESULT_OK,
+        RESULT_ERROR,
+        RESULT_TIMEOUT,
+        RESULT_UNAVAILABLE,
+        RESULT_CLOSED,
+        REDIS_RESULTS
+};
 
 /* Invariant: linked in sent, waiting or failing of its client; fn is NULL once its caller has had
  * its answer or has cancelled (then it is in sent, keeping its place). */
@@ -64,7 +72,7 @@ struct redis {
         /* Of a server given by name; dns is NULL otherwise. */
         struct dns *dns;
         struct deadline name_timer;
-        struct addr addrs[8];      /* what the name has */
+        struct addr addrs[8]; /* what the name has */
         unsigned n_addrs, addr_i;
         bool asking, name_ending;
         int64_t asked, name_retry;
@@ -80,15 +88,16 @@ void redis_failed(struct redis *r, const char *what); /* a command did; may end 
 
 /* redis_name.c */
 void redis_name_begin(struct redis *r, const str *resolvers, size_t n);
-void redis_name_failed(struct redis *r);               /* no connection: another address, or ask anew */
+void redis_name_failed(struct redis *r); /* no connection: another address, or ask anew */
 void redis_name_end(struct redis *r);
 
 /* redis_call.c */
-void redis_call_fail(struct redis_call *c, int fail);  /* to be told at the end of the turn */
-void redis_calls_deliver(struct redis *r);             /* tells those that have failed */
-void redis_calls_send(struct redis *r);                /* what waits goes into the pipeline */
-void redis_calls_answered(struct redis *r, const struct redis_reply *reply); /* the first in the pipeline */
-bool redis_calls_wanted(const struct redis *r);        /* somebody still waits for an answer */
-void redis_calls_thread_end(void);                     /* frees recycled calls, if all have come back */
+void redis_call_fail(struct redis_call *c, int fail); /* to be told at the end of the turn */
+void redis_calls_deliver(struct redis *r);            /* tells those that have failed */
+void redis_calls_send(struct redis *r);               /* what waits goes into the pipeline */
+void redis_calls_answered(struct redis *r,
+                          const struct redis_reply *reply); /* the first in the pipeline */
+bool redis_calls_wanted(const struct redis *r);             /* somebody still waits for an answer */
+void redis_calls_thread_end(void); /* frees recycled calls, if all have come back */
 
 #endif

@@ -1,11 +1,13 @@
 /*
  * TLS contexts: what OpenSSL is told.  The one home of libssl with tls_io.c.
  *
- * The difficulty: a session or ticket of one name must never open another name with another verification policy.
- * So the policy is chosen in the client-hello callback only, the session id context is a hash of the verification policy,
- * and every context of a server shares the process's ticket keys.
+ * The difficulty: a session or ticket of one name must never open another name with another
+ * verification policy. So the policy is chosen in the client-hello callback only, the session id
+ * context is a hash of the verification policy, and every context of a server shares the process's
+ * ticket keys.
  *
- * Contexts are immutable, counted and shared between generations by content hash; a connection holds its own.
+ * Contexts are immutable, counted and shared between generations by content hash; a connection
+ * holds its own.
  */
 #ifndef NET_TLS_H
 #define NET_TLS_H
@@ -15,67 +17,82 @@
 
 enum { TLS_CLIENT_OFF, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRED };
 
-struct tls_pair { str cert_pem, key_pem; str cert_file, key_file; /* names for messages */ };
+struct tls_pair {
+        str cert_pem, key_pem;
+        str cert_file, key_file; /* names for messages */
+};
 
-struct tls_server_conf {           /* one listener, all texts already read */
-        const struct tls_pair *pairs; size_t n_pairs;   /* the first is the default */
-        const str *alpn; size_t n_alpn;                 /* "http/1.1" ... in order of preference */
-        int version_min, version_max;                   /* 12 or 13 */
-        str ciphers;                                    /* OpenSSL list for 1.2; absent: the default */
-        int client_certificate;                         /* TLS_CLIENT_* */
+struct tls_server_conf { /* one listener, all texts already read */
+        const struct tls_pair *pairs;
+        size_t n_pairs; /* the first is the default */
+        const str *alpn;
+        size_t n_alpn;                /* "http/1.1" ... in order of preference */
+        int version_min, version_max; /* 12 or 13 */
+        str ciphers;                  /* OpenSSL list for 1.2; absent: the default */
+        int client_certificate;       /* TLS_CLIENT_* */
         str client_ca_pem, client_ca_file;
 };
-struct tls_client_conf {           /* one upstream */
+struct tls_client_conf { /* one upstream */
         bool verify;
-        str ca_pem, ca_file;                            /* absent: the system's store */
-        str name;                                       /* SNI and verified name; an IP is verified as such and not sent */
-        str cert_pem, key_pem, cert_file, key_file;     /* absent: none */
-        const str *alpn; size_t n_alpn;
+        str ca_pem, ca_file; /* absent: the system's store */
+        str name;            /* SNI and verified name; an IP is verified as such and not sent */
+        str cert_pem, key_pem, cert_file, key_file; /* absent: none */
+        const str *alpn;
+        size_t n_alpn;
 };
 
 struct tls_server;
 struct tls_client;
 
-/* On failure NULL and a message that names the file in err (allocated in a).  Safe on any thread. */
-MUST_CHECK struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena *a, str *err);
-MUST_CHECK struct tls_client *tls_client_new(const struct tls_client_conf *c, struct arena *a, str *err);
+/* On failure NULL and a message that names the file in err (allocated in a).  Safe on any thread.
+ */
+MUST_CHECK struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena *a,
+                                             str *err);
+MUST_CHECK struct tls_client *tls_client_new(const struct tls_client_conf *c, struct arena *a,
+                                             str *err);
 struct tls_server *tls_server_hold(struct tls_server *s);
 void tls_server_drop(struct tls_server *s);
 struct tls_client *tls_client_hold(struct tls_client *c);
 void tls_client_drop(struct tls_client *c);
-uint64_t tls_client_key(const struct tls_client *c);   /* hash of all that shapes a connection: pools are keyed by it */
+uint64_t tls_client_key(const struct tls_client *c); /* hash of all that shapes a connection: pools
+                                                        are keyed by it */
 uint64_t tls_server_policy(const struct tls_server *s); /* hash of the client verification policy */
 
-/* Ticket keys: a ring in shared memory that the master makes and rotates; every process reads it.  */
+/* Ticket keys: a ring in shared memory that the master makes and rotates; every process reads it.
+ */
 #define TLS_TICKET_KEYS 4
 struct tls_tickets;
 #define TLS_TICKET_BYTES (TLS_TICKET_KEYS * 80)
-struct tls_tickets *tls_tickets_new(void);              /* in shared memory, first key made; master, before fork */
-void tls_tickets_rotate(struct tls_tickets *t);         /* master only, every 12 h */
-MUST_CHECK bool tls_tickets_load(struct tls_tickets *t, str file_content); /* any process; ticket_keys FILE: 80 bytes a key, newest first */
-size_t tls_tickets_save(struct tls_tickets *t, char out[TLS_TICKET_BYTES]); /* what tls_tickets_load takes; bytes */
-void tls_tickets_use(struct tls_tickets *t);            /* process-wide, before the first context */
+struct tls_tickets *
+tls_tickets_new(void); /* in shared memory, first key made; master, before fork */
+void tls_tickets_rotate(struct tls_tickets *t); /* master only, every 12 h */
+MUST_CHECK bool tls_tickets_load(
+        struct tls_tickets *t,
+        str file_content); /* any process; ticket_keys FILE: 80 bytes a key, newest first */
+size_t tls_tickets_save(struct tls_tickets *t,
+                        char out[TLS_TICKET_BYTES]); /* what tls_tickets_load takes; bytes */
+void tls_tickets_use(struct tls_tickets *t);         /* process-wide, before the first context */
 
 /* One session: made for an io's socket, freed by the io.  Belongs to its loop's thread. */
 struct tls_peer;
-struct tls_peer *tls_accept_peer(struct tls_server *s, int fd);  /* io_start_tls takes it over */
-/* host: the name to verify and to ask for where the conf gives none (one of the two there must be, to verify at all).
- * Tickets are reused by key and name (a small per-thread cache). */
+struct tls_peer *tls_accept_peer(struct tls_server *s, int fd); /* io_start_tls takes it over */
+/* host: the name to verify and to ask for where the conf gives none (one of the two there must be,
+ * to verify at all). Tickets are reused by key and name (a small per-thread cache). */
 struct tls_peer *tls_connect_peer(struct tls_client *c, int fd, str host);
 void tls_peer_free(struct tls_peer *p);
 
-struct tls_facts {                 /* valid as long as the peer */
-        str version;               /* "TLSv1.3" */
-        str cipher, sni, alpn;     /* absent when none */
-        str client_subject;        /* RFC 2253, absent without a verified certificate */
+struct tls_facts {             /* valid as long as the peer */
+        str version;           /* "TLSv1.3" */
+        str cipher, sni, alpn; /* absent when none */
+        str client_subject;    /* RFC 2253, absent without a verified certificate */
         bool resumed, client_verified;
-        uint64_t policy;           /* of the verification it went through */
-        str error;                 /* last failure in words, for the log */
-        bool plain_http;           /* the handshake failed because the client spoke plain HTTP */
+        uint64_t policy; /* of the verification it went through */
+        str error;       /* last failure in words, for the log */
+        bool plain_http; /* the handshake failed because the client spoke plain HTTP */
 };
 const struct tls_facts *tls_facts(struct tls_peer *p);
 
-void tls_init(void);               /* process-wide, before threads */
+void tls_init(void); /* process-wide, before threads */
 void tls_thread_end(void);
 const char *tls_library(void); /* "OpenSSL 3.0.11 ..." */
 

@@ -10,7 +10,8 @@
 /* Fills host, port, client, scheme and request_id of t from the connection and, where the peer is
  * trusted, from its fields. */
 void forward_client(struct txn *t);
-/* Tells the client's codec the limits of t->eff.  REASON_BODY_MAX: the body is too large already. */
+/* Tells the client's codec the limits of t->eff.  REASON_BODY_MAX: the body is too large already.
+ */
 MUST_CHECK enum reason forward_limits(struct txn *t);
 /* Chooses the proxy target (weights, or what a function set) and the settings that go with it. */
 void forward_target(struct txn *t);

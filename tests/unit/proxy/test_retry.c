@@ -15,7 +15,8 @@ static void causes_are_classed(void **state)
         assert_int_equal(retry_class(REASON_CONNECT_TIMEOUT), RETRY_CONNECT_ERROR | RETRY_TIMEOUT);
         assert_int_equal(retry_class(REASON_UPSTREAM_RESET), RETRY_RESET);
         assert_int_equal(retry_class(REASON_RESPONSE_TIMEOUT), RETRY_TIMEOUT);
-        /* A server that talks nonsense would do so again, and what went wrong here is no server's doing. */
+        /* A server that talks nonsense would do so again, and what went wrong here is no server's
+         * doing. */
         assert_int_equal(retry_class(REASON_UPSTREAM_HEAD), 0);
         assert_int_equal(retry_class(REASON_UPSTREAM_FRAMING), 0);
         assert_int_equal(retry_class(REASON_INTERNAL), 0);
