@@ -23,11 +23,12 @@ include
 modules weir/module.h
 '
 # FILE INCLUDE: an address is a word of the model, and its header opens no socket;
-# a route's pattern has the form of paths, which only http/path knows (it is pure);
+# what a path or a field's name may be only http knows, in two files that are pure;
 # a generation is where a model becomes something that runs, and its functions say what is wrong with it.
 exceptions='
 src/conf/*      net/addr.h
 src/conf/compile_route.c http/path.h
+src/conf/*      http/field.h
 src/proxy/gen.* conf/conf.h
 src/proxy/instance.c conf/conf.h
 src/proxy/cases.c conf/conf.h

@@ -10,6 +10,7 @@
 
 #include "conf/argument_value.h"
 #include "conf/compile.h"
+#include "module/desc.h"
 
 typedef VEC(struct word) words_vec;
 
@@ -226,7 +227,7 @@ static void collect(struct reader *r, size_t first, bool top)
 
 static void fill_list(struct reader *r, const weir_arg *arg, const words_vec *words, bool bounded)
 {
-        size_t size = argument_size(arg->type);
+        size_t size = desc_value_size(arg->type);
         char *v = arena_zalloc(r->env.a, words->n * size + 1);
         weir_list list = {v, words->n};
 

@@ -9,6 +9,8 @@
 
 #include "conf/compile.h"
 #include "conf/value.h"
+#include "http/field.h" /* pure: which fields there are, and who may set them */
+#include "module/desc.h"
 
 static weir_str to_weir(str s)
 {
@@ -132,30 +134,15 @@ static void put_enum(struct argument_env *e, const weir_arg *arg, const struct w
 
 /* ------------------------------------------------------------------ strings */
 
-/* Fields whose value weir alone decides on: framing, routing, and what is meant for one hop. */
-static bool field_settable(str name)
-{
-        static const str fixed[] = {
-                STR_INIT("connection"),        STR_INIT("content-length"),   STR_INIT("host"),
-                STR_INIT("keep-alive"),        STR_INIT("proxy-connection"), STR_INIT("te"),
-                STR_INIT("transfer-encoding"), STR_INIT("trailer"),          STR_INIT("upgrade")};
-
-        for (size_t i = 0; i < COUNT(fixed); i++) {
-                if (str_ieq(name, fixed[i]))
-                        return false;
-        }
-        return true;
-}
-
 static void put_str(struct argument_env *e, const weir_arg *arg, const struct word *w, void *field)
 {
         weir_str s = to_weir(w->text);
 
-        if (arg->type == WEIR_T_FIELD && !compile_token(w->text)) {
+        if (arg->type == WEIR_T_FIELD && !field_name_ok(w->text)) {
                 not_a(e, arg, w, "the name of a field");
                 return;
         }
-        if (arg->type == WEIR_T_FIELD && !field_settable(w->text)) {
+        if (arg->type == WEIR_T_FIELD && !field_settable(field_id_of(w->text))) {
                 report_error(e->rep, &w->pos, "%s: weir itself decides on the field %.*s",
                              arg->name, STR_ARG(w->text));
                 return;
@@ -281,31 +268,10 @@ static void put_upstream(struct argument_env *e, const weir_arg *arg, const stru
                        arg->name, STR_ARG(w->text));
 }
 
-size_t argument_size(uint32_t type)
-{
-        switch (type) {
-        case WEIR_T_STR:
-        case WEIR_T_FIELD:
-        case WEIR_T_VAR:
-                return sizeof(weir_str);
-        case WEIR_T_TEXT:
-                return sizeof(weir_text);
-        case WEIR_T_ENUM:
-        case WEIR_T_BOOL:
-                return sizeof(int32_t);
-        case WEIR_T_RATE:
-                return sizeof(weir_rate);
-        case WEIR_T_LITERAL:
-                return 0;
-        default: /* numbers of 8 bytes, and handles */
-                return sizeof(int64_t);
-        }
-}
-
 void argument_value(struct argument_env *e, const weir_arg *arg, const struct word *w, void *field,
                     bool bounded)
 {
-        argument_place(e, field, argument_size(arg->type), w, arg);
+        argument_place(e, field, desc_value_size(arg->type), w, arg);
         switch (arg->type) {
         case WEIR_T_STR:
         case WEIR_T_FIELD:

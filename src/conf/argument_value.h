@@ -19,8 +19,6 @@ struct argument_env {
         bool regex_broken;
 };
 
-/* Bytes of a field of that type. */
-size_t argument_size(uint32_t type);
 /* w as arg's type into field; bounded: held against min and max, as a default is not. */
 void argument_value(struct argument_env *e, const weir_arg *arg, const struct word *w, void *field,
                     bool bounded);

@@ -23,18 +23,6 @@ bool compile_is(const struct word *w, const char *text)
         return str_eq(w->text, str_z(text));
 }
 
-bool compile_token(str s)
-{
-        static const char marks[] = "!#$%&'*+-.^_`|~";
-
-        for (size_t i = 0; i < s.n; i++) {
-                char c = str_lower(s.p[i]);
-                if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c && strchr(marks, c))))
-                        return false;
-        }
-        return s.n > 0;
-}
-
 str compile_lower(struct arena *a, str s)
 {
         char *p = arena_alloc(a, s.n + 1);

@@ -123,7 +123,6 @@ bool compile_address(struct compile *c, const struct word *w, uint16_t port, str
 /* The first user of a name, when it is not this one (then the mistake is reported). */
 bool compile_unique(struct compile *c, const char *kind, str name, const struct conf_pos *at);
 bool compile_block_name(struct compile *c, const struct word *w, const char *kind);
-bool compile_token(str s); /* RFC 9110 5.6.2 */
 str compile_lower(struct arena *a, str s);
 bool compile_is(const struct word *w, const char *text);
 /* A scope whose module variables are checked when functions are linked. */

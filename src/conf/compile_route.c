@@ -6,6 +6,7 @@
  */
 #include "conf/compile.h"
 
+#include "http/field.h"
 #include "http/path.h" /* pure, and the one place that knows the normal form of a path */
 
 struct route_build {
@@ -95,7 +96,7 @@ static void when_methods(struct compile *c, const struct args *a, struct when *w
 
         for (size_t i = 1; i < a->n; i++) {
                 v[i - 1] = a->word[i]->text;
-                if (!compile_token(a->word[i]->text))
+                if (!field_name_ok(a->word[i]->text))
                         report_error(c->rep, &a->word[i]->pos, "\"%.*s\" is not a method",
                                      STR_ARG(a->word[i]->text));
         }
@@ -109,7 +110,7 @@ static bool when_named(struct compile *c, const struct args *a, struct when *w)
         const struct word *name = a->word[1], *op = a->n > 2 ? a->word[2] : NULL;
 
         w->name = name->text;
-        if (name->text.n == 0 || (w->kind == WHEN_HEADER && !compile_token(name->text))) {
+        if (name->text.n == 0 || (w->kind == WHEN_HEADER && !field_name_ok(name->text))) {
                 report_error(c->rep, &name->pos, "\"%.*s\" is not a name", STR_ARG(name->text));
                 return false;
         }

@@ -2,6 +2,7 @@
  * Upstreams and their servers.
  */
 #include "conf/compile.h"
+#include "http/field.h"
 
 struct upstream_build {
         struct upstream_conf u;
@@ -139,7 +140,7 @@ void compile_sticky(struct compile *c, struct scope *s, const struct args *a)
         const struct word *w = compile_key(a, "cookie");
 
         compile_keys(c, s, a, u);
-        if (w && !compile_token(w->text)) {
+        if (w && !field_name_ok(w->text)) {
                 report_error(c->rep, &w->pos, "\"%.*s\" is not the name of a cookie",
                              STR_ARG(w->text));
                 u->sticky_cookie = STR_NONE;

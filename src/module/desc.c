@@ -55,12 +55,9 @@ static bool name_ok(const char *name)
         return true;
 }
 
-/* Size of the field of an argument; its alignment is the same up to 8. */
-static size_t field_size(const weir_arg *arg)
+size_t desc_value_size(uint32_t type)
 {
-        if (arg->flags & WEIR_MANY)
-                return sizeof(weir_list);
-        switch (arg->type) {
+        switch (type) {
         case WEIR_T_STR:
         case WEIR_T_FIELD:
         case WEIR_T_VAR:
@@ -82,6 +79,12 @@ static size_t field_size(const weir_arg *arg)
         default: /* handles */
                 return sizeof(void *);
         }
+}
+
+/* Size of the field of an argument; its alignment is the same up to 8. */
+static size_t field_size(const weir_arg *arg)
+{
+        return arg->flags & WEIR_MANY ? sizeof(weir_list) : desc_value_size(arg->type);
 }
 
 static bool reserved(const char *name)

@@ -14,4 +14,7 @@
 MUST_CHECK const weir_module *desc_adopt(const weir_module *theirs, str name, const weir_host *host,
                                          struct arena *a, str *error);
 
+/* Bytes of one value of a WEIR_T_ type in a module's struct. */
+size_t desc_value_size(uint32_t type);
+
 #endif

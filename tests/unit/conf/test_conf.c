@@ -144,10 +144,179 @@ static void whole_example(void **state)
         buf_clear(&rep.out);
 }
 
+static struct conf *read_right(const char *text)
+{
+        struct report rep;
+        struct conf *c = read_text(text, &rep);
+
+        show(&rep);
+        assert_non_null(c);
+        buf_clear(&rep.out);
+        return c;
+}
+
+static void scopes(void **state)
+{
+        struct conf *c = read_right(
+                "timeout connect=1s response=1s queue=1s; error_page 502 503 text=top;\n"
+                "listen 127.0.0.1:1 { timeout client_head=2s; header line=1k; }\n"
+                "host a { timeout connect=2s response=2s; error_page 503 504 text=host;\n"
+                "    route /r { timeout connect=4s; error_page 504 text=route; proxy u; }\n"
+                "    route /x { proxy u; access_log off; } }\n"
+                "access_log stdout; upstream u { server b; timeout connect=3s response=3s; }\n");
+        const struct route_conf *r = &c->hosts[0].routes[0], *x = &c->hosts[0].routes[1];
+        const struct settings *eff = &r->targets[0].eff;
+
+        (void)state;
+        assert_int_equal(eff->connect, 4 * SEC);
+        assert_int_equal(eff->response, 3 * SEC);
+        assert_int_equal(eff->queue, 1 * SEC);
+        assert_int_equal(r->eff.response, 2 * SEC); /* without an upstream */
+        assert_int_equal(x->targets[0].eff.connect, 3 * SEC);
+        assert_int_equal(c->eff.connect, 1 * SEC);
+        assert_int_equal(c->listens[0].eff.client_head, 2 * SEC);
+        assert_int_equal(c->listens[0].eff.header_line, 1024);
+        assert_int_equal(c->listens[0].eff.header_max, 32 * KIB);
+        /* pages are taken one by one, the nearest first */
+        assert_int_equal(eff->n_error_pages, 3);
+        for (size_t i = 0; i < 3; i++) {
+                const struct error_page *p = &eff->error_pages[i];
+                const char *want = p->status == 504 ? "route" : p->status == 503 ? "host" : "top";
+                assert_true(str_eq(p->body, str_z(want)));
+        }
+        assert_non_null(r->eff.access_log);
+        assert_null(x->eff.access_log);
+        conf_free(c);
+}
+
+static void listeners(void **state)
+{
+        struct conf *c =
+                read_right("listen [::]:80; listen 10.0.0.1:80; listen [::]:81; listen *:82;\n"
+                           "listen [::1]:83; listen unix:run/s;");
+
+        (void)state;
+        assert_true(c->listens[0].v6only); /* 10.0.0.1 has that port */
+        assert_false(c->listens[2].v6only);
+        assert_false(c->listens[3].v6only);
+        assert_true(c->listens[4].v6only);
+        ASSERT_STR(str_z(c->listens[5].addr.un.sun_path), "/etc/weir/run/s");
+        conf_free(c);
+}
+
+static void patterns(void **state)
+{
+        static const struct {
+                const char *written, *norm;
+                enum route_kind kind;
+        } cases[] = {{"/a", "/a", ROUTE_SEGMENT},       {"/a/", "/a/", ROUTE_PREFIX},
+                     {"= /a", "/a", ROUTE_EXACT},       {"/%61%2f", "/a%2F", ROUTE_SEGMENT},
+                     {"//a//b", "/a/b", ROUTE_SEGMENT}, {"/a/../b/", "/b/", ROUTE_PREFIX},
+                     {"/", "/", ROUTE_PREFIX},          {"~ ^/A", "^/A", ROUTE_REGEX}};
+
+        (void)state;
+        for (size_t i = 0; i < COUNT(cases); i++) {
+                char text[256];
+                snprintf(text, sizeof text, "host * { route %s { respond 204; } }",
+                         cases[i].written);
+                struct conf *c = read_right(text);
+                const struct route_conf *r = &c->hosts[0].routes[0];
+                if (!str_eq(r->pattern, str_z(cases[i].norm)) || r->kind != cases[i].kind)
+                        fail_msg("%s: %.*s, kind %d", cases[i].written, STR_ARG(r->pattern),
+                                 r->kind);
+                conf_free(c);
+        }
+}
+
+static void names_of_functions(void **state)
+{
+        struct conf *c =
+                read_right("host a b { function x; route /p { function x; function x;\n"
+                           "function y; function x name=n; respond 204; } } module x; module y;");
+        const struct route_conf *r = &c->hosts[0].routes[0];
+        static const char *const want[] = {"a x", "a /p x", "a /p x 2", "a /p y", "n"};
+
+        (void)state;
+        assert_int_equal(r->n_functions, 5);
+        for (size_t i = 0; i < 5; i++)
+                assert_true(str_eq(r->functions[i]->name, str_z(want[i])));
+        ASSERT_STR(r->functions[4]->label, "x n (weir.conf:2)");
+        conf_free(c);
+}
+
+static void what_words_hold(void **state)
+{
+        struct conf *c = read_right("host * { route = / { respond 200 \"${env:DOLLAR}$method\"; }\n"
+                                    "route ~ '${env:NAME}' { respond 200 '$host ${path}'; } }\n"
+                                    "user ${env:EMPTY:-weir};");
+        const struct template *body = c->hosts[0].routes[0].body;
+
+        (void)state;
+        assert_int_equal(body->n, 2);
+        ASSERT_STR(body->op[0].text, "$host;}");
+        assert_int_equal(body->op[1].var, VAR_METHOD);
+        ASSERT_STR(c->hosts[0].routes[1].pattern, "${env:NAME}"); /* raw, and a regex */
+        assert_int_equal(c->hosts[0].routes[1].body->n, 3);
+        ASSERT_STR(c->user, "weir");
+        conf_free(c);
+}
+
+static void read_despite_mistakes(void **state)
+{
+        const struct memory_entry files[] = {
+                {"/f", "module m; threads x; host * { route / { proxy none; function m a=b; } }"},
+                {0}};
+        struct memory m = MEMORY(files, env);
+        struct report rep = {0};
+        struct conf *c = conf_read_all(&m.source, STR("/f"), STR("/"), &rep);
+
+        (void)state;
+        assert_non_null(c);
+        assert_int_equal(rep.errors, 2);
+        assert_int_equal(c->hosts[0].routes[0].n_functions, 1);
+        conf_free(c);
+        buf_clear(&rep.out);
+        rep = (struct report){0};
+        assert_null(conf_read(&m.source, STR("/none"), STR("/"), &rep));
+        assert_int_equal(rep.errors, 1);
+        buf_clear(&rep.out);
+}
+
+static void control_path(void **state)
+{
+        static const struct {
+                const char *text, *path;
+        } cases[] = {{"threads x; } control unix:run/c; {", "/p/run/c"},
+                     {"control unix:/c;", "/c"},
+                     {"control tcp;", NULL},
+                     {"host * { control unix:/c; }", NULL},
+                     {"include more;", "/more"},
+                     {"", NULL}};
+
+        (void)state;
+        for (size_t i = 0; i < COUNT(cases); i++) {
+                const struct memory_entry files[] = {
+                        {"/p/f", cases[i].text}, {"/p/more", "control unix:/more;"}, {0}};
+                struct memory m = MEMORY(files, env);
+                struct arena *a = arena_new(0);
+                str path = conf_control_path(&m.source, STR("/p/f"), STR("/p"), a);
+                assert_int_equal(path.p != NULL, cases[i].path != NULL);
+                assert_true(!path.p || str_eq(path, str_z(cases[i].path)));
+                arena_free(a);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(whole_example),
+                cmocka_unit_test(scopes),
+                cmocka_unit_test(listeners),
+                cmocka_unit_test(patterns),
+                cmocka_unit_test(names_of_functions),
+                cmocka_unit_test(what_words_hold),
+                cmocka_unit_test(read_despite_mistakes),
+                cmocka_unit_test(control_path),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
