@@ -1,0 +1,119 @@
+/* Last words: who was running, on which loop, and what is said of it. */
+#include "daemon/board.c"
+
+#include "../base/unit.h"
+
+static void put_copy(struct board *b, unsigned row, unsigned at, uint32_t copy, const char *name)
+{
+        struct board_copy *c = &row_of(b, row)->copies[at];
+
+        strcpy(c->name, name);
+        memset(c->sha, (int)copy, sizeof(c->sha));
+        atomic_store(&c->copy, copy);
+}
+
+static void crash(struct board *b, unsigned row, unsigned loop, uint32_t copy, uint64_t sig)
+{
+        struct crumb *c = board_crumb(b, row, loop);
+
+        atomic_store(&c->where, (uint64_t)copy << 32 | 5 << 8 | 2);
+        atomic_store(&c->sig, sig);
+        atomic_store(&c->pc, 0x1234);
+}
+
+static void nothing_is_known_of_the_silent(void **state)
+{
+        struct board *b = board_new(2, 2);
+        struct board_word w = {.loop = 77};
+        char how[128];
+
+        (void)state;
+        assert_false(board_last_words(b, 0, &w));
+        assert_int_equal(w.loop, 77); /* untouched */
+        board_obituary(b, 0, SIGKILL, how, sizeof(how));
+        assert_string_equal(how, "signal 9 (Killed)");
+        board_obituary(b, 0, 3 << 8, how, sizeof(how));
+        assert_string_equal(how, "exit status 3");
+}
+
+static void the_loop_with_the_signal_speaks(void **state)
+{
+        struct board *b = board_new(2, 3);
+        struct board_word w;
+        char how[256];
+
+        (void)state;
+        put_copy(b, 1, 0, 7, "lua");
+        put_copy(b, 1, 1, 8, "jwt");
+        crash(b, 1, 0, 7, 0); /* busy, but not the one */
+        crash(b, 1, 2, 8, SIGSEGV);
+        assert_true(board_last_words(b, 1, &w));
+        assert_int_equal(w.loop, 2);
+        assert_int_equal(w.sig, SIGSEGV);
+        assert_true(w.known);
+        assert_string_equal(w.name, "jwt");
+        assert_int_equal(w.sha[0], 8);
+        board_obituary(b, 1, SIGSEGV, how, sizeof(how));
+        assert_non_null(strstr(how, "signal 11"));
+        assert_non_null(strstr(how, "in module jwt (function 5, phase 2) on loop 2, pc 0x1234"));
+        assert_false(board_last_words(b, 0, &w)); /* rows do not mix */
+        board_clear(b, 1);
+        assert_false(board_last_words(b, 1, &w));
+}
+
+static void who_was_busy_speaks_without_a_signal(void **state)
+{
+        struct board *b = board_new(1, 2);
+        struct board_word w;
+
+        (void)state;
+        crash(b, 0, 1, 9, 0);
+        assert_true(board_last_words(b, 0, &w));
+        assert_int_equal(w.loop, 1);
+        assert_false(w.known); /* copy 9 is on no row */
+        put_copy(b, 0, 3, 9, "late");
+        assert_true(board_last_words(b, 0, &w));
+        assert_true(w.known);
+        assert_string_equal(w.name, "late");
+}
+
+static void a_crash_of_the_control_thread_is_heard(void **state)
+{
+        struct board *b = board_new(1, 1);
+        struct board_word w;
+        char name[MODULE_NAME_MAX + 1];
+        uint8_t sha[32];
+
+        (void)state;
+        crash(b, 0, BOARD_CONTROL, 0, SIGABRT);
+        assert_true(board_last_words(b, 0, &w));
+        assert_true(w.loop == BOARD_CONTROL);
+        assert_false(board_module(b, 0, 0, name, sha));
+        assert_false(board_module(b, 0, 5, name, sha));
+}
+
+static void a_name_without_an_end_is_bounded(void **state)
+{
+        struct board *b = board_new(1, 1);
+        char name[MODULE_NAME_MAX + 1];
+        uint8_t sha[32];
+
+        (void)state;
+        memset(row_of(b, 0)->copies[0].name, 'x', sizeof(name));
+        atomic_store(&row_of(b, 0)->copies[0].copy, 4);
+        assert_true(board_module(b, 0, 4, name, sha));
+        assert_int_equal(strlen(name), MODULE_NAME_MAX);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(nothing_is_known_of_the_silent),
+                cmocka_unit_test(the_loop_with_the_signal_speaks),
+                cmocka_unit_test(who_was_busy_speaks_without_a_signal),
+                cmocka_unit_test(a_crash_of_the_control_thread_is_heard),
+                cmocka_unit_test(a_name_without_an_end_is_bounded),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
