@@ -324,9 +324,10 @@ static void accept_client(struct master *m, void *arg)
 
 /* The name under which a socket is bound until it takes its place: the path always leads to
  * somebody who answers. */
-static void waiting_name(const char *path, char *out, size_t cap)
+MUST_CHECK static bool waiting_name(const char *path, char *out, size_t cap)
 {
-        snprintf(out, cap, "%s.%d", path, (int)getpid());
+        int n = snprintf(out, cap, "%s.%d", path, (int)getpid());
+        return n > 0 && (size_t)n < cap;
 }
 
 static int bind_path(const char *path, char *err, size_t cap)
@@ -334,19 +335,22 @@ static int bind_path(const char *path, char *err, size_t cap)
         struct sockaddr_un a = {.sun_family = AF_UNIX};
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         mode_t mask;
-        bool ok;
+        bool ok, fits = waiting_name(path, a.sun_path, sizeof(a.sun_path));
 
-        waiting_name(path, a.sun_path, sizeof(a.sun_path));
-        (void)unlink(a.sun_path);
+        if (fits)
+                (void)unlink(a.sun_path);
         mask = umask(0177);
-        ok = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+        ok = fd >= 0 && fits && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
         umask(mask);
         if (ok && listen(fd, 64) == 0)
                 return fd;
+        if (!fits)
+                errno = ENAMETOOLONG;
         snprintf(err, cap, "control unix:%s: %s", path, strerror(errno));
         if (fd >= 0)
                 close(fd);
-        (void)unlink(a.sun_path);
+        if (fits)
+                (void)unlink(a.sun_path);
         return -1;
 }
 
@@ -401,8 +405,8 @@ void control_abort(struct master *m)
 
         if (m->next_control_fd < 0)
                 return;
-        waiting_name(m->next_control_path, waiting, sizeof(waiting));
-        (void)unlink(waiting);
+        if (waiting_name(m->next_control_path, waiting, sizeof(waiting)))
+                (void)unlink(waiting);
         close(m->next_control_fd);
         m->next_control_fd = -1;
 }
@@ -414,8 +418,8 @@ void control_commit(struct master *m)
 
         if (m->next_control_fd < 0)
                 return;
-        waiting_name(m->next_control_path, waiting, sizeof(waiting));
-        if (rename(waiting, m->next_control_path) != 0) {
+        if (!waiting_name(m->next_control_path, waiting, sizeof(waiting)) ||
+            rename(waiting, m->next_control_path) != 0) {
                 log_error("weir", "control unix:%s: %s: it stays where it was",
                           m->next_control_path, strerror(errno));
                 control_abort(m);
