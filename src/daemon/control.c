@@ -401,7 +401,7 @@ bool control_prepare(struct master *m, const char *path, char *err, size_t cap)
 
 void control_abort(struct master *m)
 {
-        char waiting[sizeof(m->next_control_path)];
+        char waiting[sizeof(m->next_control_path) + 16];
 
         if (m->next_control_fd < 0)
                 return;
@@ -413,7 +413,7 @@ void control_abort(struct master *m)
 
 void control_commit(struct master *m)
 {
-        char waiting[sizeof(m->next_control_path)];
+        char waiting[sizeof(m->next_control_path) + 16];
         struct stat st;
 
         if (m->next_control_fd < 0)
