@@ -88,6 +88,7 @@ static void check_module_path(const struct module_conf *m, struct report *rep)
 static uint8_t (*read_modules(struct checking *c, struct source *src, const struct conf *conf,
                               struct report *rep))[32]
 {
+        unsigned mistakes = rep->errors;
         uint8_t(*shas)[32] = arena_zalloc(c->arena, sizeof(*shas) * (conf->n_modules + 1));
 
         for (size_t i = 0; i < conf->n_modules; i++) {
@@ -101,36 +102,50 @@ static uint8_t (*read_modules(struct checking *c, struct source *src, const stru
                 check_module_path(m, rep);
                 crypto_sha256(bytes, shas[i]);
         }
-        return rep->errors > 0 ? NULL : shas;
+        return rep->errors > mistakes ? NULL : shas;
 }
 
-/* The privileged half.  Returns the bundle's descriptor. */
-static int collect(struct checking *c, struct report *rep, struct proc_user *user, struct buf *dump)
+/* Tells the master what it needs to know. */
+static void send_plan(struct checking *c, const struct conf *conf, const uint8_t (*shas)[32],
+                      int bundle_fd, struct report *rep)
 {
-        struct bundle *b = bundle_collect();
-        struct source *src = bundle_source(b);
-        struct conf *conf = conf_read(src, c->o->config, c->o->prefix, rep);
-        uint8_t(*shas)[32] = conf ? read_modules(c, src, conf, rep) : NULL;
         str error = STR_NONE;
-        int fds[2];
+        int fds[2] = {plan_make(conf, shas, c->arena, &error), bundle_fd};
 
-        if (!shas)
-                verdict(c, rep, false);
-        fds[0] = plan_make(conf, (const uint8_t(*)[32])shas, c->arena, &error);
-        fds[1] = bundle_seal(b);
-        if (fds[0] < 0 || fds[1] < 0) {
+        if (fds[0] < 0) {
                 buf_printf(&rep->out, "%.*s\n", STR_ARG(error.p ? error : str_z(strerror(errno))));
                 verdict(c, rep, false);
         }
         if (!wire_send_fds(c->channel, WIRE_PLAN, c->number, NULL, 0, fds, 2))
                 _exit(1);
-        if (c->dump)
-                conf_dump(conf, dump);
+        close(fds[0]);
+}
+
+/* The privileged half.  Returns the bundle's descriptor.  With a mistake the master is told nothing
+ * yet: the other half finds it again in the bundle, and reports it together with those in
+ * functions' arguments. */
+static int collect(struct checking *c, struct report *rep, struct proc_user *user)
+{
+        struct bundle *b = bundle_collect();
+        struct source *src = bundle_source(b);
+        struct conf *conf = conf_read_all(src, c->o->config, c->o->prefix, rep);
+        unsigned mistakes = rep->errors;
+        uint8_t(*shas)[32] = conf ? read_modules(c, src, conf, rep) : NULL;
+        int fd;
+
+        if (!shas)
+                verdict(c, rep, false);
+        fd = bundle_seal(b);
+        if (fd < 0) {
+                buf_printf(&rep->out, "%s\n", strerror(errno));
+                verdict(c, rep, false);
+        }
+        if (mistakes == 0)
+                send_plan(c, conf, (const uint8_t(*)[32])shas, fd, rep);
         *user = (struct proc_user){conf->has_user, conf->uid, conf->gid};
         conf_free(conf);
         bundle_free(b);
-        close(fds[0]);
-        return fds[1];
+        return fd;
 }
 
 static const char *checker_module_path(struct house *h, const struct module_conf *m, str bytes,
@@ -160,7 +175,7 @@ static void limit_cpu(void)
 }
 
 /* The unprivileged half. */
-static bool prove(struct checking *c, int bundle_fd, struct report *rep)
+static bool prove(struct checking *c, int bundle_fd, struct report *rep, struct buf *dump)
 {
         struct metric_region *region = metric_region_new(2, 4 * MIB);
         struct loop *control = loop_new(~0U, metric_slot(region, 0));
@@ -189,6 +204,8 @@ static bool prove(struct checking *c, int bundle_fd, struct report *rep)
                 return false;
         }
         gen_abort(g, loop);
+        if (c->dump) /* now it is known which arguments are secret */
+                conf_dump(g->conf, dump);
         return true;
 }
 
@@ -207,14 +224,14 @@ static NORETURN void checker_run(struct checking *c, int log_fd)
         memory_copies_init(&c->copies);
         if (c->board)
                 crumb_use(board_crumb(c->board, 0, BOARD_CONTROL));
-        bundle_fd = collect(c, &first, &user, &dump);
+        bundle_fd = collect(c, &first, &user);
         if (!proc_drop(&user)) {
                 buf_printf(&rep.out, "user: the rights cannot be given up: %s\n", strerror(errno));
                 verdict(c, &rep, false);
         }
         limit_cpu();
         crumb_catch_faults(-1);
-        ok = prove(c, bundle_fd, &rep);
+        ok = prove(c, bundle_fd, &rep, &dump);
         if (ok && c->dump) {
                 str text = buf_pullup(&dump, dump.n);
                 ok = fwrite(text.p, 1, text.n, stdout) == text.n && fflush(stdout) == 0;
