@@ -22,11 +22,9 @@ daemon  base/ module/ conf/ net/ http/ proxy/ daemon/ weir/module.h
 include
 modules weir/module.h
 '
-# FILE INCLUDE: an address is a word of the model, and its header opens no socket;
-# what a path or a field's name may be only http knows, in two files that are pure;
+# FILE INCLUDE: what a path or a field's name may be only http knows, in two files that are pure;
 # a generation is where a model becomes something that runs, and its functions say what is wrong with it.
 exceptions='
-src/conf/*      net/addr.h
 src/conf/compile_route.c http/path.h
 src/conf/*      http/field.h
 src/proxy/gen.* conf/conf.h
@@ -132,7 +130,7 @@ self_check() {
         put src/base/good.c '"base/str.h"' '<stdio.h>'
         put src/base/json.c '<jansson.h>'
         put src/net/tls_io.c '<openssl/ssl.h>' '"net/io.h"' '<event2/event.h>'
-        put src/conf/model.h '"net/addr.h"' '<weir/module.h>'
+        put src/conf/model.h '"base/addr.h"' '<weir/module.h>'
         put src/proxy/gen.c '"conf/conf.h"' '"http/msg.h"'
         put src/daemon/main.c '"conf/lex.h"' '"proxy/gen.h"'
         put modules/headers.c '<weir/module.h>'

@@ -14,8 +14,8 @@
 #ifndef DAEMON_WIRE_H
 #define DAEMON_WIRE_H
 
+#include "base/addr.h"
 #include "base/str.h"
-#include "net/addr.h"
 
 #include <limits.h>
 

@@ -18,10 +18,10 @@
 #ifndef HTTP_REQUEST_H
 #define HTTP_REQUEST_H
 
+#include "base/addr.h"
 #include "base/buf.h"
 #include "base/reason.h"
 #include "http/msg.h"
-#include "net/addr.h"
 #include "net/loop.h"
 
 struct request;

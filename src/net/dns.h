@@ -4,7 +4,7 @@
 #ifndef NET_DNS_H
 #define NET_DNS_H
 
-#include "net/addr.h"
+#include "base/addr.h"
 #include "net/loop.h"
 
 struct dns;

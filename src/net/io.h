@@ -21,9 +21,9 @@
 #ifndef NET_IO_H
 #define NET_IO_H
 
+#include "base/addr.h"
 #include "base/buf.h"
 #include "base/reason.h"
-#include "net/addr.h"
 #include "net/loop.h"
 
 #include <event2/event_struct.h>

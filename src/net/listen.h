@@ -8,7 +8,7 @@
 #ifndef NET_LISTEN_H
 #define NET_LISTEN_H
 
-#include "net/addr.h"
+#include "base/addr.h"
 #include "net/loop.h"
 
 struct listen_accept;

@@ -4,7 +4,7 @@
 #ifndef NET_PROXYPROTO_H
 #define NET_PROXYPROTO_H
 
-#include "net/addr.h"
+#include "base/addr.h"
 
 /* > 0: bytes of the header, *src / *dst filled (len 0: LOCAL or UNKNOWN: keep the socket's own);
  * 0: more bytes are needed; -1: not a valid header. */

@@ -15,9 +15,9 @@
 #ifndef PROXY_SERVER_H
 #define PROXY_SERVER_H
 
+#include "base/addr.h"
 #include "base/log.h"
 #include "base/reason.h"
-#include "net/addr.h"
 #include "net/loop.h"
 #include "net/tls.h"
 #include "proxy/inflight.h"

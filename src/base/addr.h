@@ -1,8 +1,8 @@
 /*
  * Socket addresses: parsing, printing, comparing, networks in CIDR form.  Pure but for nothing.
  */
-#ifndef NET_ADDR_H
-#define NET_ADDR_H
+#ifndef BASE_ADDR_H
+#define BASE_ADDR_H
 
 #include "base/arena.h"
 

@@ -1,9 +1,9 @@
 /*
  * Addresses: what is parsed, how it is printed, what is equal, which networks hold what.
  */
-#include "net/addr.c"
+#include "base/addr.c"
 
-#include "pump.h"
+#include "unit.h"
 
 static void prints(const char *text, const char *full, const char *ip)
 {

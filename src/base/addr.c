@@ -5,7 +5,7 @@
  * and an operator who wrote 10.0.0.0/8 means that client too.  So networks are kept as 128 bits
  * with IPv4 mapped, and printing unmaps.
  */
-#include "net/addr.h"
+#include "base/addr.h"
 
 #include "base/map.h"
 
