@@ -86,10 +86,10 @@ def test_a_tunnel_survives(weir, server, connect):
 
 def test_pools_survive(weir, server):
     s = server()
-    w = weir(proxied(0), backend=s)
+    w = weir("threads 1; " + proxied(0), backend=s)
     for n in range(1, 4):
         assert fetch(w.http).status == 200
-        w.reload(proxied(n))
+        w.reload("threads 1; " + proxied(n))
     assert fetch(w.http).status == 200
     assert s.accepted == 1
 
@@ -137,7 +137,7 @@ def test_listeners_come_and_go(weir, connect):
 
 
 def test_what_is_fixed_at_start_is_said(weir):
-    w = weir(numbered(0))
+    w = weir(numbered(0, "threads 1;"))
     w.reload(numbered(1, "threads 2; store_size 3m;"))
     assert fetch(w.http).body == b"1"
     assert "threads" in w.log() and "store_size" in w.log()

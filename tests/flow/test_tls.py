@@ -194,7 +194,7 @@ def upstream(tls):
 
 def test_upstream_is_verified(weir, server, ca):
     s = server(tls=ca.server(ca.cert("s.test")))
-    w = weir(upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=s)
+    w = weir("threads 1; " + upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=s)
     for _ in range(3):
         assert fetch(w.http).status == 200
     assert s.accepted == 1

@@ -36,7 +36,7 @@ PRELUDE = [
     ("control", "control unix:@dir@/control.sock;"),
     ("pid_file", "pid_file @dir@/weir.pid;"),
     ("module_path", "module_path @modules@;"),
-    ("threads", "threads 1;"),
+    ("threads", f"threads {os.environ.get('WEIR_FLOW_THREADS', '1')};"),
     ("shutdown_timeout", "shutdown_timeout 2s;"),
 ]
 
