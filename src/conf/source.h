@@ -1,6 +1,6 @@
 /*
- * Where the configuration's files and environment come from: the file system (the checker, which records all it
- * reads into a bundle) or a bundle (workers).  conf reads nothing in any other way.
+ * Where the configuration's files and environment come from: the file system (the checker, which
+ * records all it reads into a bundle) or a bundle (workers).  conf reads nothing in any other way.
  */
 #ifndef CONF_SOURCE_H
 #define CONF_SOURCE_H
@@ -8,7 +8,8 @@
 #include "base/arena.h"
 
 struct source {
-        /* Content of an absolute path, in a.  false: *error says why ("No such file or directory"). */
+        /* Content of an absolute path, in a.  false: *error says why ("No such file or directory").
+         */
         bool (*file)(struct source *s, str path, struct arena *a, str *content, str *error);
         /* Sorted absolute paths that match an absolute pattern; none is fine. */
         bool (*glob)(struct source *s, str pattern, struct arena *a, str **paths, size_t *n);

@@ -13,26 +13,28 @@ enum variable {
 #define VARIABLE(id, name, when, help) VAR_##id,
 #include "conf/variable.tbl"
 #undef VARIABLE
-        VAR_ARG,             /* $arg_NAME: name without the prefix */
-        VAR_HEADER,          /* $header_NAME: '_' in it means '-' */
+        VAR_ARG,    /* $arg_NAME: name without the prefix */
+        VAR_HEADER, /* $header_NAME: '_' in it means '-' */
         VAR_RESPONSE_HEADER,
         VAR_COOKIE,
-        VAR_CAPTURE,         /* $1, $NAME: group */
-        VAR_MODULE           /* $jwt_user: set by a function; name is the whole of it */
+        VAR_CAPTURE, /* $1, $NAME: group */
+        VAR_MODULE   /* $jwt_user: set by a function; name is the whole of it */
 };
 
 struct template_op {
         bool literal;
-        uint8_t var;      /* enum variable */
-        uint16_t group;   /* VAR_CAPTURE */
-        str text;         /* literal, or the name of ARG HEADER RESPONSE_HEADER COOKIE MODULE (headers: with '-') */
+        uint8_t var;    /* enum variable */
+        uint16_t group; /* VAR_CAPTURE */
+        str text; /* literal, or the name of ARG HEADER RESPONSE_HEADER COOKIE MODULE (headers: with
+                     '-') */
 };
 
 /* Immutable; lives in the configuration's arena. */
-struct template {
-        str source;       /* as written, for dumps */
+struct template
+{
+        str source; /* as written, for dumps */
         uint32_t n;
-        bool constant;    /* no variable: op[0] is all of it, or n is 0 */
+        bool constant; /* no variable: op[0] is all of it, or n is 0 */
         struct template_op op[];
 };
 
@@ -40,7 +42,9 @@ struct template {
 struct template_scope {
         const struct regex *route_regex; /* captures of the route, or NULL */
         bool response;                   /* response-side variables allowed */
-        bool (*module_variable)(void *ctx, str name); /* is $NAME set by a function of this configuration? NULL: none is */
+        bool (*module_variable)(
+                void *ctx,
+                str name); /* is $NAME set by a function of this configuration? NULL: none is */
         void *ctx;
 };
 
@@ -58,8 +62,9 @@ enum template_name template_name(struct arena *a, str name, const struct templat
 bool template_reserved(str name);
 
 /* NULL: *error says what is wrong, *at is the offset in text. */
-MUST_CHECK struct template *template_compile(struct arena *a, str text, const struct template_scope *scope,
-                                             const char **error, size_t *at);
+MUST_CHECK struct template *template_compile(struct arena *a, str text,
+                                             const struct template_scope *scope, const char **error,
+                                             size_t *at);
 
 /* The value of op in this request; absent counts as empty. */
 typedef str template_lookup(void *ctx, const struct template_op *op);
