@@ -49,6 +49,9 @@ class Weir:
         self.dir = Path(temp_dir())
         self.values = {"dir": self.dir, "modules": MODULES, **values}
         self.user = user
+        self.binary = BINARY
+        if user:
+            self._bring()
         self.args = list(args)
         self.env = env or {}
         self.deaths_expected = False
@@ -93,6 +96,14 @@ class Weir:
         # On one line, so that line numbers of the text stay what they are, plus one.
         self.conf.write_text(self.expand(" ".join(lines) + "\n" + config))
 
+    def _bring(self):
+        """The build may be where the user cannot look: program and modules come along."""
+        self.binary = Path(shutil.copy(BINARY, self.dir / "weir"))
+        self.values["modules"] = self.dir / "modules"
+        self.values["modules"].mkdir()
+        for module in Path(MODULES).glob("*.so"):
+            shutil.copy(module, self.values["modules"])
+
     def _give(self, user):
         entry = pwd.getpwnam(user)
         for path in [self.dir, *self.dir.rglob("*")]:
@@ -110,7 +121,7 @@ class Weir:
 
     def command(self, *args, conf=True, check=False):
         """Runs weir with other arguments (-t, -s reload) and returns the finished process."""
-        argv = [str(BINARY), *(["-c", str(self.conf)] if conf else []), *args]
+        argv = [str(self.binary), *(["-c", str(self.conf)] if conf else []), *args]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60 * SLOW,
                               env=self.environment(), cwd=self.dir, user=self.user,
                               group=self._group(), extra_groups=[] if self.user else None)
@@ -124,7 +135,7 @@ class Weir:
     def spawn(self):
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
-            [str(BINARY), "-c", str(self.conf), *self.args], stdin=subprocess.DEVNULL, stdout=log,
+            [str(self.binary), "-c", str(self.conf), *self.args], stdin=subprocess.DEVNULL, stdout=log,
             stderr=log, env=self.environment(), cwd=self.dir, user=self.user,
             group=self._group(), extra_groups=[] if self.user else None)
         log.close()
