@@ -35,13 +35,14 @@ const uint64_t metric_bounds[METRIC_BUCKETS] = {
                       */
 
 /* One series: head, bounds (custom histograms), cells, then name, help and labels without NULs.
- * Only the cells and `replaced` change once it is published. */
+ * Only the cells and `hidden` change once it is published. */
 struct record {
         uint32_t size; /* of it all, a multiple of 8 */
         uint32_t family, kind;
         uint32_t name_n, help_n, labels_n; /* name and help only when CUSTOM */
         uint32_t n_bounds, n_cells;
-        _Atomic uint32_t replaced; /* another series of its name and labels came after it */
+        _Atomic uint32_t
+                hidden; /* another series of its name and labels came after it, or it was retired */
         uint32_t unused;
 };
 
@@ -217,13 +218,15 @@ static metric_cell *find_or_make(struct metric_slot *s, const struct series *w)
         uint32_t *cell = lookup(s, w->family, w->name, w->labels);
         struct record *old = *cell ? record_at(s, *cell) : NULL, *r;
 
-        if (old && same_shape(old, w))
+        if (old && same_shape(old, w)) {
+                atomic_store_explicit(&old->hidden, 0, memory_order_relaxed);
                 return cells_of(old);
+        }
         r = record_new(s, w);
         if (!r)
                 return no_room(s, w);
         if (old)
-                atomic_store_explicit(&old->replaced, 1, memory_order_relaxed);
+                atomic_store_explicit(&old->hidden, 1, memory_order_relaxed);
         else
                 s->indexed++;
         *cell = (uint32_t)((char *)r - (char *)s);
@@ -239,6 +242,17 @@ metric_cell *metric_series(struct metric_slot *s, unsigned family, str labels)
         if (w.kind == METRIC_HISTOGRAM)
                 w.n_cells = METRIC_BUCKETS + 2;
         return find_or_make(s, &w);
+}
+
+void metric_retire(struct metric_slot *s, unsigned family, str labels)
+{
+        uint32_t *cell = lookup(s, family, STR(""), labels);
+        struct record *r = *cell ? record_at(s, *cell) : NULL;
+
+        if (!r)
+                return;
+        metric_set(cells_of(r), 0);
+        atomic_store_explicit(&r->hidden, 1, memory_order_relaxed);
 }
 
 metric_cell *metric_series_custom(struct metric_slot *s, str name, enum metric_kind kind, str help,
@@ -262,7 +276,7 @@ void metric_slot_begin(struct metric_slot *s)
         {
                 uint32_t *cell = lookup(s, r->family, name_of(r), labels_of(r));
                 if (*cell)
-                        atomic_store_explicit(&record_at(s, *cell)->replaced, 1,
+                        atomic_store_explicit(&record_at(s, *cell)->hidden, 1,
                                               memory_order_relaxed);
                 else
                         s->indexed++;
@@ -610,7 +624,7 @@ void metric_export(struct metric_region *region, struct buf *out)
         for (unsigned i = 0; i < region->slots; i++) {
                 struct metric_slot *s = metric_slot(region, i);
                 EACH_RECORD(r, s)
-                if (!atomic_load_explicit(&r->replaced, memory_order_relaxed))
+                if (!atomic_load_explicit(&r->hidden, memory_order_relaxed))
                         collect(&e, r);
         }
         for (unsigned i = 0; i < METRIC_FAMILIES; i++)

@@ -67,6 +67,9 @@ void metric_slot_begin(struct metric_slot *s); /* a new writer takes the slot ov
  * Called by the slot's writer only. */
 metric_cell *metric_series(struct metric_slot *s, unsigned family, str labels);
 
+/* The series is no longer shown, until somebody asks for it again: for gauges of what has gone. */
+void metric_retire(struct metric_slot *s, unsigned family, str labels);
+
 /* Families made at run time (functions' metrics): the same as a row of the table.  bounds: for a
  * histogram, n <= METRIC_BOUNDS_MAX ascending upper ones.  Another kind or other bounds than the
  * series had replace it: it begins anew, and the old cells are counted no more. */

@@ -154,14 +154,23 @@ static void retire_here(struct loop_msg *m)
         server_drop(sl);
 }
 
+/* A server that has gone is neither up nor down. */
+static void hide_gauges(struct server *s)
+{
+        struct buf labels = BUF_INIT;
+
+        metric_label(&labels, "upstream", s->upstream);
+        metric_label(&labels, "server", s->label);
+        metric_retire(s->us->control->metrics, METRIC_SERVER_UP, buf_front(&labels));
+        metric_retire(s->us->control->metrics, METRIC_SERVER_INFLIGHT, buf_front(&labels));
+        buf_clear(&labels);
+}
+
 void server_retire(struct server *s)
 {
         CHECK_OBJ(s, SERVER_MAGIC);
         CHECK(s->uses == 0);
-        if (s->up_cell)
-                metric_set(s->up_cell, 0);
-        if (s->inflight_cell)
-                metric_set(s->inflight_cell, 0);
+        hide_gauges(s);
         list_remove(&s->link);
         list_push(&s->us->retired, &s->link);
         for (uint32_t i = 0; i < s->n_loops; i++) {
@@ -223,14 +232,9 @@ void server_gauges(struct server *s, int64_t now, bool write_up)
                 log_info(s->subject, "server %.*s is up again: its ejection is over",
                          STR_ARG(s->label));
         s->was_ejected = ejected;
-        if (!s->inflight_cell)
-                s->inflight_cell = control_series(s, METRIC_SERVER_INFLIGHT);
-        metric_set(s->inflight_cell, inflight_own(&s->inflight));
-        if (!write_up)
-                return;
-        if (!s->up_cell)
-                s->up_cell = control_series(s, METRIC_SERVER_UP);
-        metric_set(s->up_cell, !ejected && !server_flags(s));
+        metric_set(control_series(s, METRIC_SERVER_INFLIGHT), inflight_own(&s->inflight));
+        if (write_up)
+                metric_set(control_series(s, METRIC_SERVER_UP), !ejected && !server_flags(s));
 }
 
 const char *server_state(const struct server *s, int64_t now)

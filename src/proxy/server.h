@@ -100,9 +100,8 @@ struct server {
         _Atomic uint32_t head_us;      /* moving average until a response head; 0: not known */
         _Atomic int64_t head_at;       /* of the last sample */
 
-        struct health *health; /* control thread; NULL: no checks */
-        bool was_ejected;      /* as last seen by the control thread */
-        metric_cell *up_cell, *inflight_cell;
+        struct health *health;     /* control thread; NULL: no checks */
+        bool was_ejected;          /* as last seen by the control thread */
         struct server_loop *loops; /* n_loops */
 };
 

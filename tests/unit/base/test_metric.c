@@ -21,6 +21,23 @@ static void assert_has_not(str text, const char *line)
         assert_int_equal(str_find(text, str_z(line)), -1);
 }
 
+static void what_is_retired_is_not_shown(void **state)
+{
+        struct metric_region *r = metric_region_new(1, 16 * KIB);
+        struct metric_slot *s = metric_slot(r, 0);
+        struct buf out = BUF_INIT;
+
+        (void)state;
+        metric_set(metric_series(s, METRIC_SERVER_UP, STR("server=\"a\"")), 1);
+        metric_retire(s, METRIC_SERVER_UP, STR("server=\"a\""));
+        metric_retire(s, METRIC_SERVER_UP, STR("server=\"never\""));
+        assert_has_not(export_text(r, &out), "server=\"a\"");
+        metric_set(metric_series(s, METRIC_SERVER_UP, STR("server=\"a\"")), 0);
+        assert_has(export_text(r, &out), "weir_server_up{server=\"a\"} 0\n");
+        buf_clear(&out);
+        metric_region_free(r);
+}
+
 static void sums_slots(void **state)
 {
         struct metric_region *r = metric_region_new(3, 16 * KIB);
@@ -267,10 +284,15 @@ static void rows_are_sound(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(sums_slots),         cmocka_unit_test(histograms),
-                cmocka_unit_test(custom_families),    cmocka_unit_test(replacement_inherits),
-                cmocka_unit_test(full_slot_drops),    cmocka_unit_test(many_series),
-                cmocka_unit_test(labels_are_escaped), cmocka_unit_test(rows_are_sound),
+                cmocka_unit_test(sums_slots),
+                cmocka_unit_test(what_is_retired_is_not_shown),
+                cmocka_unit_test(histograms),
+                cmocka_unit_test(custom_families),
+                cmocka_unit_test(replacement_inherits),
+                cmocka_unit_test(full_slot_drops),
+                cmocka_unit_test(many_series),
+                cmocka_unit_test(labels_are_escaped),
+                cmocka_unit_test(rows_are_sound),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
