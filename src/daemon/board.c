@@ -49,6 +49,14 @@ struct board *board_new(unsigned rows, unsigned loops)
         return b;
 }
 
+void board_free(struct board *b)
+{
+        if (!b)
+                return;
+        shm_free(b->memory, b->rows * b->row_size);
+        free(b);
+}
+
 void board_clear(struct board *b, unsigned row)
 {
         memset(row_of(b, row), 0, b->row_size);

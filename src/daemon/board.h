@@ -18,6 +18,7 @@
 struct board;
 
 struct board *board_new(unsigned rows, unsigned loops);
+void board_free(struct board *b); /* this process no longer looks at it; NULL is fine */
 void board_clear(struct board *b, unsigned row);
 /* loop: 0.., or BOARD_CONTROL. */
 #define BOARD_CONTROL (~0U)

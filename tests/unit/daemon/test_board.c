@@ -34,6 +34,7 @@ static void nothing_is_known_of_the_silent(void **state)
         assert_string_equal(how, "signal 9 (Killed)");
         board_obituary(b, 0, 3 << 8, how, sizeof(how));
         assert_string_equal(how, "exit status 3");
+        board_free(b);
 }
 
 static void the_loop_with_the_signal_speaks(void **state)
@@ -59,6 +60,7 @@ static void the_loop_with_the_signal_speaks(void **state)
         assert_false(board_last_words(b, 0, &w)); /* rows do not mix */
         board_clear(b, 1);
         assert_false(board_last_words(b, 1, &w));
+        board_free(b);
 }
 
 static void who_was_busy_speaks_without_a_signal(void **state)
@@ -75,6 +77,7 @@ static void who_was_busy_speaks_without_a_signal(void **state)
         assert_true(board_last_words(b, 0, &w));
         assert_true(w.known);
         assert_string_equal(w.name, "late");
+        board_free(b);
 }
 
 static void a_crash_of_the_control_thread_is_heard(void **state)
@@ -90,6 +93,7 @@ static void a_crash_of_the_control_thread_is_heard(void **state)
         assert_true(w.loop == BOARD_CONTROL);
         assert_false(board_module(b, 0, 0, name, sha));
         assert_false(board_module(b, 0, 5, name, sha));
+        board_free(b);
 }
 
 static void a_name_without_an_end_is_bounded(void **state)
@@ -103,6 +107,7 @@ static void a_name_without_an_end_is_bounded(void **state)
         atomic_store(&row_of(b, 0)->copies[0].copy, 4);
         assert_true(board_module(b, 0, 4, name, sha));
         assert_int_equal(strlen(name), MODULE_NAME_MAX);
+        board_free(b);
 }
 
 int main(void)
