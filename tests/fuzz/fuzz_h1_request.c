@@ -63,8 +63,8 @@ static void check_message(struct arena *a, struct msg *m)
         CHECK(str_eq(back.method_text, m->method_text) && str_eq(back.target, m->target));
         CHECK(str_eq(back.authority, m->authority) && back.framing == m->framing);
         CHECK(back.length == m->length && str_eq(back.upgrade, m->upgrade));
-        unsigned own = 1 + (m->framing != FRAMING_NONE) + 2 * (m->upgrade.p != NULL) +
-                       m->expect_continue;
+        unsigned own =
+                1 + (m->framing != FRAMING_NONE) + 2 * (m->upgrade.p != NULL) + m->expect_continue;
         CHECK(live(&back.fields) == live(&m->fields) + own);
         buf_clear(&out);
 }
