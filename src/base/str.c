@@ -137,12 +137,12 @@ bool str_cut(str s, char c, str *head, str *rest)
         return i >= 0;
 }
 
-static int digit_of(char c)
+int str_hex_digit(char c)
 {
         if (c >= '0' && c <= '9')
                 return c - '0';
         c = str_lower(c);
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static bool number(str s, unsigned base, uint64_t max, uint64_t *out)
@@ -150,7 +150,7 @@ static bool number(str s, unsigned base, uint64_t max, uint64_t *out)
         uint64_t v = 0;
 
         for (size_t i = 0; i < s.n; i++) {
-                unsigned d = (unsigned)digit_of(s.p[i]);
+                unsigned d = (unsigned)str_hex_digit(s.p[i]);
                 if (d >= base || v > (max - MIN(d, max)) / base || d > max)
                         return false;
                 v = v * base + d;

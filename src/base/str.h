@@ -82,6 +82,8 @@ bool str_cut(str s, char c, str *head, str *rest);
 MUST_CHECK bool str_u64(str s, uint64_t max, uint64_t *out);
 MUST_CHECK bool str_hex64(str s, uint64_t max, uint64_t *out);
 
+/* 0..15, or -1. */
+int str_hex_digit(char c);
 /* Decimal digits of v into buf (20 bytes suffice), returns how many. */
 size_t str_put_u64(char *buf, uint64_t v);
 

@@ -458,14 +458,6 @@ enum reason h1_parse_response(struct arena *a, str head, enum method method, str
 
 enum { SIZE, BLANK, EXT, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILERS, BAD };
 
-static int hex_value(char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        c |= 0x20;
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The byte after the digits of the size, or one in an extension; returns the next state. */
 static int chunk_line(struct h1_chunked *c, char b)
 {
@@ -492,7 +484,7 @@ static int chunk_step(struct h1_chunked *c, char b)
 {
         switch (c->state) {
         case SIZE: {
-                int v = hex_value(b);
+                int v = str_hex_digit(b);
                 if (v < 0)
                         return c->digits ? chunk_line(c, b) : BAD;
                 if (++c->digits > 16 || c->size > LENGTH_MAX >> 4)

@@ -33,14 +33,6 @@ static bool path_is_plain(str raw)
         return true;
 }
 
-static int hex_digit(unsigned char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        c |= 0x20;
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* One byte of the path, decoded. */
 struct glyph {
         unsigned char c;
@@ -56,8 +48,8 @@ static bool path_next(str s, size_t *i, struct glyph *g)
         if (c == '%') {
                 if (s.n - *i < 2)
                         return false;
-                int hi = hex_digit((unsigned char)s.p[*i]);
-                int lo = hex_digit((unsigned char)s.p[*i + 1]);
+                int hi = str_hex_digit(s.p[*i]);
+                int lo = str_hex_digit(s.p[*i + 1]);
                 if (hi < 0 || lo < 0)
                         return false;
                 *g = (struct glyph){(unsigned char)(hi << 4 | lo), true};

@@ -116,6 +116,8 @@ void tls_init(void)
         pthread_once(&once, init_once);
 }
 
+#define PEER_BYTES (16 * KIB) /* what a session held, about: see loop.trimmed */
+
 /* ---- sessions to servers, kept by thread ---- */
 
 #define SESSIONS 64
@@ -555,6 +557,7 @@ static void tls_release(struct io *io)
                 (void)io_send_buf(p->fd, &p->enc, &ignored);
         }
         drain_errors();
+        io->loop->trimmed += PEER_BYTES;
         tls_peer_free(p);
         io->tls = NULL;
 }

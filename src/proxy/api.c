@@ -298,14 +298,6 @@ static str encode_json(struct arena *a, str s)
         return out;
 }
 
-static int hex_digit(char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        c = str_lower(c);
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static str decode_hex(struct arena *a, str s)
 {
         char *p = s.n % 2 == 0 ? arena_alloc(a, s.n / 2 + 1) : NULL;
@@ -313,7 +305,7 @@ static str decode_hex(struct arena *a, str s)
         if (p == NULL)
                 return STR_NONE;
         for (size_t i = 0; i < s.n / 2; i++) {
-                int hi = hex_digit(s.p[2 * i]), lo = hex_digit(s.p[2 * i + 1]);
+                int hi = str_hex_digit(s.p[2 * i]), lo = str_hex_digit(s.p[2 * i + 1]);
                 if (hi < 0 || lo < 0)
                         return STR_NONE;
                 p[i] = (char)(hi << 4 | lo);
@@ -334,8 +326,8 @@ static str decode_percent(struct arena *a, str s)
                         p[n++] = s.p[i];
                         continue;
                 }
-                if (s.n - i < 3 || (hi = hex_digit(s.p[i + 1])) < 0 ||
-                    (lo = hex_digit(s.p[i + 2])) < 0)
+                if (s.n - i < 3 || (hi = str_hex_digit(s.p[i + 1])) < 0 ||
+                    (lo = str_hex_digit(s.p[i + 2])) < 0)
                         return STR_NONE;
                 p[n++] = (char)(hi << 4 | lo);
                 i += 2;

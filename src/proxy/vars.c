@@ -298,14 +298,6 @@ str vars_get_name(struct txn *t, str name)
 
 /* ------------------------------------------------------------------ query parameters */
 
-static int hex_digit(char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        c = str_lower(c);
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Decodes as forms do.  A broken escape stays as it is written, and so does that of a control: what
  * a client sends cannot break a line that a template makes of it. */
 static str query_decode(struct arena *a, str s)
@@ -318,8 +310,8 @@ static str query_decode(struct arena *a, str s)
         size_t n = 0;
         for (size_t i = 0; i < s.n; i++) {
                 int hi, lo;
-                if (s.p[i] == '%' && i + 2 < s.n && (hi = hex_digit(s.p[i + 1])) >= 0 &&
-                    (lo = hex_digit(s.p[i + 2])) >= 0 && (hi << 4 | lo) >= 0x20 &&
+                if (s.p[i] == '%' && i + 2 < s.n && (hi = str_hex_digit(s.p[i + 1])) >= 0 &&
+                    (lo = str_hex_digit(s.p[i + 2])) >= 0 && (hi << 4 | lo) >= 0x20 &&
                     (hi << 4 | lo) != 0x7f) {
                         out[n++] = (char)(hi << 4 | lo);
                         i += 2;
