@@ -15,6 +15,7 @@
 #include "base/asan.h"
 #include "base/check.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +33,12 @@ static _Thread_local struct {
  * fill, and the memory of a burst would never go back. */
 static void chunk_unmap(struct chunk *c)
 {
-        CHECK(munmap(c, sizeof(*c) + c->cap) == 0);
+        size_t n = sizeof(*c) + c->cap;
+
+        if (LIKELY(munmap(c, n) == 0))
+                return;
+        /* The process may not have one more mapping: the pages go back, the addresses stay. */
+        CHECK(errno == ENOMEM && madvise(c, n, MADV_DONTNEED) == 0);
 }
 
 static struct chunk *chunk_new(size_t cap)
