@@ -211,10 +211,18 @@ static void take_addresses(struct dns_answer *a, const struct ares_addrinfo *inf
                 a->error = "the name has no address";
 }
 
+static void answered(struct query *q)
+{
+        struct dns *d = q->dns;
+
+        d->asking--;
+        list_push(&d->answered, &q->link);
+        loop_defer(d->loop, &d->task, end_of_turn);
+}
+
 static void on_answer(void *arg, int status, int timeouts UNUSED, struct ares_addrinfo *info)
 {
         struct query *q = arg;
-        struct dns *d = q->dns;
 
         if (status == ARES_SUCCESS && info != NULL)
                 take_addresses(&q->answer, info);
@@ -222,9 +230,29 @@ static void on_answer(void *arg, int status, int timeouts UNUSED, struct ares_ad
                 q->answer.error = ares_strerror(status);
         if (info != NULL)
                 ares_freeaddrinfo(info);
-        d->asking--;
-        list_push(&d->answered, &q->link);
-        loop_defer(d->loop, &d->task, end_of_turn);
+        answered(q);
+}
+
+/* RFC 6761 6.3: these names are the loopback addresses, and nobody is asked for them. */
+static bool is_localhost(str name)
+{
+        str dot = STR(".");
+
+        if (str_ends(name, dot))
+                name.n--;
+        return str_ieq(name, STR("localhost")) ||
+               (name.n > 10 && str_ieq(str_from(name, name.n - 10), STR(".localhost")));
+}
+
+static void answer_localhost(struct query *q)
+{
+        struct dns_answer *a = &q->answer;
+
+        a->ok = addr_parse_ip(STR("127.0.0.1"), 0, &a->a[0]) &&
+                addr_parse_ip(STR("::1"), 0, &a->a[1]);
+        a->n = 2;
+        a->ttl_s = TTL_MAX;
+        answered(q);
 }
 
 void dns_query(struct dns *d, str name, void (*fn)(const struct dns_answer *, void *arg), void *arg)
@@ -249,6 +277,10 @@ void dns_query(struct dns *d, str name, void (*fn)(const struct dns_answer *, vo
             (now.tv_sec != d->resolv.tv_sec || now.tv_nsec != d->resolv.tv_nsec)) {
                 ares_destroy(d->channel);
                 open_channel(d);
+        }
+        if (is_localhost(name)) {
+                answer_localhost(q);
+                return;
         }
         ares_getaddrinfo(d->channel, z, NULL, &hints, on_answer, q);
         set_timer(d);

@@ -182,13 +182,16 @@ static bool has(const char *ip)
         return false;
 }
 
-static void test_hosts_file(void **state UNUSED)
+static void test_localhost(void **state UNUSED)
 {
         ask("localhost");
         assert_true(got.ok);
         assert_true(has("127.0.0.1"));
         assert_int_equal(atomic_load(&questions), 0);
         assert_true(got.ttl_s >= TTL_MIN && got.ttl_s <= TTL_MAX);
+        ask("api.LocalHost.");
+        assert_true(got.ok && has("127.0.0.1") && has("::1"));
+        assert_int_equal(atomic_load(&questions), 0);
 }
 
 static void test_addresses(void **state UNUSED)
@@ -303,7 +306,7 @@ static void test_system_servers(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                T(test_hosts_file),
+                T(test_localhost),
                 T(test_addresses),
                 T(test_both_families_and_the_smaller_ttl),
                 T(test_bounds),
