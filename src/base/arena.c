@@ -12,6 +12,7 @@
 
 #include "base/asan.h"
 #include "base/check.h"
+#include "base/page.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,8 +58,12 @@ static struct head *block_new(size_t size)
                 recycled.low = MIN(recycled.low, recycled.n);
                 return h;
         }
-        h = malloc(size);
-        CHECK(h != NULL);
+        if (size == ARENA_CHUNK) {
+                h = page_map(size);
+        } else {
+                h = malloc(size);
+                CHECK(h != NULL);
+        }
         h->size = size;
         POISON(h + 1, size - sizeof(*h));
         return h;
@@ -66,15 +71,18 @@ static struct head *block_new(size_t size)
 
 static void block_free(struct head *h)
 {
-        if (h->size == ARENA_CHUNK && recycled.n < KEEP_MAX) {
+        if (h->size != ARENA_CHUNK) {
+                UNPOISON(h, h->size);
+                free(h);
+        } else if (recycled.n < KEEP_MAX) {
                 h->next = recycled.free;
                 recycled.free = h;
                 recycled.n++;
                 /* not the head: the leak checker follows no link in poisoned memory */
                 POISON(h + 1, ARENA_CHUNK - sizeof(*h));
         } else {
-                UNPOISON(h, h->size);
-                free(h);
+                UNPOISON(h, ARENA_CHUNK);
+                page_unmap(h, ARENA_CHUNK);
         }
 }
 
@@ -285,7 +293,7 @@ static void free_recycled(unsigned n)
                 UNPOISON(h, ARENA_CHUNK);
                 recycled.free = h->next;
                 recycled.n--;
-                free(h);
+                page_unmap(h, ARENA_CHUNK);
         }
         recycled.low = recycled.n;
 }

@@ -13,7 +13,7 @@
 
 #include <stdarg.h>
 
-#define ARENA_CHUNK (4 * KIB)
+#define ARENA_CHUNK (4 * KIB) /* a page, so that it goes back to the system whole */
 
 struct arena; /* opaque; lives inside its own first chunk */
 

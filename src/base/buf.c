@@ -14,12 +14,11 @@
 
 #include "base/asan.h"
 #include "base/check.h"
+#include "base/page.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define KEEP_MAX 1024 /* recycled chunks of a thread: 16 MiB, until they are trimmed */
 #define SMALL    ((size_t)2048)
@@ -28,18 +27,6 @@ static _Thread_local struct {
         struct chunk *free;
         unsigned n, low; /* low: the fewest since the last trim */
 } recycled;
-
-/* Chunks are mapped one by one, and rarely: in the heap they would leave holes that small things
- * fill, and the memory of a burst would never go back. */
-static void chunk_unmap(struct chunk *c)
-{
-        size_t n = sizeof(*c) + c->cap;
-
-        if (LIKELY(munmap(c, n) == 0))
-                return;
-        /* The process may not have one more mapping: the pages go back, the addresses stay. */
-        CHECK(errno == ENOMEM && madvise(c, n, MADV_DONTNEED) == 0);
-}
 
 static struct chunk *chunk_new(size_t cap)
 {
@@ -53,9 +40,7 @@ static struct chunk *chunk_new(size_t cap)
         } else {
                 cap = MAX(cap, BUF_CHUNK);
                 CHECK(cap <= UINT32_MAX - sizeof(*c));
-                c = mmap(NULL, sizeof(*c) + cap, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-                CHECK(c != MAP_FAILED);
+                c = page_map(sizeof(*c) + cap);
                 c->cap = (uint32_t)cap;
         }
         c->next = NULL;
@@ -66,7 +51,7 @@ static struct chunk *chunk_new(size_t cap)
 static void chunk_free(struct chunk *c)
 {
         if (c->cap != BUF_CHUNK || recycled.n >= KEEP_MAX) {
-                chunk_unmap(c);
+                page_unmap(c, sizeof(*c) + c->cap);
                 return;
         }
         c->next = recycled.free;
@@ -433,7 +418,7 @@ static void free_recycled(unsigned n)
                 recycled.free = c->next;
                 recycled.n--;
                 UNPOISON(c->data, BUF_CHUNK);
-                chunk_unmap(c);
+                page_unmap(c, sizeof(*c) + c->cap);
         }
         recycled.low = recycled.n;
 }

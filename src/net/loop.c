@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/crumb.h"
 #include "base/log.h"
+#include "base/slab.h"
 
 #include <errno.h>
 #include <event2/event_struct.h>
@@ -33,6 +34,7 @@ _Thread_local struct loop *loop_self;
 #define TICKS_MAX   ((int64_t)1 << 36) /* ten years: longer timeouts are cut to it */
 #define TRIM        SEC
 #define TRIM_BYTES  (32 * KIB)
+#define TRIM_REST   (4 * KIB)
 #define EXACT       64             /* lists for exact timeouts */
 #define COARSE      (32 + 32 * 16) /* lists for timeouts rounded up to five significant bits */
 #define WALL_REREAD (100 * MSEC)
@@ -300,17 +302,20 @@ void loop_turn(struct loop *l, bool wait)
 static void trim_due(struct deadline *d)
 {
         struct loop *l = CONTAINER_OF(d, struct loop, trim);
+        size_t some = buf_thread_trim() + arena_thread_trim() + slab_thread_trim();
 
-        l->trimmed += buf_thread_trim() + arena_thread_trim();
-        if (l->trimmed < TRIM_BYTES)
+        l->trimmed += some;
+        /* After a burst only: at its height, and when it has ebbed away. */
+        if (l->trimmed < (some > 0 ? TRIM_BYTES : TRIM_REST))
                 return;
-        malloc_trim(0); /* after a burst only: the pages go back to the system */
+        malloc_trim(0); /* the pages go back to the system */
         l->trimmed = 0;
 }
 
 static void keep_trimming(struct loop *l)
 {
-        if (buf_thread_kept() + arena_thread_kept() > 0)
+        if (l->trimmed >= TRIM_REST ||
+            buf_thread_kept() + arena_thread_kept() + slab_thread_kept() > 0)
                 deadline_set(l, &l->trim, TRIM, trim_due);
 }
 

@@ -87,11 +87,40 @@ static void misuse_aborts(void **state)
         ASSERT_ABORTS(use_when_free, NULL);
 }
 
+static void what_was_not_needed_goes(void **state)
+{
+        struct slab a, b;
+        void *p[4], *q;
+
+        (void)state;
+        slab_init(&a, 100, 8);
+        slab_init(&b, 200, 8);
+        for (int i = 0; i < 4; i++)
+                p[i] = slab_get(&a);
+        q = slab_get(&b);
+        assert_int_equal(slab_thread_kept(), 0);
+        for (int i = 0; i < 4; i++)
+                slab_put(&a, p[i]);
+        slab_put(&b, q);
+        assert_int_equal(slab_thread_kept(), 4 * 100 + 200);
+        assert_int_equal(slab_thread_trim(), 0); /* they were in use a moment ago */
+        slab_put(&a, slab_get(&a));
+        assert_int_equal(slab_thread_trim(), 3 * 100 + 200);
+        assert_int_equal(slab_thread_kept(), 100);
+        slab_end(&a);
+        assert_int_equal(slab_thread_kept(), 0);
+        slab_put(&b, slab_get(&b));
+        assert_int_equal(slab_thread_kept(), 200);
+        slab_end(&b);
+        assert_int_equal(slab_thread_trim(), 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(objects_come_back_zeroed),
                 cmocka_unit_test(small_objects_are_padded),
+                cmocka_unit_test(what_was_not_needed_goes),
                 cmocka_unit_test(misuse_aborts),
         };
 

@@ -1,0 +1,50 @@
+/*
+ * Memory by whole pages.
+ *
+ * The one difficulty: a process may have only so many mappings, and giving back one in the middle
+ * of a run of them makes one more.
+ */
+#include "base/page.h"
+
+#include "base/asan.h"
+#include "base/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#ifdef WEIR_ASAN /* the leak checker looks for pointers in the heap alone */
+
+void *page_map(size_t n)
+{
+        void *p = calloc(1, n);
+
+        CHECK(p != NULL);
+        return p;
+}
+
+void page_unmap(void *p, size_t n)
+{
+        (void)n;
+        free(p);
+}
+
+#else
+
+void *page_map(size_t n)
+{
+        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        CHECK(p != MAP_FAILED);
+        return p;
+}
+
+void page_unmap(void *p, size_t n)
+{
+        if (LIKELY(munmap(p, n) == 0))
+                return;
+        /* The process may not have one more mapping: the pages go back, the addresses stay. */
+        CHECK(errno == ENOMEM && madvise(p, n, MADV_DONTNEED) == 0);
+}
+
+#endif
