@@ -97,7 +97,7 @@ static weir_str shown(weir_conf *c, weir_str name)
                     strchr("-_.", name.p[i]) == NULL)
                         return WEIR_STR("\"default\"");
         }
-        return weir->printf(c, "\"%.*s\"", WEIR_S(name));
+        return weir->format(c, "\"%.*s\"", WEIR_S(name));
 }
 
 static int64_t seconds_up(int64_t us)
@@ -125,11 +125,11 @@ static weir_err create(weir_conf *conf, void *inst)
         c->depth_ns = (int64_t)(cost * (double)c->burst);
         if (c->depth_ns < c->cost_ns)
                 c->depth_ns = c->cost_ns;
-        c->cost_us = weir->printf(conf, "%.3f", cost / 1000);
-        c->depth_us = weir->printf(conf, "%.3f", cost * (double)c->burst / 1000);
+        c->cost_us = weir->format(conf, "%.3f", cost / 1000);
+        c->depth_us = weir->format(conf, "%.3f", cost * (double)c->burst / 1000);
         c->name = weir->conf_name(conf);
         c->shown = shown(conf, c->name);
-        c->policy = weir->printf(conf, "%.*s;q=%lld;w=%lld", WEIR_S(c->shown), (long long)c->burst,
+        c->policy = weir->format(conf, "%.*s;q=%lld;w=%lld", WEIR_S(c->shown), (long long)c->burst,
                                  (long long)seconds_up(c->depth_ns / 1000));
         c->script = weir->conf_script(conf, weir_bytes(script, sizeof(script) - 1));
         for (int i = 0; i < RESULTS; i++)
@@ -149,7 +149,7 @@ static void tell(weir_req *r, const struct conf *c, int64_t left_us)
                 return;
         weir->header_add(r, WEIR_RESPONSE, WEIR_STR("RateLimit-Policy"), c->policy);
         weir->header_add(r, WEIR_RESPONSE, WEIR_STR("RateLimit"),
-                         weir->printf(r, "%.*s;r=%lld;t=%lld", WEIR_S(c->shown),
+                         weir->format(r, "%.*s;r=%lld;t=%lld", WEIR_S(c->shown),
                                       (long long)(room > 0 ? room : 0),
                                       (long long)seconds_up(left_us)));
 }
@@ -170,7 +170,7 @@ static int64_t retry_after(int64_t retry_us)
 static weir_rc refuse(weir_req *r, int32_t status, int64_t retry_us)
 {
         weir->header_set(r, WEIR_RESPONSE, WEIR_STR("Retry-After"),
-                         weir->printf(r, "%lld", (long long)retry_after(retry_us)));
+                         weir->format(r, "%lld", (long long)retry_after(retry_us)));
         return weir->respond(r, status,
                              status == 429 ? WEIR_STR("too many requests\n")
                                            : WEIR_STR("the limit cannot be checked\n"));
@@ -292,7 +292,7 @@ static weir_str bucket_of(weir_req *r, const struct conf *c, weir_str key)
                 return both;
         weir->hmac_sha256(c->secret, both, md);
         both = weir->encode(r, WEIR_HEX, weir_bytes(md, 16));
-        return weir->printf(r, "weir:rl:{%.*s}", WEIR_S(both));
+        return weir->format(r, "weir:rl:{%.*s}", WEIR_S(both));
 }
 
 static weir_rc decide_there(weir_req *r, const struct conf *c, struct ctx *x)
@@ -330,7 +330,7 @@ static weir_str network(weir_req *r, const struct conf *c, weir_str key)
         for (int64_t bit = c->ipv6_prefix; bit < 128; bit++)
                 a[bit / 8] &= (unsigned char)~(128 >> bit % 8);
         inet_ntop(AF_INET6, a, text, sizeof(text));
-        return weir->printf(r, "%s/%lld", text, (long long)c->ipv6_prefix);
+        return weir->format(r, "%s/%lld", text, (long long)c->ipv6_prefix);
 }
 
 static weir_rc request(weir_req *r, const void *inst, void *ctx)

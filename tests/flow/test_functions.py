@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from kit import raw, until
+from kit import need, raw, until
 from kit.raw import answer, fetch
 from kit.weir import TOP
 
 ZOO = TOP / "tests" / "modules"
 
 
-def build(source, out):
+def build(source, out, cc=("cc", "-O1")):
     """A module as its author would build it: the public header and nothing else."""
     flags = re.match(r"/\* flags:([^\n]*)", Path(source).read_text())
-    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-fPIC", "-shared", "-fvisibility=hidden",
+    subprocess.run([*cc, "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden",
                     f"-I{TOP}/src/include", *(flags.group(1).split() if flags else []),
                     "-o", str(out), str(source)], check=True)
     return out
@@ -116,6 +116,45 @@ def test_the_template(weir, tmp_path):
     assert fetch(w.http, host="a.example.com").body == b"alpha"
     assert fetch(w.http, host="b.example.com").status == 421
     w.wait_metric("weir_tenant_refused_total", 1)
+
+
+STDIO = """
+#include <weir/module.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+@no_macros@
+static weir_rc request(weir_req *r, const void *inst, void *ctx)
+{
+        char text[32];
+
+        (void)inst;
+        (void)ctx;
+        snprintf(text, sizeof(text), "%s", "by libc");
+        return weir->respond(r, 200, weir->format(r, "%d %s", 1, text));
+}
+WEIR_MODULE(.name = "stdio", .version = "1.0", .on_request = request);
+"""
+
+
+@pytest.mark.parametrize("compiler", ["cc", "clang"])
+def test_no_call_is_a_macro_of_the_c_library(weir, zoo, compiler):
+    """clang with _FORTIFY_SOURCE makes printf and its kin macros: a call of that name would not compile."""
+    calls = re.findall(r"(?m)^weir_host\.(\w+) ", (TOP / "tests" / "abi" / "1.0.txt").read_text())
+    assert "format" in calls
+    source = zoo("null").with_name("stdio.c")
+    source.write_text(STDIO.replace("@no_macros@", "\n".join(
+        f"#ifdef {name}\n#error {name} is a macro\n#endif" for name in calls)))
+    cc = (need(compiler), "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-Wall", "-Werror")
+    path = build(source, source.with_name(f"stdio-{compiler}.so"), cc)
+    w = weir(f"module stdio {path}; listen 127.0.0.1:@http@; host * {{ route / {{ function stdio; respond 500; }} }}")
+    assert fetch(w.http).body == b"1 by libc"
 
 
 # ---------------------------------------------------------------- misbehaving at load
