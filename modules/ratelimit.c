@@ -17,6 +17,8 @@
 
 #include <arpa/inet.h>
 
+#define LONGEST_US INT64_C(900000000000000) /* 28 years: what a burst may take to refill */
+
 enum { ALLOW, DENY, LOCAL };
 enum { ALLOWED, LIMITED, DEGRADED_ALLOWED, DEGRADED_LIMITED, RESULTS };
 
@@ -118,7 +120,7 @@ static weir_err create(weir_conf *conf, void *inst)
 
         if (c->burst == 0)
                 c->burst = c->rate.count;
-        if (cost * (double)c->burst > 9e17)
+        if (cost * (double)c->burst > (double)LONGEST_US * 1000)
                 return weir->conf_error(conf, &c->burst,
                                         "the burst takes more than 28 years to refill");
         c->cost_ns = cost < 1 ? 1 : (int64_t)cost;
@@ -258,6 +260,18 @@ static weir_rc limited(weir_req *r, const struct conf *c, const struct refusal *
         return refuse(r, 429, f->until_us - now);
 }
 
+/* {0 or 1, time, time}: a store that answers anything else has decided nothing. */
+static int is_decision(const weir_value *v)
+{
+        if (v->type != WEIR_V_ARRAY || v->n != 3)
+                return 0;
+        for (size_t i = 0; i < 3; i++)
+                if (v->elem[i]->type != WEIR_V_INTEGER || v->elem[i]->integer < 0 ||
+                    v->elem[i]->integer > LONGEST_US)
+                        return 0;
+        return v->elem[0]->integer <= 1;
+}
+
 static weir_rc replied(weir_req *r, const void *inst, void *ctx, const weir_value *v, void *arg)
 {
         const struct conf *c = inst;
@@ -266,9 +280,11 @@ static weir_rc replied(weir_req *r, const void *inst, void *ctx, const weir_valu
         int64_t now = weir->now_us();
 
         (void)arg;
-        if (v->type != WEIR_V_ARRAY || v->n != 3) {
-                if (v->type != WEIR_V_FAIL)
+        if (!is_decision(v)) {
+                if (v->type == WEIR_V_ERROR)
                         weir->log(r, WEIR_LOG_ERROR, "the store answered %.*s", WEIR_S(v->str));
+                else if (v->type != WEIR_V_FAIL)
+                        weir->log(r, WEIR_LOG_ERROR, "the store's answer is no decision");
                 return store_failed(r, c, x->key);
         }
         f.full_us = now + v->elem[1]->integer;
@@ -370,6 +386,12 @@ static const weir_case cases[] = {
          .request = GET "--\n" GET "-- 3s\n" GET,
          .redis = "[0,2000000,2000000]\n[1,1000000,0]",
          .expect = "respond 429\nres retry-after: 2\n--\nrespond 429\n--\ncontinue"},
+        {.name = "an answer that is no decision",
+         .config = KEYED("store main; on_store_error deny;"),
+         .request = GET "--\n" GET "--\n" GET "--\n" GET "--\n" GET,
+         .redis = "[_,_,_]\n[$1,$2,$3]\n[0,-5,-7]\n[0,9223372036854775807,1]\n[1,1]",
+         .expect =
+                 "respond 503\n--\nrespond 503\n--\nrespond 503\n--\nrespond 503\n--\nrespond 503"},
         {.name = "the store is away: allow",
          .config = KEYED("store main; on_store_error allow;"),
          .request = GET,
