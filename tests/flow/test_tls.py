@@ -226,6 +226,26 @@ def test_resumption(weir, ca, version, workers):
     w.wait_metric("weir_tls_handshakes_total", 10, result="resumed")
 
 
+@pytest.mark.parametrize("version", [V12, V13])
+def test_ticket_keys_are_shared_by_machines(weir, ca, version):
+    """Tickets of an old key open until it leaves the file; the newest is the first."""
+    old, new = os.urandom(80), os.urandom(80)
+    conf = "threads 2; " + listener(ca.cert("a.test"), more="ticket_keys @dir@/keys;") + BODY
+    one, two = (weir(conf, files={"keys": old}) for _ in range(2))
+    ctx = ca.client(version=version)
+    _, session = session_of(one.https, ctx)
+    assert session_of(two.https, ctx, session=session)[0]
+    two.file("keys", new + old)
+    two.reload()
+    reused, renewed = session_of(two.https, ctx, session=session)
+    assert reused
+    assert not session_of(one.https, ctx, session=renewed)[0], "the new ticket is of the new key"
+    two.file("keys", new)
+    two.reload()
+    assert not session_of(two.https, ctx, session=session)[0]
+    assert session_of(two.https, ctx, session=renewed)[0]
+
+
 SUBJECT = 'host * { route / { respond 200 "$tls_client_subject"; } }'
 
 
