@@ -1,5 +1,7 @@
 """Which server gets a request, and what happens when none can."""
 import collections
+import os
+import signal
 import threading
 import time
 
@@ -19,6 +21,16 @@ def conf(upstream, top=""):
 
 def spread(w, count, **more):
     return [fetch(w.http, f"/{i}", **more).body.decode() for i in range(count)]
+
+
+def holds(go):
+    def script(c):
+        while True:
+            c.server.take(c)
+            go.wait(30)
+            c.send(answer())
+
+    return script
 
 
 def test_round_robin(weir, server):
@@ -67,14 +79,7 @@ def test_a_busy_server_gets_less(weir, server, connect, policy, threads):
 @pytest.mark.parametrize("processes", ["threads 1;", "threads 2;", "workers 2; threads 2;"])
 def test_least_connections_by_weight_over_all_loops_and_workers(weir, server, connect, processes):
     go = threading.Event()
-
-    def script(c):
-        while True:
-            c.server.take(c)
-            go.wait(30)
-            c.send(answer())
-
-    a, b = server(script=script), server(script=script)
+    a, b = server(script=holds(go)), server(script=holds(go))
     w = weir(conf("balance least_conn; server @a@ weight=3; server @b@;", processes), a=a, b=b)
     clients = []
     for i in range(16):
@@ -167,6 +172,41 @@ def test_queue_timeout(weir, server, connect):
     w.wait_metric("weir_local_replies_total", 1, reason="queue")
     go.set()
     assert c.response().status == 200
+
+
+def test_who_goes_leaves_the_queue(weir, server, connect):
+    go = threading.Event()
+    s = server(script=holds(go))
+    w = weir(conf("server @a@ max_connections=1; timeout queue=20s;"), a=s)
+    first = connect(w.http).send(request())
+    s.wait()
+    gone = connect(w.http).send(request(target="/gone"))
+    w.wait_metric("weir_upstream_queued", 1, upstream="u")
+    gone.reset()
+    w.wait_metric("weir_upstream_queued", 0, upstream="u")
+    go.set()
+    assert first.response().status == fetch(w.http).status == 200
+    assert "/gone" not in [q.target for q in s.requests]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_takes_no_places_with_it(weir, server, connect, workers):
+    go = threading.Event()
+    s = server(script=holds(go))
+    w = weir(conf("server @a@ max_connections=2; timeout queue=200ms;", f"workers {workers};"), a=s)
+    w.deaths_expected = True
+    for _ in range(2):
+        connect(w.http).send(request())
+    s.wait(2)
+    assert fetch(w.http).status == 503
+    for pid in w.children():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: w.metric("weir_worker_deaths_total") == workers, "the deaths to be counted")
+    for _ in range(2):
+        connect(w.http).send(request())
+    s.wait(4)
+    assert fetch(w.http).status == 503
+    go.set()
 
 
 def test_all_ejected_are_tried_all_the_same(weir, server):

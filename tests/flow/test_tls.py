@@ -111,7 +111,8 @@ def test_alpn(weir, connect, ca):
 
 
 @pytest.mark.parametrize("data", [request(), b"G", b"POST /x HTTP/1.0\r\n\r\n", b"OPTIONS * HTTP/1.1\r\n",
-                                  b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+                                  b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+                         ids=["get", "one byte", "post", "half", "http2"])
 def test_plain_http_on_a_tls_port(weir, connect, ca, data):
     w = weir("timeout client_head=1s; " + listener(ca.cert("a.test")) + BODY)
     c = connect(w.https).send(data)
