@@ -17,6 +17,8 @@
 
 #include <arpa/inet.h>
 
+#define LONGEST_US INT64_C(900000000000000) /* 28 years: what a burst may take to refill */
+
 enum { ALLOW, DENY, LOCAL };
 enum { ALLOWED, LIMITED, DEGRADED_ALLOWED, DEGRADED_LIMITED, RESULTS };
 
@@ -97,7 +99,7 @@ static weir_str shown(weir_conf *c, weir_str name)
                     strchr("-_.", name.p[i]) == NULL)
                         return WEIR_STR("\"default\"");
         }
-        return weir->printf(c, "\"%.*s\"", WEIR_S(name));
+        return weir->format(c, "\"%.*s\"", WEIR_S(name));
 }
 
 static int64_t seconds_up(int64_t us)
@@ -118,18 +120,18 @@ static weir_err create(weir_conf *conf, void *inst)
 
         if (c->burst == 0)
                 c->burst = c->rate.count;
-        if (cost * (double)c->burst > 9e17)
+        if (cost * (double)c->burst > (double)LONGEST_US * 1000)
                 return weir->conf_error(conf, &c->burst,
                                         "the burst takes more than 28 years to refill");
         c->cost_ns = cost < 1 ? 1 : (int64_t)cost;
         c->depth_ns = (int64_t)(cost * (double)c->burst);
         if (c->depth_ns < c->cost_ns)
                 c->depth_ns = c->cost_ns;
-        c->cost_us = weir->printf(conf, "%.3f", cost / 1000);
-        c->depth_us = weir->printf(conf, "%.3f", cost * (double)c->burst / 1000);
+        c->cost_us = weir->format(conf, "%.3f", cost / 1000);
+        c->depth_us = weir->format(conf, "%.3f", cost * (double)c->burst / 1000);
         c->name = weir->conf_name(conf);
         c->shown = shown(conf, c->name);
-        c->policy = weir->printf(conf, "%.*s;q=%lld;w=%lld", WEIR_S(c->shown), (long long)c->burst,
+        c->policy = weir->format(conf, "%.*s;q=%lld;w=%lld", WEIR_S(c->shown), (long long)c->burst,
                                  (long long)seconds_up(c->depth_ns / 1000));
         c->script = weir->conf_script(conf, weir_bytes(script, sizeof(script) - 1));
         for (int i = 0; i < RESULTS; i++)
@@ -149,7 +151,7 @@ static void tell(weir_req *r, const struct conf *c, int64_t left_us)
                 return;
         weir->header_add(r, WEIR_RESPONSE, WEIR_STR("RateLimit-Policy"), c->policy);
         weir->header_add(r, WEIR_RESPONSE, WEIR_STR("RateLimit"),
-                         weir->printf(r, "%.*s;r=%lld;t=%lld", WEIR_S(c->shown),
+                         weir->format(r, "%.*s;r=%lld;t=%lld", WEIR_S(c->shown),
                                       (long long)(room > 0 ? room : 0),
                                       (long long)seconds_up(left_us)));
 }
@@ -170,7 +172,7 @@ static int64_t retry_after(int64_t retry_us)
 static weir_rc refuse(weir_req *r, int32_t status, int64_t retry_us)
 {
         weir->header_set(r, WEIR_RESPONSE, WEIR_STR("Retry-After"),
-                         weir->printf(r, "%lld", (long long)retry_after(retry_us)));
+                         weir->format(r, "%lld", (long long)retry_after(retry_us)));
         return weir->respond(r, status,
                              status == 429 ? WEIR_STR("too many requests\n")
                                            : WEIR_STR("the limit cannot be checked\n"));
@@ -258,6 +260,18 @@ static weir_rc limited(weir_req *r, const struct conf *c, const struct refusal *
         return refuse(r, 429, f->until_us - now);
 }
 
+/* {0 or 1, time, time}: a store that answers anything else has decided nothing. */
+static int is_decision(const weir_value *v)
+{
+        if (v->type != WEIR_V_ARRAY || v->n != 3)
+                return 0;
+        for (size_t i = 0; i < 3; i++)
+                if (v->elem[i]->type != WEIR_V_INTEGER || v->elem[i]->integer < 0 ||
+                    v->elem[i]->integer > LONGEST_US)
+                        return 0;
+        return v->elem[0]->integer <= 1;
+}
+
 static weir_rc replied(weir_req *r, const void *inst, void *ctx, const weir_value *v, void *arg)
 {
         const struct conf *c = inst;
@@ -266,9 +280,11 @@ static weir_rc replied(weir_req *r, const void *inst, void *ctx, const weir_valu
         int64_t now = weir->now_us();
 
         (void)arg;
-        if (v->type != WEIR_V_ARRAY || v->n != 3) {
-                if (v->type != WEIR_V_FAIL)
+        if (!is_decision(v)) {
+                if (v->type == WEIR_V_ERROR)
                         weir->log(r, WEIR_LOG_ERROR, "the store answered %.*s", WEIR_S(v->str));
+                else if (v->type != WEIR_V_FAIL)
+                        weir->log(r, WEIR_LOG_ERROR, "the store's answer is no decision");
                 return store_failed(r, c, x->key);
         }
         f.full_us = now + v->elem[1]->integer;
@@ -292,7 +308,7 @@ static weir_str bucket_of(weir_req *r, const struct conf *c, weir_str key)
                 return both;
         weir->hmac_sha256(c->secret, both, md);
         both = weir->encode(r, WEIR_HEX, weir_bytes(md, 16));
-        return weir->printf(r, "weir:rl:{%.*s}", WEIR_S(both));
+        return weir->format(r, "weir:rl:{%.*s}", WEIR_S(both));
 }
 
 static weir_rc decide_there(weir_req *r, const struct conf *c, struct ctx *x)
@@ -330,7 +346,7 @@ static weir_str network(weir_req *r, const struct conf *c, weir_str key)
         for (int64_t bit = c->ipv6_prefix; bit < 128; bit++)
                 a[bit / 8] &= (unsigned char)~(128 >> bit % 8);
         inet_ntop(AF_INET6, a, text, sizeof(text));
-        return weir->printf(r, "%s/%lld", text, (long long)c->ipv6_prefix);
+        return weir->format(r, "%s/%lld", text, (long long)c->ipv6_prefix);
 }
 
 static weir_rc request(weir_req *r, const void *inst, void *ctx)
@@ -370,6 +386,12 @@ static const weir_case cases[] = {
          .request = GET "--\n" GET "-- 3s\n" GET,
          .redis = "[0,2000000,2000000]\n[1,1000000,0]",
          .expect = "respond 429\nres retry-after: 2\n--\nrespond 429\n--\ncontinue"},
+        {.name = "an answer that is no decision",
+         .config = KEYED("store main; on_store_error deny;"),
+         .request = GET "--\n" GET "--\n" GET "--\n" GET "--\n" GET,
+         .redis = "[_,_,_]\n[$1,$2,$3]\n[0,-5,-7]\n[0,9223372036854775807,1]\n[1,1]",
+         .expect =
+                 "respond 503\n--\nrespond 503\n--\nrespond 503\n--\nrespond 503\n--\nrespond 503"},
         {.name = "the store is away: allow",
          .config = KEYED("store main; on_store_error allow;"),
          .request = GET,

@@ -138,6 +138,7 @@ void redis_calls_answered(struct redis *r, const struct redis_reply *reply)
         if (error && c->script.p && str_starts(reply->text, STR("NOSCRIPT"))) {
                 call_unlink(c);
                 put_script(c, false); /* which makes it known, too */
+                c->script = STR_NONE; /* who does not know it even then is answered no third time */
                 now_sent(c);
                 return;
         }

@@ -67,13 +67,13 @@ static weir_str host_dup(weir_task *t, weir_str s)
         return api_weir(copy);
 }
 
-static weir_str host_printf(weir_task *t, const char *fmt, ...)
+static weir_str host_format(weir_task *t, const char *fmt, ...)
 {
         size_t before;
         va_list ap;
         str s;
 
-        if (!task_valid(t, ~0u, "printf"))
+        if (!task_valid(t, ~0u, "format"))
                 return failed_str;
         before = arena_used(t->arena);
         va_start(ap, fmt);
@@ -438,7 +438,7 @@ const weir_host api_host = {
         .version = "weir " WEIR_VERSION,
         .alloc = host_alloc,
         .dup = host_dup,
-        .printf = host_printf,
+        .format = host_format,
         .var_get = api_var_get,
         .var_set = api_var_set,
         .var_del = api_var_del,

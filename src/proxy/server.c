@@ -422,6 +422,9 @@ enum server_result server_result_of(enum reason why)
         case REASON_UPSTREAM_RESET:
         case REASON_SERVER_CLOSED:
                 return SERVER_RESET;
+        case REASON_TUNNEL_IDLE:
+        case REASON_TUNNEL_END:
+                return SERVER_1XX; /* the server did its part when it switched protocols */
         default:
                 return SERVER_BAD_RESPONSE;
         }

@@ -89,7 +89,7 @@ static const struct row rows[] = {
         ROW(weir_host, version),
         ROW(weir_host, alloc),
         ROW(weir_host, dup),
-        ROW(weir_host, printf),
+        ROW(weir_host, format),
         ROW(weir_host, var_get),
         ROW(weir_host, var_set),
         ROW(weir_host, var_del),

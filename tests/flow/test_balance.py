@@ -1,5 +1,7 @@
 """Which server gets a request, and what happens when none can."""
 import collections
+import os
+import signal
 import threading
 import time
 
@@ -19,6 +21,16 @@ def conf(upstream, top=""):
 
 def spread(w, count, **more):
     return [fetch(w.http, f"/{i}", **more).body.decode() for i in range(count)]
+
+
+def holds(go):
+    def script(c):
+        while True:
+            c.server.take(c)
+            go.wait(30)
+            c.send(answer())
+
+    return script
 
 
 def test_round_robin(weir, server):
@@ -62,6 +74,37 @@ def test_a_busy_server_gets_less(weir, server, connect, policy, threads):
         time.sleep(0.05)
     assert set(spread(w, 20)) == {"b"}
     go.set()
+
+
+@pytest.mark.parametrize("processes", ["threads 1;", "threads 2;", "workers 2; threads 2;"])
+def test_least_connections_by_weight_over_all_loops_and_workers(weir, server, connect, processes):
+    go = threading.Event()
+    a, b = server(script=holds(go)), server(script=holds(go))
+    w = weir(conf("balance least_conn; server @a@ weight=3; server @b@;", processes), a=a, b=b)
+    clients = []
+    for i in range(16):
+        clients.append(connect(w.http).send(request()))
+        until(lambda: len(a.requests) + len(b.requests) == i + 1, "the request")
+    assert (len(a.requests), len(b.requests)) == (12, 4)
+    go.set()
+    for c in clients:
+        assert c.response().status == 200
+
+
+@pytest.mark.parametrize("policy", ["random", "hash $arg_k"])
+def test_weights_of_chance(weir, server, policy):
+    w = weir(conf(f"balance {policy}; server @a@ weight=3; server @b@;"), **named(server, "a", "b"))
+    seen = collections.Counter(fetch(w.http, f"/?k={i}").body for i in range(200))
+    assert 0.6 < seen[b"a"] / 200 < 0.9
+
+
+def test_hash_is_the_same_everywhere(weir, server):
+    """On all loops and workers, on another machine, in whatever order the servers are written."""
+    servers = named(server, "a", "b", "c")
+    one = weir(conf("balance hash $arg_k; server @a@; server @b@; server @c@;", "workers 2; threads 2;"), **servers)
+    two = weir(conf("balance hash $arg_k; server @c@; server @b@; server @a@;"), **servers)
+    for k in range(30):
+        assert len({fetch(w.http, f"/?k={k}").body for w in (one, one, one, two)}) == 1
 
 
 def test_hash_keeps_and_moves_little(weir, server):
@@ -131,6 +174,41 @@ def test_queue_timeout(weir, server, connect):
     assert c.response().status == 200
 
 
+def test_who_goes_leaves_the_queue(weir, server, connect):
+    go = threading.Event()
+    s = server(script=holds(go))
+    w = weir(conf("server @a@ max_connections=1; timeout queue=20s;"), a=s)
+    first = connect(w.http).send(request())
+    s.wait()
+    gone = connect(w.http).send(request(target="/gone"))
+    w.wait_metric("weir_upstream_queued", 1, upstream="u")
+    gone.reset()
+    w.wait_metric("weir_upstream_queued", 0, upstream="u")
+    go.set()
+    assert first.response().status == fetch(w.http).status == 200
+    assert "/gone" not in [q.target for q in s.requests]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_takes_no_places_with_it(weir, server, connect, workers):
+    go = threading.Event()
+    s = server(script=holds(go))
+    w = weir(conf("server @a@ max_connections=2; timeout queue=200ms;", f"workers {workers};"), a=s)
+    w.deaths_expected = True
+    for _ in range(2):
+        connect(w.http).send(request())
+    s.wait(2)
+    assert fetch(w.http).status == 503
+    for pid in w.children():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: w.metric("weir_worker_deaths_total") == workers, "the deaths to be counted")
+    for _ in range(2):
+        connect(w.http).send(request())
+    s.wait(4)
+    assert fetch(w.http).status == 503
+    go.set()
+
+
 def test_all_ejected_are_tried_all_the_same(weir, server):
     """Nobody says that they are down but failures: trying beats refusing, and recovery needs no one.
     What fails then is told as what it is: no server is up."""
@@ -175,6 +253,39 @@ def test_localhost_resolves(weir, server):
     s = server(answer(b"n"))
     w = weir(conf("server localhost:@port@;"), port=s.port)
     until(lambda: fetch(w.http).status == 200, "the name to resolve")
+
+
+def test_a_name_is_asked_for_again_by_its_ttl(weir, server, names):
+    """Other addresses are other servers; a name that is no more keeps its last ones."""
+    a, dns = server(answer(b"a")), names()
+    server(answer(b"b"), port=a.port, host="127.0.0.2")
+    dns.records = {"s.test": (["127.0.0.1"], 1), "long.test": (["127.0.0.1"], 60)}
+    w = weir(conf(f"server s.test:{a.port};", f"resolver {dns}; upstream long {{ server long.test:{a.port}; }}"))
+    assert fetch(w.http).body == b"a"
+    dns.records["s.test"] = (["127.0.0.2", "127.0.0.1"], 1)
+    until(lambda: set(spread(w, 4)) == {"a", "b"}, "the second address", 8)
+    del dns.records["s.test"]
+    w.wait_log("s.test does not resolve: .*; its last addresses are kept", seconds=8)
+    assert set(spread(w, 4)) == {"a", "b"}
+    assert dns.asked["long.test"] == 1
+
+
+def test_a_name_that_comes_later(weir, server, names):
+    a, dns = server(answer(b"a")), names()
+    w = weir(conf(f"server s.test:{a.port};", f"resolver {dns};"))
+    r = fetch(w.http)
+    assert r.status == 503 and int(r.get("retry-after")) >= 1
+    dns.records["s.test"] = (["127.0.0.1"], 60)
+    until(lambda: fetch(w.http).body == b"a", "the name to resolve")
+
+
+def test_a_name_server_that_is_silent_delays_nobody(weir, server, names):
+    dns = names()
+    dns.silent = True
+    w = weir(conf("server s.test:80; server @b@;", f"resolver {dns};"), **named(server, "b"))
+    started = time.monotonic()
+    assert set(spread(w, 4)) == {"b"}
+    assert time.monotonic() - started < 1 * SLOW
 
 
 def test_keepalive_is_bounded(weir, server, connect):

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from kit import raw, until
+from kit import need, raw, until
 from kit.raw import answer, fetch
 from kit.weir import TOP
 
 ZOO = TOP / "tests" / "modules"
 
 
-def build(source, out):
+def build(source, out, cc=("cc", "-O1")):
     """A module as its author would build it: the public header and nothing else."""
     flags = re.match(r"/\* flags:([^\n]*)", Path(source).read_text())
-    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-fPIC", "-shared", "-fvisibility=hidden",
+    subprocess.run([*cc, "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden",
                     f"-I{TOP}/src/include", *(flags.group(1).split() if flags else []),
                     "-o", str(out), str(source)], check=True)
     return out
@@ -116,6 +116,130 @@ def test_the_template(weir, tmp_path):
     assert fetch(w.http, host="a.example.com").body == b"alpha"
     assert fetch(w.http, host="b.example.com").status == 421
     w.wait_metric("weir_tenant_refused_total", 1)
+
+
+STDIO = """
+#include <weir/module.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+@no_macros@
+static weir_rc request(weir_req *r, const void *inst, void *ctx)
+{
+        char text[32];
+
+        (void)inst;
+        (void)ctx;
+        snprintf(text, sizeof(text), "%s", "by libc");
+        return weir->respond(r, 200, weir->format(r, "%d %s", 1, text));
+}
+WEIR_MODULE(.name = "stdio", .version = "1.0", .on_request = request);
+"""
+
+
+@pytest.mark.parametrize("compiler", ["cc", "clang"])
+def test_no_call_is_a_macro_of_the_c_library(weir, zoo, compiler):
+    """clang with _FORTIFY_SOURCE makes printf and its kin macros: a call of that name would not compile."""
+    calls = re.findall(r"(?m)^weir_host\.(\w+) ", (TOP / "tests" / "abi" / "1.0.txt").read_text())
+    assert "format" in calls
+    source = zoo("null").with_name("stdio.c")
+    source.write_text(STDIO.replace("@no_macros@", "\n".join(
+        f"#ifdef {name}\n#error {name} is a macro\n#endif" for name in calls)))
+    cc = (need(compiler), "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-Wall", "-Werror")
+    path = build(source, source.with_name(f"stdio-{compiler}.so"), cc)
+    w = weir(f"module stdio {path}; listen 127.0.0.1:@http@; host * {{ route / {{ function stdio; respond 500; }} }}")
+    assert fetch(w.http).body == b"1 by libc"
+
+
+# ---------------------------------------------------------------- what a function may do
+
+
+@pytest.fixture
+def every(weir, zoo, redis):
+    """A weir whose routes call the module that behaves."""
+    path = build(ZOO / "every_call.c", zoo("null").with_name("every_call.so"))
+    return weir(f"threads 1; module every_call {path}; redis main {{ server {redis()}; timeout command=2s; }} "
+                "listen 127.0.0.1:@http@; host * { route / { function every_call name=f store=main; "
+                "respond 200 $every_call_seen; } }")
+
+
+@pytest.mark.parametrize("path, body", [
+    ("/plain", b"saw /plain"),
+    ("/timer", b"timer done"),
+    ("/redis", b"set=OK;get=v;"),
+    ("/script", b"key arg 7"),
+    ("/thread", b"from a thread"),
+    ("/store", b"1 kept 0"),
+    ("/headers", b"1 in all -4 -2"),
+    ("/forms", b"617a az baad json 1"),
+])
+def test_calls_of_the_host(every, path, body):
+    r = fetch(every.http, path, fields={"x-in": "in"})
+    assert (r.status, r.body, r.get("x-seen")) == (200, body, "response")
+    if path == "/headers":
+        assert r.all("x-out") == ["in", "2"]
+
+
+def test_a_function_is_observed(every):
+    first = [int(n) for n in fetch(every.http, "/observe").body.split()]
+    assert first[0] == 1001, "what belongs to the loop"
+    until(lambda: int(fetch(every.http, "/observe").body.split()[1]) > first[1] + 3,
+          "the periodic job of the control thread to show in the cell")
+    w = every
+    calls = int(fetch(w.http, "/observe").body.split()[0]) - 1000
+    assert w.metric("weir_every_call_calls_total", function="f", kind="any") == 2 * calls
+    assert w.metric("weir_every_call_level", function="f") == 5
+    assert w.metric("weir_every_call_size_bucket", function="f", le="1") == 0
+    assert w.metric("weir_every_call_size_bucket", function="f", le="10") == calls
+    w.wait_log(r"\[function every_call f \(weir\.conf:2\) request \w+\] a line of its own")
+
+
+def test_a_loop_goes_on_while_functions_wait(every, connect):
+    waiting = [connect(every.http).send(raw.request(target="/timer")) for _ in range(20)]
+    for _ in range(20):
+        assert fetch(every.http, "/plain").status == 200
+    assert {c.response().body for c in waiting} == {b"timer done"}
+    gone = connect(every.http).send(raw.request(target="/timer"))
+    gone.reset()
+    assert fetch(every.http, "/thread").body == b"from a thread"
+
+
+NUMBER = """
+#include <weir/module.h>
+static weir_rc late(weir_task *r, const void *i, void *c, void *a)
+{ (void)i; (void)c; (void)a; return weir->respond(r, 200, WEIR_STR("%d")); }
+static weir_rc on_request(weir_req *r, const void *i, void *c)
+{ (void)i; (void)c; return weir->timer(r, 1000000, late, NULL); }
+WEIR_MODULE(.name = "number", .version = "1.0", .on_request = on_request);
+"""
+
+
+def test_a_generation_keeps_its_own_code(weir, zoo, connect):
+    """Whether the file was replaced, overwritten or cut: who waits in old code ends in it."""
+    source, path = zoo("null").with_name("number.c"), zoo("null").with_name("number.so")
+
+    def make(n):
+        source.write_text(NUMBER % n)
+        return build(source, path.with_name(f"number-{n}.so"))
+
+    shutil.copy(make(1), path)
+    w = weir(one(path, "number"))
+    old = connect(w.http).send(raw.request())
+    fetch(w.http)  # the first one is in its hook by now
+    path.write_bytes(make(2).read_bytes())  # in place
+    w.reload()
+    new = connect(w.http).send(raw.request())
+    os.truncate(path, 0)
+    assert old.response().body == b"1"
+    assert new.response().body == b"2"
+    w.reload(ok=False)
+    assert fetch(w.http).body == b"2"
 
 
 # ---------------------------------------------------------------- misbehaving at load

@@ -81,6 +81,31 @@ def test_a_probe_that_hangs_fails(weir, server):
     until(lambda: down(w, sa), "server a to be down")
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", b"HTTP/1.1 2000 OK\r\n\r\n", b"HTTP/2 200\r\n",
+                                  b"SSH-2.0-OpenSSH\r\n", b"x" * 10_000],
+                         ids=["nothing", "half", "digits", "version", "ssh", "endless"])
+def test_a_probe_that_is_answered_badly_fails(weir, server, said):
+    def script(c):
+        if c.server.take(c).target == "/health":
+            c.send(said)  # and the end
+        else:
+            c.send(answer(b"a"))
+
+    sa = server(script=script)
+    w = weir(CHECK % "", a=sa, b=server(Sick("b")))
+    until(lambda: down(w, sa), "server a to be down")
+    assert {fetch(w.http).body for _ in range(4)} == {b"b"}
+
+
+def test_ejections_back_off(weir, server):
+    sa, sb = server(b"nonsense\r\n\r\n"), server(answer(b"b"))
+    w = weir("threads 1; listen 127.0.0.1:@http@; upstream u { server @a@; server @b@; eject failures=1 for=100ms; "
+             "retry attempts=1; } host * { route / { proxy u; } }", a=sa, b=sb)
+    until(lambda: fetch(w.http) and len(sa.requests) >= 4, "four tries")
+    gaps = [later.time - q.time for q, later in zip(sa.requests, sa.requests[1:])]
+    assert gaps[0] >= 0.09 and gaps[1] >= 0.19 and gaps[2] >= 0.39, gaps
+
+
 def test_ejection_and_return(weir, server):
     broken = [True]
     sa = server(lambda q: b"nonsense\r\n\r\n" if broken[0] else answer(b"a"))

@@ -1,10 +1,11 @@
 """Shared limits: exact, in Redis or the local store; a store that is away never blocks a loop."""
 import collections
+import threading
 import time
 
 import pytest
 
-from kit import raw, until
+from kit import SLOW, free_port, raw, until
 from kit.raw import answer, fetch
 
 
@@ -161,6 +162,137 @@ def test_store_error(weir, redis, trouble, policy):
     # It comes back by itself, and then the store decides again.
     until(lambda: w.metric("weir_redis_connections", store="main") >= 1, "a connection", 10)
     until(lambda: fetch(w.http, "/?k=2").status == 200, "the store to answer")
+
+
+DECISION = b"*3\r\n:1\r\n:60000000\r\n:0\r\n"
+
+# What a store may say that is no decision.  Some of it ends the connection, none of it decides.
+NONSENSE = {
+    "nulls": b"*3\r\n$-1\r\n$-1\r\n$-1\r\n", "strings": b"*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n",
+    "negative": b"*3\r\n:0\r\n:-5\r\n:-7\r\n", "far": b"*3\r\n:0\r\n:9223372036854775807\r\n:1\r\n",
+    "one": b":1\r\n", "two": b"*2\r\n:1\r\n:1\r\n", "null array": b"*-1\r\n", "error": b"-ERR no\r\n",
+    "full": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+    "forgets": b"-NOSCRIPT No matching script.\r\n", "loading": b"-LOADING\r\n",
+    "long": b"$900000\r\n" + b"x" * 900000 + b"\r\n", "endless": b"$90000000\r\n" + b"x" * 2000000,
+    "elements": b"*1000000000\r\n", "deep": b"*1\r\n" * 100, "http": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "no number": b"*3\r\n:x\r\n:y\r\n:z\r\n", "silence": b"", "half": DECISION[:9], "end": None,
+}
+
+
+def scripted_redis(reply):
+    """A store that greets well and answers each other command with reply, one byte at a time if it is a list."""
+    def script(c):
+        while True:
+            words = []
+            for _ in range(int(c.read_until(b"\r\n")[1:])):
+                words.append(c.read(int(c.read_until(b"\r\n")[1:]) + 2)[:-2])
+            if words == [b"PING"]:
+                c.send(b"+PONG\r\n")
+            elif reply is None:
+                return
+            elif isinstance(reply, list):
+                for byte in reply:
+                    c.send(byte)
+                    time.sleep(0.001)
+            else:
+                c.send(reply)
+
+    return script
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_a_store_that_talks_nonsense_decides_nothing(weir, server, kind):
+    s = server(script=scripted_redis(NONSENSE[kind]))
+    w = weir(redis_conf("rate=1/m burst=5 key=$arg_k on_store_error=deny"), redis=s)
+    started = time.monotonic()
+    replies = [fetch(w.http, f"/?k={i}") for i in range(8)]
+    assert {r.status for r in replies} == {503}
+    assert all("retry-after" in r and "ratelimit" not in r for r in replies)
+    assert time.monotonic() - started < 2 * SLOW
+
+
+def test_a_store_that_drips(weir, server):
+    s = server(script=scripted_redis([bytes([b]) for b in DECISION]))
+    w = weir(redis_conf("rate=1/m key=$arg_k on_store_error=deny", "timeout connect=200ms command=2s;"), redis=s)
+    assert {fetch(w.http, f"/?k={i}").status for i in range(5)} == {200}
+
+
+@pytest.mark.parametrize("greeting", ["silence", "wrong password"])
+def test_a_store_that_does_not_greet(weir, server, redis, greeting):
+    s = server(script=lambda c: c.read_all()) if greeting == "silence" else redis("--requirepass", "secret")
+    w = weir(redis_conf("rate=1/m on_store_error=deny", "password mistaken; timeout connect=200ms command=50ms;"), redis=s)
+    started = time.monotonic()
+    assert count(w, 6) == {503: 6}
+    assert time.monotonic() - started < 1 * SLOW
+    w.wait_log(r"\[redis main\] .*" + ("no answer to the greeting" if greeting == "silence" else "AUTH: WRONGPASS"))
+
+
+def test_the_clock_is_the_stores(weir, redis):
+    """The one time stamp of a key is Redis' time and one request's cost further."""
+    r = redis()
+    w = weir(redis_conf("rate=1/m burst=2 on_store_error=deny"), redis=r)
+    assert fetch(w.http).status == 200
+    (key,) = r("KEYS", "*")
+    seconds, us = r("TIME")
+    assert 0 <= float(r("GET", key)) - int(seconds) * 1e6 - int(us) <= 60e6
+    assert "127.0.0.1" not in key
+    count(w, 2)
+    refused = fetch(w.http)
+    assert refused.status == 429 and 1 <= int(refused.get("retry-after")) <= 66
+    assert 'r=0' in refused.get("ratelimit") and "ratelimit-policy" in refused
+
+
+@pytest.mark.parametrize("trust", ["ca", "system"])
+def test_redis_over_tls(weir, redis, ca, trust):
+    (cert, key), port = ca.cert("127.0.0.1"), free_port()
+    redis("--tls-port", str(port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file",
+          str(ca.cert_file), "--tls-auth-clients", "no")
+    known = f"ca={ca.cert_file}" if trust == "ca" else ""
+    w = weir(conf("rate=1/m burst=2 store=main on_store_error=deny",
+                  f"redis main {{ server 127.0.0.1:{port}; tls {known}; timeout connect=2s command=2s; }}"))
+    if trust == "ca":
+        seen = count(w, 5)
+        assert 2 <= seen[200] <= 3 and seen[200] + seen[429] == 5
+    else:
+        assert count(w, 3) == {503: 3}
+        w.wait_log(r"\[redis main\] .*TLS")
+
+
+def test_redis_by_name_and_user(weir, redis):
+    r = redis()
+    r("ACL", "SETUSER", "weir", "on", ">pw", "~weir:*", "+@all")
+    w = weir(redis_conf("rate=1/m burst=2 on_store_error=deny", "user weir; password pw; timeout command=500ms;"),
+             redis=f"localhost:{r.port}")
+    until(lambda: fetch(w.http).status != 503, "a connection")
+    assert count(w, 4)[429] >= 2
+
+
+def test_nobody_fails_while_redis_comes_and_goes(weir, redis):
+    r = redis()
+    w = weir("threads 2; " + redis_conf("rate=100000/s burst=100000 on_store_error=allow"), redis=r)
+    seen, slowest, end = collections.Counter(), [0], threading.Event()
+
+    def ask():
+        while not end.is_set():
+            started = time.monotonic()
+            seen[fetch(w.http).status] += 1
+            slowest.append(time.monotonic() - started)
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for t in askers:
+        t.start()
+    for trouble, mend in [(r.kill, r.start), (r.pause, r.resume), (r.kill, r.start)]:
+        time.sleep(0.3)
+        trouble()
+        time.sleep(0.3)
+        mend()
+    r("SCRIPT", "FLUSH")
+    until(lambda: "ratelimit" in fetch(w.http), "the store to decide again", 10)
+    end.set()
+    for t in askers:
+        t.join()
+    assert set(seen) == {200}
+    assert max(slowest) < 1 * SLOW
 
 
 def test_a_stalled_redis_does_not_stop_other_requests(weir, redis):

@@ -113,6 +113,22 @@ def test_a_dead_kept_connection_is_nobodys_failure(weir, server, connect):
     assert w.metric("weir_upstream_retries_total", upstream="u") > 0
 
 
+def test_a_post_on_a_kept_connection_is_never_sent_twice(weir, server, connect):
+    """The server may have seen it: it closed without a word after it had read the request."""
+    def once(c):
+        c.server.take(c)
+        c.send(answer())
+        c.server.take(c)
+
+    s = server(script=once)
+    w = weir(conf("server @a@; eject off; retry attempts=3;"), a=s)
+    c = connect(w.http)
+    assert c.send(request()).response().status == 200
+    assert c.send(request("POST", body=b"x")).response().status == 502
+    assert c.send(request()).response().status == c.send(request()).response().status == 200
+    assert [q.method for q in s.requests] == ["GET", "POST", "GET", "GET", "GET"], "only the GET was sent again"
+
+
 def test_a_cookie_leads_back_to_its_server(weir, server):
     names = {n: server(answer(n.encode())) for n in "abc"}
     w = weir(conf("server @a@; server @b@; server @c@; sticky cookie=SRV;"), **names)

@@ -18,6 +18,13 @@ def replies(w, reason):
     return w.metric("weir_local_replies_total", reason=reason)
 
 
+def closed(w, reason, result):
+    """Connections were closed for this reason, and the server's part in it was counted as that."""
+    until(lambda: w.metric("weir_connection_closes_total", reason=reason) >= 1, "the reason")
+    w.wait_metric("weir_upstream_requests_total", 1, upstream="u", result=result)
+    assert w.metric("weir_upstream_requests_total") == 1
+
+
 def silent(c):
     c.server.take(c)
     c.read_all()
@@ -70,6 +77,7 @@ def test_response_idle(weir, server, connect):
     with pytest.raises((EOFError, ConnectionError)):
         c.response()
     until(lambda: s.open == 0, "the server's connection to be closed")
+    closed(w, "response_idle", result="timeout")
 
 
 def test_connect(weir):
@@ -157,6 +165,7 @@ def test_idle_pool(weir, server):
     w = weir(conf("timeout idle=200ms;"), backend=s)
     assert fetch(w.http).status == 200
     until(lambda: s.open == 0, "the pooled connection to be closed")
+    closed(w, "idle", result="2xx")
     assert fetch(w.http).status == 200
     assert s.accepted == 2
 
@@ -176,6 +185,7 @@ def test_request(weir, server, connect):
     with pytest.raises((EOFError, ConnectionError)):
         c.response()
     assert time.monotonic() - started < 2 * SLOW
+    closed(w, "request", result="timeout")
 
 
 def test_request_before_the_head(weir, server):
@@ -202,6 +212,7 @@ def test_tunnel(weir, server, connect):
         time.sleep(0.1)
     assert c.ended() in ("eof", "reset")
     until(lambda: s.open == 0, "the server's connection to be closed")
+    closed(w, "tunnel", result="1xx")
 
 
 def test_off(weir, server):

@@ -1,13 +1,15 @@
 """TLS on both sides."""
 import os
+import random
 import signal
 import socket
 import ssl
+import subprocess
 import time
 
 import pytest
 
-from kit import raw, until
+from kit import SLOW, raw, until
 from kit.certs import Authority, openssl
 from kit.raw import answer, fetch, request
 
@@ -73,6 +75,33 @@ def test_versions(weir, connect, ca, versions, tried, works):
         until(lambda: w.metric("weir_tls_handshakes_total", result="failed") == 1, "the count")
 
 
+def s_client(port, *args, talk="Q\n"):
+    """The openssl command's client: (did it end well, all it said)."""
+    with subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *args], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+        if talk.startswith("R"):
+            time.sleep(0.3 * SLOW)  # a command counts only when the handshake is over
+        out, _ = p.communicate(talk, timeout=20 * SLOW)
+    return p.returncode == 0, out
+
+
+@pytest.mark.parametrize("args, alert", [
+    (["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], "protocol version"),
+    (["-tls1_2", "-cipher", "AES128-GCM-SHA256:@SECLEVEL=0"], "handshake failure"),  # no forward secrecy
+    (["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"], "handshake failure"),  # CBC
+])
+def test_what_is_weak_is_refused(weir, ca, args, alert):
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    well, said = s_client(w.https, *args)
+    assert not well and alert in said
+    assert s_client(w.https, "-tls1_2")[0]
+
+
+def test_no_renegotiation(weir, ca):
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    assert "no renegotiation" in s_client(w.https, "-tls1_2", talk="R\n")[1]
+
+
 def test_alpn(weir, connect, ca):
     w = weir(listener(ca.cert("a.test"), more="protocols http/1.1;") + BODY)
     assert connect(w.https, tls=ca.client(alpn=["h2", "http/1.1"])).sock.selected_alpn_protocol() == "http/1.1"
@@ -81,10 +110,14 @@ def test_alpn(weir, connect, ca):
         connect(w.https, tls=ca.client(alpn=["spdy/1"])).send(request()).response()
 
 
-def test_plain_http_on_a_tls_port(weir, ca):
-    w = weir(listener(ca.cert("a.test")) + BODY)
-    r = fetch(w.https)
-    assert r.status == 400 and b"TLS" in r.body.upper() or b"HTTPS" in r.body.upper()
+@pytest.mark.parametrize("data", [request(), b"G", b"POST /x HTTP/1.0\r\n\r\n", b"OPTIONS * HTTP/1.1\r\n",
+                                  b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+                         ids=["get", "one byte", "post", "half", "http2"])
+def test_plain_http_on_a_tls_port(weir, connect, ca, data):
+    w = weir("timeout client_head=1s; " + listener(ca.cert("a.test")) + BODY)
+    c = connect(w.https).send(data)
+    r = c.response()
+    assert r.status == 400 and b"HTTPS" in r.body
     w.wait_metric("weir_connection_closes_total", 1, reason="http_on_tls")
 
 
@@ -99,9 +132,55 @@ def test_garbage_instead_of_a_hello(weir, connect, ca):
     assert fetch(w.https, tls=ca.client()).status == 200
 
 
-def test_a_handshake_that_does_not_come(weir, connect, ca):
+def hello(ca):
+    """The bytes of a client's first flight."""
+    out = ssl.MemoryBIO()
+    half = ca.client().wrap_bio(ssl.MemoryBIO(), out, server_hostname="a.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        half.do_handshake()
+    return out.read()
+
+
+def give_up(c):
+    c.half_close()
+    try:
+        c.read_all()
+    except ConnectionError:
+        pass
+
+
+def test_a_hello_in_pieces_and_broken_ones(weir, connect, ca):
+    w = weir(listener(ca.cert("a.test")) + BODY)
+    good = hello(ca)
+    c = connect(w.https)
+    for byte in good:
+        c.send(bytes([byte]))
+    assert c.read(1) == b"\x16"
+    give_up(c)
+    for cut in (1, 4, 5, 43, 100, len(good) - 1):
+        give_up(connect(w.https).send(good[:cut]))
+    for seed in range(60):
+        dice = random.Random(seed)
+        bad = bytearray(good)
+        for _ in range(dice.randrange(1, 6)):
+            bad[dice.randrange(5, len(bad))] = dice.randrange(256)
+        give_up(connect(w.https).send(bytes(bad)))
+    assert fetch(w.https, tls=ca.client()).status == 200
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_handshake_that_does_not_come(weir, connect, ca, drip):
     w = weir("timeout client_head=200ms; " + listener(ca.cert("a.test")) + BODY)
-    assert connect(w.https).ended() in ("eof", "reset")
+    c = connect(w.https)
+    started = time.monotonic()
+    try:
+        for byte in hello(ca) if drip else b"":
+            c.send(bytes([byte]))
+            time.sleep(0.01)
+    except ConnectionError:
+        pass
+    assert c.ended() in ("eof", "reset")
+    assert time.monotonic() - started < 2 * SLOW
     until(lambda: w.metric("weir_connection_closes_total", reason="tls_timeout") == 1, "the reason")
 
 
@@ -149,15 +228,60 @@ def test_resumption(weir, ca, version, workers):
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-def test_no_session_of_another_policy(weir, ca, version):
-    """A ticket got where nobody asks for a certificate opens nothing where one is required."""
-    cert = ca.cert("a.test")
-    w = weir(listener(cert) + f"listen 127.0.0.1:@strict@ tls {{ certificate {cert[0]} key={cert[1]}; "
-             f"client_certificate required ca={ca.cert_file}; }} " + BODY)
+def test_ticket_keys_are_shared_by_machines(weir, ca, version):
+    """Tickets of an old key open until it leaves the file; the newest is the first."""
+    old, new = os.urandom(80), os.urandom(80)
+    conf = "threads 2; " + listener(ca.cert("a.test"), more="ticket_keys @dir@/keys;") + BODY
+    one, two = (weir(conf, files={"keys": old}) for _ in range(2))
     ctx = ca.client(version=version)
+    _, session = session_of(one.https, ctx)
+    assert session_of(two.https, ctx, session=session)[0]
+    two.file("keys", new + old)
+    two.reload()
+    reused, renewed = session_of(two.https, ctx, session=session)
+    assert reused
+    assert not session_of(one.https, ctx, session=renewed)[0], "the new ticket is of the new key"
+    two.file("keys", new)
+    two.reload()
+    assert not session_of(two.https, ctx, session=session)[0]
+    assert session_of(two.https, ctx, session=renewed)[0]
+
+
+SUBJECT = 'host * { route / { respond 200 "$tls_client_subject"; } }'
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("before", ["off", "optional", "others"])
+@pytest.mark.parametrize("where", ["listener", "reload"])
+def test_no_session_of_another_policy(weir, ca, version, before, where):
+    """A ticket got where nobody asks for a certificate, or others are believed, opens nothing where ours is required."""
+    others = Authority("others")
+    asks = {"off": "", "optional": f"client_certificate optional ca={ca.cert_file};",
+            "others": f"client_certificate required ca={others.cert_file};"}[before]
+    cert = ca.cert("a.test")
+    strict = f"client_certificate required ca={ca.cert_file};"
+    lax = listener(cert, more=asks)
+    w = weir(lax + listener(cert, more=strict).replace("@https@", "@strict@") + SUBJECT)
+    ctx = ca.client(others.cert("c.test", client=True) if before == "others" else None, version=version)
     _, session = session_of(w.https, ctx)
+    reused, session = session_of(w.https, ctx, session=session)
+    assert reused
+    if where == "reload":
+        w.reload(listener(cert, more=strict) + SUBJECT)
     with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
-        session_of(w.strict, ctx, session=session)
+        session_of(w.https if where == "reload" else w.strict, ctx, session=session)
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_a_resumed_session_knows_the_certificate(weir, ca, version):
+    w = weir(listener(ca.cert("a.test"), more=f"client_certificate required ca={ca.cert_file};") + SUBJECT)
+    ctx = ca.client(ca.cert("c.test", client=True), version=version)
+    with raw.client(w.https, tls=ctx) as c:
+        first = c.send(request()).response().body
+        session = c.sock.session
+    with raw.client(w.https, tls=ctx, session=session) as c:
+        assert c.send(request()).response().body == first and b"c.test" in first
+        assert c.sock.session_reused
 
 
 def test_a_reload_that_asks_for_a_certificate(weir, connect, ca):
@@ -237,9 +361,60 @@ def test_upstream_sni_and_client_certificate(weir, server, ca):
     assert names == ["s.test"]
 
 
-def test_curl(weir, ca):
-    import subprocess
+def test_upstream_needs_the_systems_trust_unless_told_otherwise(weir, server, ca):
+    s = server(tls=ca.server(ca.cert("s.test")))
+    w = weir(upstream("tls name=s.test;"), backend=s)
+    assert fetch(w.http).status == 502
+    w.wait_metric("weir_local_replies_total", 1, reason="upstream_tls")
+    assert s.requests == []
 
+
+@pytest.mark.parametrize("name, status", [("127.0.0.1", 200), ("s.test", 502)])
+def test_upstream_address_is_verified_as_one(weir, server, ca, name, status):
+    s = server(tls=ca.server(ca.cert(name)))
+    w = weir(upstream(f"tls ca={ca.cert_file};"), backend=s)
+    assert fetch(w.http).status == status
+
+
+def test_upstream_sessions_are_resumed(weir, server, ca):
+    resumed = []
+
+    def script(c):
+        c.server.take(c)
+        resumed.append(c.sock.session_reused)
+        c.send(answer(fields={"connection": "close"}))
+
+    w = weir("threads 1; " + upstream(f"tls ca={ca.cert_file} name=s.test;"),
+             backend=server(script=script, tls=ca.server(ca.cert("s.test"))))
+    for _ in range(3):
+        assert fetch(w.http).status == 200
+    assert resumed == [False, True, True]
+
+
+def test_upstream_handshake_that_hangs(weir, server, ca):
+    s = server(script=lambda c: c.read_all())
+    w = weir(upstream(f"tls ca={ca.cert_file} name=s.test; timeout connect=200ms;"), backend=s)
+    assert fetch(w.http).status == 504
+    w.wait_metric("weir_local_replies_total", 1, reason="connect")
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+def test_upstream_that_is_cut_looks_cut(weir, server, connect, ca, version):
+    """Where only the end of the connection ends the body, an end without close_notify is none."""
+    def script(c):
+        c.server.take(c)
+        c.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        with socket.socket(fileno=os.dup(c.sock.fileno())) as below:
+            below.shutdown(socket.SHUT_RDWR)
+
+    ctx = ca.server(ca.cert("s.test"))
+    ctx.maximum_version = version
+    w = weir(upstream(f"tls ca={ca.cert_file} name=s.test;"), backend=server(script=script, tls=ctx))
+    with pytest.raises((EOFError, ConnectionError)):
+        connect(w.http).send(request()).response()
+
+
+def test_curl(weir, ca):
     from kit import need
 
     w = weir(listener(ca.cert("a.test")) + BODY)

@@ -1,9 +1,12 @@
-"""Real servers as found in the field: Redis, nginx, Node, Python."""
+"""Real servers as found in the field: Redis, nginx, Node, Python; and a small name server."""
+import collections
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import threading
 from pathlib import Path
 
 from . import HOST, free_port, need, temp_dir, until
@@ -173,3 +176,42 @@ class Python(Service):
     def argv(self):
         (self.dir / "server.py").write_text(PYTHON)
         return [need("python3"), str(self.dir / "server.py"), str(self.port), self.protocol]
+
+
+class Names:
+    """A name server for scenarios: .records has {name: ([address...], ttl)}, other names there are not."""
+
+    def __init__(self):
+        self.records = {}
+        self.asked = collections.Counter()
+        self.silent = False
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind((HOST, 0))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __str__(self):
+        return "%s:%d" % self.sock.getsockname()
+
+    def _serve(self):
+        while True:
+            query, who = self.sock.recvfrom(4096)
+            if not query:  # from close()
+                return
+            if not self.silent:
+                self.sock.sendto(self._answer(query), who)
+
+    def _answer(self, query):
+        at, labels = 12, []
+        while query[at]:
+            labels.append(query[at + 1:at + 1 + query[at]].decode())
+            at += 1 + query[at]
+        name, (kind,) = ".".join(labels).lower(), struct.unpack_from(">H", query, at + 1)
+        addresses, ttl = self.records.get(name, ([], 0))
+        self.asked[name] += kind == 1
+        answers = [b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, ttl, 4) + socket.inet_aton(a)
+                   for a in addresses if kind == 1]
+        flags = 0x8180 | (0 if addresses else 3)
+        return query[:2] + struct.pack(">HHHHH", flags, 1, len(answers), 0, 0) + query[12:at + 5] + b"".join(answers)
+
+    def close(self):
+        self.sock.sendto(b"", self.sock.getsockname())

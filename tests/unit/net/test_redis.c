@@ -397,6 +397,14 @@ static void test_script(void **state UNUSED)
         fake_say(":1\r\n");
         PUMP_UNTIL(l, a.n == 1);
         assert_int_equal(a.integer, 1);
+        /* A server that does not know what it was just given is not asked for ever. */
+        redis_script(r, STR("return 1"), sha, words, 1, 2, 0, see, &a);
+        fake_expect("EVALSHA");
+        fake_say("-NOSCRIPT No matching script.\r\n");
+        fake_expect("EVAL\r\n$8");
+        fake_say("-NOSCRIPT No matching script.\r\n");
+        PUMP_UNTIL(l, a.n == 2);
+        assert_int_equal(a.type, REDIS_ERROR);
 }
 
 static void test_nonsense(void **state UNUSED)

@@ -215,6 +215,16 @@ static void it_is_retired_when_nobody_needs_it(void **state)
         assert_true(list_empty(&us->servers));
 }
 
+static void results_say_whose_failure_it_was(void **state)
+{
+        (void)state;
+        assert_int_equal(server_result_of(REASON_CONNECT_TIMEOUT), SERVER_TIMEOUT);
+        assert_int_equal(server_result_of(REASON_UPSTREAM_TLS), SERVER_CONNECT_ERROR);
+        assert_int_equal(server_result_of(REASON_UPSTREAM_RESET), SERVER_RESET);
+        assert_int_equal(server_result_of(REASON_UPSTREAM_HEAD), SERVER_BAD_RESPONSE);
+        assert_int_equal(server_result_of(REASON_TUNNEL_IDLE), server_result_of_status(101));
+}
+
 #define SERVER_TEST(f) cmocka_unit_test_setup_teardown(f, up, process_down)
 
 int main(void)
@@ -229,6 +239,7 @@ int main(void)
                 SERVER_TEST(weight_grows_slowly),
                 SERVER_TEST(head_time_follows_and_fades),
                 SERVER_TEST(gauges_say_what_is),
+                SERVER_TEST(results_say_whose_failure_it_was),
                 SERVER_TEST(it_is_retired_when_nobody_needs_it),
         };
 
