@@ -490,10 +490,8 @@ static void ops_req_room(struct request *r)
 static void ops_cut(struct request *r, enum reason why)
 {
         struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE && !c->io.tls) {
-                struct linger reset = {.l_onoff = 1};
-                setsockopt(c->io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-        }
+        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE && !c->io.tls)
+                io_reset_at_close(&c->io);
         detach(c);
         h1_server_close(c, why);
 }
@@ -567,7 +565,8 @@ static void send_expired(struct h1_conn *c)
         if (unsent < c->unsent) {
                 c->unsent = unsent;
                 h1_server_arm(c, TIMER_SEND, c->stream->send_us);
-        } else {
+        } else { /* what the kernel holds for this client, megabytes perhaps, goes at once */
+                io_reset_at_close(&c->io);
                 h1_stream_gone(c, REASON_CLIENT_SEND);
         }
 }

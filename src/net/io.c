@@ -528,6 +528,14 @@ static void detach(struct io *io)
         io->handshaking = false;
 }
 
+void io_reset_at_close(struct io *io)
+{
+        struct linger reset = {.l_onoff = 1};
+
+        CHECK_OBJ(io, IO_MAGIC);
+        setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+}
+
 void io_close(struct io *io, enum reason why)
 {
         CHECK_OBJ(io, IO_MAGIC);

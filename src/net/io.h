@@ -105,6 +105,8 @@ void io_resume(struct io *io); /* bytes TLS already holds are reported too: read
 void io_flush(struct io *io);
 /* FIN (after what is in out has gone); for TLS close_notify.  Reading goes on. */
 void io_shutdown(struct io *io);
+/* The peer shall see a reset at the close, not an end; what the kernel still holds is dropped. */
+void io_reset_at_close(struct io *io);
 /* At once; drops both queues; counts the reason.  Again is fine. */
 void io_close(struct io *io, enum reason why);
 
