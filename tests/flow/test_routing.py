@@ -38,6 +38,7 @@ host routes.test {
         respond 200 "$method|$scheme|$host|$port|$uri|$path|$query|$arg_a|$header_x_y|$cookie_c|$client_ip|$route|$$";
     }
     route /old/ { redirect 308 https://$host/new/$path_rest; }
+    route = /early { respond 200 "[$server][$upstream]"; }
     route = /moved { redirect 301 http://b.test/; }
     route = /empty { respond 204; }
     route ~ '^/users/(?<id>\d+)(?<rest>/.*)?$' { rewrite /internal/$id$rest; proxy u; }
@@ -115,6 +116,10 @@ def test_variables(w):
                  host=f"routes.test:{w.http}").body.decode()
     assert body == (f"GET|http|routes.test|{w.http}|/vars/%7e?a=1&b=2|/vars/~|a=1&b=2|1|field|crumb|"
                     "127.0.0.1|/vars|$")
+
+
+def test_server_and_upstream_are_empty_before_they_are_chosen(w):
+    assert fetch(w.http, "/early", host="routes.test").body == b"[][]"
 
 
 @pytest.mark.parametrize("target,status,location", [
