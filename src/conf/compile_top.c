@@ -32,6 +32,11 @@ void compile_error_log(struct compile *c, struct scope *s, const struct args *a)
         enum log_level value;
 
         (void)s;
+        if (compile_is(a->word[0], "off")) { /* a file of that name is not what was meant */
+                report_error(c->rep, &a->word[0]->pos,
+                             "error_log cannot be off (level=error is the least)");
+                return;
+        }
         c->conf->error_log = compile_is(a->word[0], "stderr")
                                      ? a->word[0]->text
                                      : lex_path(c->a, c->conf->prefix, a->word[0]->text);
