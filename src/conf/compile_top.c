@@ -183,6 +183,7 @@ void compile_redis_tls(struct compile *c, struct scope *s, const struct args *a)
         struct redis_store_conf *r = s->object;
 
         r->tls = true;
+        r->tls_pos = a->node->words[0].pos;
         compile_keys(c, s, a, r);
         if (!compile_key(a, "certificate") != !compile_key(a, "key"))
                 report_error(c->rep, &a->node->end, "certificate= and key= belong together");

@@ -129,6 +129,7 @@ void compile_upstream_tls(struct compile *c, struct scope *s, const struct args 
         struct upstream_conf *u = &build_of(s)->u;
 
         u->tls = true;
+        u->tls_pos = a->node->words[0].pos;
         compile_keys(c, s, a, u);
         if (!compile_key(a, "certificate") != !compile_key(a, "key"))
                 report_error(c->rep, &a->node->end, "certificate= and key= belong together");

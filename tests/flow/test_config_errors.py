@@ -3,6 +3,8 @@ import re
 
 import pytest
 
+from kit.certs import Authority
+
 OK = "listen 127.0.0.1:@http@; upstream u { server 127.0.0.1:1; }\n"
 HOST = "host * { route / { respond 200; } }"
 
@@ -53,6 +55,7 @@ CASES = [
     ("schema_block", "module headers; host * { function headers { sett request A b; } route / { respond 200; } }",
      1, None, ["sett", "set"]),
     ("tls_without_certificate", "listen 127.0.0.1:1 tls;", 1, None, ["certificate"]),
+    ("error_log_off", "error_log off;", 1, 11, ["off"]),
     ("limit_twice", "module ratelimit; limit l { rate 1/s; key x; store local; } "
      "limit l { rate 1/s; key x; store local; }", 1, None, ["l"]),
     ("user_unknown", "user surely_nobody_here;", 1, 6, ["surely_nobody_here"]),
@@ -90,6 +93,42 @@ def test_all_at_once(weir):
     found = re.findall(r"(?m)^\S+weir\.conf:(\d+):", done.stdout + done.stderr)
     assert done.returncode == 1
     assert set(found) == {"3", "4", "5", "6"}
+
+
+def test_mistakes_in_certificates(weir):
+    """Each where it was written, and all of them, though a context fails at its first."""
+    ca = Authority()
+    cert, key = ca.cert("a.test")
+    other, other_key = ca.cert("b.test")
+    w = weir(f"""
+listen 127.0.0.1:1 tls {{
+    certificate {other_key} key={key};
+    certificate {cert} key={cert};
+    certificate {other} key={key};
+    ticket_keys short.key;
+}}
+listen 127.0.0.1:2 tls {{
+    certificate {cert} key={key};
+    certificate {other} key={key};
+    client_certificate required
+        ca={key};
+}}
+listen 127.0.0.1:3 tls {{
+    certificate {cert} key={key};
+    ciphers NONE;
+}}
+upstream u {{
+    server 127.0.0.1:1;
+    tls ca={key};
+}}
+""" + HOST, start=False, files={"short.key": "k" * 79})
+    done = w.command("-t")
+    found = re.findall(r"(?m)^\S+weir\.conf:(\d+):(\d+): ", done.stdout + done.stderr)
+    assert done.returncode == 1
+    # Where values begin, behind "certificate " or "key=".
+    at = [(4, 17), (5, 17 + len(str(cert)) + 5), (6, 17 + len(str(other)) + 5), (7, 17), (13, 12),
+          (17, 13), (21, 5)]
+    assert sorted((int(a), int(b)) for a, b in found) == at, done.stdout + done.stderr
 
 
 def test_in_an_included_file(weir):
