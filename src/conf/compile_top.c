@@ -182,6 +182,8 @@ void compile_redis_tls(struct compile *c, struct scope *s, const struct args *a)
 {
         struct redis_store_conf *r = s->object;
 
+        if (a->n == 1) /* off */
+                return;
         r->tls = true;
         r->tls_pos = a->node->words[0].pos;
         compile_keys(c, s, a, r);

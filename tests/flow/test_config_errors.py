@@ -153,6 +153,20 @@ def test_what_is_right_is_right(weir):
     assert w.command("-t").returncode == 0
 
 
+def test_features_are_off(weir):
+    """A feature may be named and off: what switches it can come from the environment."""
+    w = weir(OK + """redis r { server 127.0.0.1:1; tls ${env:WEIR_NOT_GIVEN:-off}; }
+        upstream x { server 127.0.0.1:1; tls off; sticky off; eject off; health_check off; keepalive off;
+            slow_start off; retry off; timeout request=off; access_log off; }
+        max_connections off; drain_delay off;\n""" + HOST, start=False)
+    done = w.command("-T", check=True)
+    assert not re.search(r"(?m)^\s*(tls|sticky|health_check)\b", done.stdout), done.stdout
+    for text in ("tls off verify=on", "tls of", "tls vrfy=on", "sticky", "sticky cookie=a off"):
+        w.conf.write_text(w.conf.read_text().replace("tls off;", text + ";", 1))
+        assert w.command("-t").returncode == 1, text
+        w.conf.write_text(w.conf.read_text().replace(text + ";", "tls off;", 1))
+
+
 LANGUAGE = r"""
 listen 127.0.0.1:@http@;
 include "conf.d/*.conf";   # nothing there
