@@ -51,6 +51,8 @@ void compile_certificate(struct compile *c, struct scope *s, const struct args *
                 report_error(c->rep, &a->node->end, "certificate needs key=FILE");
                 return;
         }
+        cert.cert_pos = a->word[0]->pos;
+        cert.key_pos = key->pos;
         bool ok = compile_file(c, a->word[0], &cert.cert);
         if (compile_file(c, key, &cert.key) && ok)
                 *VEC_ADD(c->a, &build_of(s)->certs) = cert;
@@ -104,8 +106,10 @@ void compile_versions(struct compile *c, struct scope *s, const struct args *a)
 
 void compile_ciphers(struct compile *c, struct scope *s, const struct args *a)
 {
-        if (needs_tls(c, s, a))
-                build_of(s)->l.ciphers = a->word[0]->text;
+        if (!needs_tls(c, s, a))
+                return;
+        build_of(s)->l.ciphers = a->word[0]->text;
+        build_of(s)->l.ciphers_pos = a->word[0]->pos;
 }
 
 void compile_client_certificate(struct compile *c, struct scope *s, const struct args *a)
@@ -124,19 +128,26 @@ void compile_client_certificate(struct compile *c, struct scope *s, const struct
                                "\"%.*s\" is not off, optional or required", STR_ARG(w->text));
                 return;
         }
-        if (mode > 0 && !compile_key(a, "ca")) {
+        const struct word *ca = compile_key(a, "ca");
+        if (mode > 0 && !ca) {
                 report_error(c->rep, &a->node->end, "client_certificate %.*s needs ca=FILE",
                              STR_ARG(w->text));
                 return;
         }
+        if (ca)
+                l->client_ca_pos = ca->pos;
         l->client_certificate = mode;
         compile_keys(c, s, a, l);
 }
 
 void compile_ticket_keys(struct compile *c, struct scope *s, const struct args *a)
 {
-        if (needs_tls(c, s, a))
-                (void)compile_file(c, a->word[0], &build_of(s)->l.ticket_keys);
+        struct listen_conf *l = &build_of(s)->l;
+
+        if (!needs_tls(c, s, a))
+                return;
+        l->ticket_keys_pos = a->word[0]->pos;
+        (void)compile_file(c, a->word[0], &l->ticket_keys);
 }
 
 static bool listen_address(struct compile *c, const struct word *w, struct addr *out)

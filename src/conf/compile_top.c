@@ -32,6 +32,11 @@ void compile_error_log(struct compile *c, struct scope *s, const struct args *a)
         enum log_level value;
 
         (void)s;
+        if (compile_is(a->word[0], "off")) { /* a file of that name is not what was meant */
+                report_error(c->rep, &a->word[0]->pos,
+                             "error_log cannot be off (level=error is the least)");
+                return;
+        }
         c->conf->error_log = compile_is(a->word[0], "stderr")
                                      ? a->word[0]->text
                                      : lex_path(c->a, c->conf->prefix, a->word[0]->text);
@@ -177,7 +182,10 @@ void compile_redis_tls(struct compile *c, struct scope *s, const struct args *a)
 {
         struct redis_store_conf *r = s->object;
 
+        if (a->n == 1) /* off */
+                return;
         r->tls = true;
+        r->tls_pos = a->node->words[0].pos;
         compile_keys(c, s, a, r);
         if (!compile_key(a, "certificate") != !compile_key(a, "key"))
                 report_error(c->rep, &a->node->end, "certificate= and key= belong together");

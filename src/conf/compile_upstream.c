@@ -128,7 +128,10 @@ void compile_upstream_tls(struct compile *c, struct scope *s, const struct args 
 {
         struct upstream_conf *u = &build_of(s)->u;
 
+        if (a->n == 1) /* off */
+                return;
         u->tls = true;
+        u->tls_pos = a->node->words[0].pos;
         compile_keys(c, s, a, u);
         if (!compile_key(a, "certificate") != !compile_key(a, "key"))
                 report_error(c->rep, &a->node->end, "certificate= and key= belong together");
@@ -139,6 +142,8 @@ void compile_sticky(struct compile *c, struct scope *s, const struct args *a)
         struct upstream_conf *u = &build_of(s)->u;
         const struct word *w = compile_key(a, "cookie");
 
+        if (a->n == 1) /* off */
+                return;
         compile_keys(c, s, a, u);
         if (w && !field_name_ok(w->text)) {
                 report_error(c->rep, &w->pos, "\"%.*s\" is not the name of a cookie",

@@ -251,6 +251,7 @@ struct upstream_conf {
         int64_t slow_start;
         str sticky_cookie;
         bool tls, tls_verify;
+        struct conf_pos tls_pos;
         struct file_text tls_ca, tls_cert, tls_key;
         str tls_name;
         struct settings own;
@@ -260,6 +261,7 @@ struct upstream_conf {
 
 struct listen_cert {
         struct file_text cert, key;
+        struct conf_pos cert_pos, key_pos;
 };
 
 struct listen_conf {
@@ -279,6 +281,7 @@ struct listen_conf {
         int client_certificate; /* TLS_CLIENT_OFF OPTIONAL REQUIRED: 0 1 2 */
         struct file_text client_ca;
         struct file_text ticket_keys;
+        struct conf_pos ciphers_pos, client_ca_pos, ticket_keys_pos;
         struct settings own; /* as written in its block */
         struct settings eff; /* client_* and header limits: its own, then the top's */
         uint32_t index;
@@ -292,6 +295,7 @@ struct redis_store_conf {
         str user, password;
         uint32_t database;
         bool tls, tls_verify;
+        struct conf_pos tls_pos;
         struct file_text tls_ca, tls_cert, tls_key;
         str tls_name;
         int64_t connect, command; /* default 200ms, 50ms */

@@ -35,11 +35,10 @@ static enum reason take_trailers(struct h1_reader *b, struct buf *in, struct pip
                                  const struct h1_limits *lim)
 {
         enum reason why;
-        uint64_t measured;
         str text = buf_pullup(in, (size_t)lim->head_max + 1);
-        ptrdiff_t n = h1_head_end(&b->scan, text, lim, &why, &measured);
+        ptrdiff_t n = h1_head_end(&b->scan, text, lim, &why, &b->measured);
         if (n < 0)
-                return why == REASON_BAD_TRAILER ? why : REASON_HEADER_MAX;
+                return why;
         if (n == 0)
                 return REASON_NONE;
         if (n > 2) {

@@ -15,6 +15,7 @@ struct h1_reader {
         uint64_t left; /* of FRAMING_LENGTH */
         struct h1_chunked chunk;
         struct h1_scan scan; /* of the trailer section */
+        uint64_t measured;   /* what in it broke a limit */
 };
 
 void h1_reader_begin(struct h1_reader *b, enum framing framing, uint64_t length);

@@ -102,16 +102,16 @@ static struct request *new_request(struct h1_conn *c, const struct h1_server_con
         return r;
 }
 
-static uint64_t limit_of(const struct h1_server_conf *conf, enum reason why)
+static uint64_t limit_of(const struct h1_limits *limits, enum reason why)
 {
         switch (why) {
         case REASON_HEADER_LINE:
         case REASON_FIELD_LINE:
-                return conf->limits.line_max;
+                return limits->line_max;
         case REASON_HEADER_MAX:
-                return conf->limits.head_max;
+                return limits->head_max;
         case REASON_HEADER_FIELDS:
-                return conf->limits.fields_max;
+                return limits->fields_max;
         default:
                 return 0;
         }
@@ -136,7 +136,7 @@ void h1_stream_refuse(struct h1_conn *c, enum reason why, uint64_t measured)
         if (seen.p)
                 h1_peek_request(r->arena, seen, &r->req);
         r->refused = why;
-        r->limit = limit_of(conf, why);
+        r->limit = limit_of(&conf->limits, why);
         r->measured = measured;
         stop_input(c);
         r->req_body.end = true;
@@ -156,6 +156,10 @@ static enum reason take_body(struct h1_conn *c)
                 r->measured = known;
                 r->limit = s->body_max;
                 why = REASON_BODY_MAX;
+        }
+        if (s->in.measured) { /* the trailers broke a limit */
+                r->measured = s->in.measured;
+                r->limit = limit_of(&s->limits, why);
         }
         if (r->req_body.stalled)
                 io_pause(&c->io);

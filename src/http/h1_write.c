@@ -162,8 +162,10 @@ void h1_write_response(struct buf *out, const struct msg *m, const struct h1_res
         pen_status(&w, m);
         if (!pen_fields(&w, &m->fields))
                 pen_field(&w, STR("Date"), field_date(form->wall));
-        const struct field *given =
-                form->no_body ? fields_get(&m->fields, FIELD_CONTENT_LENGTH) : NULL;
+        /* The length that HEAD and 304 speak of; a 204 must not have one (RFC 9110 8.6). */
+        const struct field *given = form->no_body && m->status != 204
+                                            ? fields_get(&m->fields, FIELD_CONTENT_LENGTH)
+                                            : NULL;
         if (form->framing == FRAMING_LENGTH)
                 pen_length(&w, m->length);
         else if (form->framing == FRAMING_CHUNKED)

@@ -337,7 +337,12 @@ static enum next step_request(struct flow *f)
 static enum next respond(struct flow *f)
 {
         const struct route_conf *route = f->t.match.route;
-        str body = route->body ? vars_expand(&f->t, route->body) : str_of("", 0);
+        bool page = error_page(f->t.eff, route->status) != NULL;
+        str body = STR("");
+        if (route->body)
+                body = vars_expand(&f->t, route->body);
+        else if (page) /* what has no text of its own takes the page's */
+                body = STR_NONE;
         answer(f, route->status, REASON_RESPOND, body, STR_NONE);
         return MORE;
 }

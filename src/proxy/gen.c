@@ -78,6 +78,43 @@ static bool build_functions(struct gen *g, struct source *src, struct report *re
         return ok;
 }
 
+/* Where a listener's mistake was written: the message begins with what it is about. */
+static const struct conf_pos *tls_place(const struct listen_conf *l, size_t pair, str error)
+{
+        const struct listen_cert *cert = &l->certs[pair];
+
+        if (str_starts(error, STR("ciphers")))
+                return &l->ciphers_pos;
+        if (l->client_certificate && str_starts(error, l->client_ca.file))
+                return &l->client_ca_pos;
+        return str_starts(error, cert->key.file) ? &cert->key_pos : &cert->cert_pos;
+}
+
+/* A context that failed names its first mistake; asked for each certificate alone it names all. */
+static void tls_mistakes(const struct listen_conf *l, const struct tls_server_conf *all,
+                         struct arena *a, struct report *rep)
+{
+        str shared = STR_NONE; /* what is wrong with the listener is wrong for every certificate */
+
+        for (size_t i = 0; i < all->n_pairs; i++) {
+                struct tls_server_conf one = *all;
+                str error = STR_NONE;
+                one.pairs = &all->pairs[i];
+                one.n_pairs = 1;
+                struct tls_server *s = tls_server_new(&one, a, &error);
+                if (s != NULL) {
+                        tls_server_drop(s);
+                        continue;
+                }
+                const struct conf_pos *at = tls_place(l, i, error);
+                if (shared.p != NULL && str_eq(shared, error))
+                        continue;
+                if (at == &l->ciphers_pos || at == &l->client_ca_pos)
+                        shared = error;
+                report_error(rep, at, "%.*s", STR_ARG(error));
+        }
+}
+
 static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l, struct report *rep)
 {
         struct arena *a = g->conf->arena;
@@ -109,7 +146,10 @@ static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l,
                                        .client_ca_file = l->client_ca.file};
         str error = STR_NONE;
         struct tls_server *s = tls_server_new(&conf, a, &error);
+        unsigned before = rep->errors;
         if (s == NULL)
+                tls_mistakes(l, &conf, a, rep);
+        if (s == NULL && rep->errors == before) /* only together they do not fit */
                 report_error(rep, &l->pos, "%.*s", STR_ARG(error));
         return s;
 }
@@ -181,7 +221,7 @@ static bool build_upstream_tls(struct gen *g, struct report *rep)
                                                .key_pem = u->tls_key.text,
                                                .cert_file = u->tls_cert.file,
                                                .key_file = u->tls_key.file};
-                g->upstream_tls[i] = client_tls(g, &conf, &u->pos, rep);
+                g->upstream_tls[i] = client_tls(g, &conf, &u->tls_pos, rep);
                 ok = ok && g->upstream_tls[i] != NULL;
         }
         return ok;
@@ -215,7 +255,7 @@ static bool build_redis(struct gen *g, struct report *rep)
                                                .key_pem = r->tls_key.text,
                                                .cert_file = r->tls_cert.file,
                                                .key_file = r->tls_key.file};
-                g->redises[i].tls = client_tls(g, &conf, &r->pos, rep);
+                g->redises[i].tls = client_tls(g, &conf, &r->tls_pos, rep);
                 ok = ok && g->redises[i].tls != NULL;
         }
         return ok;
@@ -244,20 +284,31 @@ static void build_upstreams(struct gen *g)
                         upstream_hold(g->house->upstreams, &c->upstreams[i], g->upstream_tls[i]);
 }
 
+/* The keys are the master's: the checker must not change them before the reload is certain, and
+ * only looks whether the file can hold some. */
+static bool tickets_load(struct house *h, str keys)
+{
+        if (!h->checker)
+                return tls_tickets_load(h->tickets, keys);
+        return keys.n != 0 && keys.n <= TLS_TICKET_BYTES &&
+               keys.n % (TLS_TICKET_BYTES / TLS_TICKET_KEYS) == 0;
+}
+
 static bool build_tickets(struct gen *g, struct report *rep)
 {
+        bool ok = true;
         for (size_t i = 0; i < g->conf->n_listens; i++) {
                 const struct listen_conf *l = &g->conf->listens[i];
-                if (l->ticket_keys.text.p == NULL || g->house->checker)
+                if (l->ticket_keys.text.p == NULL)
                         continue;
-                if (!tls_tickets_load(g->house->tickets, l->ticket_keys.text)) {
-                        report_error(rep, &l->pos,
+                if (!tickets_load(g->house, l->ticket_keys.text)) {
+                        report_error(rep, &l->ticket_keys_pos,
                                      "ticket_keys %.*s: not one or more keys of 80 bytes",
                                      STR_ARG(l->ticket_keys.file));
-                        return false;
+                        ok = false;
                 }
         }
-        return true;
+        return ok;
 }
 
 struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix,
@@ -284,7 +335,8 @@ struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str 
         ok = read && build_listens(g, rep) && ok;
         ok = read && build_upstream_tls(g, rep) && ok;
         ok = read && build_redis(g, rep) && ok;
-        ok = ok && build_tickets(g, rep);
+        if (ok || h->checker)
+                ok = build_tickets(g, rep) && ok;
         if (ok && rep->errors == 0) {
                 struct instance_env env = {.control = h->control,
                                            .loops = h->loops,

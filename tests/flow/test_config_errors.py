@@ -3,6 +3,8 @@ import re
 
 import pytest
 
+from kit.certs import Authority
+
 OK = "listen 127.0.0.1:@http@; upstream u { server 127.0.0.1:1; }\n"
 HOST = "host * { route / { respond 200; } }"
 
@@ -53,6 +55,7 @@ CASES = [
     ("schema_block", "module headers; host * { function headers { sett request A b; } route / { respond 200; } }",
      1, None, ["sett", "set"]),
     ("tls_without_certificate", "listen 127.0.0.1:1 tls;", 1, None, ["certificate"]),
+    ("error_log_off", "error_log off;", 1, 11, ["off"]),
     ("limit_twice", "module ratelimit; limit l { rate 1/s; key x; store local; } "
      "limit l { rate 1/s; key x; store local; }", 1, None, ["l"]),
     ("user_unknown", "user surely_nobody_here;", 1, 6, ["surely_nobody_here"]),
@@ -92,6 +95,42 @@ def test_all_at_once(weir):
     assert set(found) == {"3", "4", "5", "6"}
 
 
+def test_mistakes_in_certificates(weir):
+    """Each where it was written, and all of them, though a context fails at its first."""
+    ca = Authority()
+    cert, key = ca.cert("a.test")
+    other, other_key = ca.cert("b.test")
+    w = weir(f"""
+listen 127.0.0.1:1 tls {{
+    certificate {other_key} key={key};
+    certificate {cert} key={cert};
+    certificate {other} key={key};
+    ticket_keys short.key;
+}}
+listen 127.0.0.1:2 tls {{
+    certificate {cert} key={key};
+    certificate {other} key={key};
+    client_certificate required
+        ca={key};
+}}
+listen 127.0.0.1:3 tls {{
+    certificate {cert} key={key};
+    ciphers NONE;
+}}
+upstream u {{
+    server 127.0.0.1:1;
+    tls ca={key};
+}}
+""" + HOST, start=False, files={"short.key": "k" * 79})
+    done = w.command("-t")
+    found = re.findall(r"(?m)^\S+weir\.conf:(\d+):(\d+): ", done.stdout + done.stderr)
+    assert done.returncode == 1
+    # Where values begin, behind "certificate " or "key=".
+    at = [(4, 17), (5, 17 + len(str(cert)) + 5), (6, 17 + len(str(other)) + 5), (7, 17), (13, 12),
+          (17, 13), (21, 5)]
+    assert sorted((int(a), int(b)) for a, b in found) == at, done.stdout + done.stderr
+
+
 def test_in_an_included_file(weir):
     w = weir(OK + "include conf.d/*.conf;\n" + HOST, start=False,
              files={"conf.d/a.conf": "threads 2;\n", "conf.d/b.conf": "\nbody maxx=1;\n"})
@@ -112,6 +151,20 @@ def test_start_is_refused_and_nothing_is_left(weir):
 def test_what_is_right_is_right(weir):
     w = weir(OK + HOST, start=False)
     assert w.command("-t").returncode == 0
+
+
+def test_features_are_off(weir):
+    """A feature may be named and off: what switches it can come from the environment."""
+    w = weir(OK + """redis r { server 127.0.0.1:1; tls ${env:WEIR_NOT_GIVEN:-off}; }
+        upstream x { server 127.0.0.1:1; tls off; sticky off; eject off; health_check off; keepalive off;
+            slow_start off; retry off; timeout request=off; access_log off; }
+        max_connections off; drain_delay off;\n""" + HOST, start=False)
+    done = w.command("-T", check=True)
+    assert not re.search(r"(?m)^\s*(tls|sticky|health_check)\b", done.stdout), done.stdout
+    for text in ("tls off verify=on", "tls of", "tls vrfy=on", "sticky", "sticky cookie=a off"):
+        w.conf.write_text(w.conf.read_text().replace("tls off;", text + ";", 1))
+        assert w.command("-t").returncode == 1, text
+        w.conf.write_text(w.conf.read_text().replace(text + ";", "tls off;", 1))
 
 
 LANGUAGE = r"""

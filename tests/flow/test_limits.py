@@ -40,6 +40,11 @@ CASES = [
     ("length", request("POST", fields={"content-length": "1025"}), 413, "body max", "1024"),
     ("chunked", request("POST", fields=CHUNKED) + chunks(1025), 413, "body max", "1024"),
     ("chunk_size", request("POST", fields=CHUNKED) + b"ffffff\r\n", 413, "body max", "1024"),
+    ("trailer_fields", request("POST", fields=CHUNKED) + b"0\r\n" + b"x: y\r\n" * 9 + b"\r\n", 431,
+     "header fields", "8"),
+    ("trailer_line", request("POST", fields=CHUNKED) + b"0\r\nx: " + b"y" * 600, 431, "header line", "512"),
+    ("trailers", request("POST", fields=CHUNKED) + b"0\r\n" + (b"x: " + b"y" * 400 + b"\r\n") * 6, 431,
+     "header max", "2048"),
     ("route", request("POST", "/less", body=b"x" * 11), 413, "body max", "10"),
 ]
 
@@ -55,7 +60,10 @@ def test_exceeded(w, connect, data, status, setting, limit):
     assert c.ended() in ("eof", "reset")
     w.wait_metric("weir_limit_hits_total", hits + 1, setting=setting)
     said = [x for x in w.log().splitlines()[lines:] if setting in x]
-    assert said and re.search(rf"\b{limit}\b", said[0]), w.log()
+    assert len(said) == 1, w.log()
+    numbers = re.search(r"\(limit (\d+), measured (\d+)\)", said[0])
+    assert numbers, said
+    assert numbers.group(1) == limit and int(numbers.group(2)) > int(limit), said
 
 
 PASSING = [

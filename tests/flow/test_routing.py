@@ -38,6 +38,7 @@ host routes.test {
         respond 200 "$method|$scheme|$host|$port|$uri|$path|$query|$arg_a|$header_x_y|$cookie_c|$client_ip|$route|$$";
     }
     route /old/ { redirect 308 https://$host/new/$path_rest; }
+    route = /early { respond 200 "[$server][$upstream]"; }
     route = /moved { redirect 301 http://b.test/; }
     route = /empty { respond 204; }
     route ~ '^/users/(?<id>\d+)(?<rest>/.*)?$' { rewrite /internal/$id$rest; proxy u; }
@@ -45,7 +46,10 @@ host routes.test {
     route /hosted { proxy u host=in.$host; }
     route /split { proxy u weight=3; proxy v weight=1; }
     route /sets { function headers { set request X-Id "$arg_id"; } proxy u; }
-    route ~ '^/slow/(a+)+$' { respond 200 "matched"; }
+    route ~ '^/limit/(a|b|ab)+$' { respond 200 "matched"; }
+    route /limit { respond 200 "the next"; }
+    route /when-limit { when header x-l ~ '^(a+)+$'; respond 200 "matched"; }
+    route /when-limit { respond 200 "the next"; }
 }
 """
 
@@ -117,6 +121,10 @@ def test_variables(w):
                     "127.0.0.1|/vars|$")
 
 
+def test_server_and_upstream_are_empty_before_they_are_chosen(w):
+    assert fetch(w.http, "/early", host="routes.test").body == b"[][]"
+
+
 @pytest.mark.parametrize("target,status,location", [
     ("/old/x/y?q=1", 308, "https://routes.test/new/x/y"),
     ("/moved?q=1", 301, "http://b.test/"),
@@ -167,11 +175,15 @@ def test_captures_cannot_break_the_head(w, s):
     assert s.last().get("x-id") == "a%0d%0ax:y" and "x" not in s.last()
 
 
-def test_regex_limit_refuses(w):
-    r = fetch(w.http, "/slow/" + "a" * 5000 + "!", host="routes.test")
-    assert r.status in (400, 404)
-    if r.status == 400:
-        w.wait_metric("weir_local_replies_total", 1, reason="regex_limit")
+@pytest.mark.parametrize("target,fields", [
+    ("/limit/" + "ab" * 4000 + "!", {}), ("/when-limit", {"x-l": "a" * 3000 + "!"}),
+])
+def test_regex_limit_refuses(w, target, fields):
+    """Never the next route, though it would take the request."""
+    before = w.metric("weir_local_replies_total", reason="regex_limit")
+    r = fetch(w.http, target, fields=fields, host="routes.test")
+    assert r.status == 400
+    w.wait_metric("weir_local_replies_total", before + 1, reason="regex_limit")
 
 
 def test_many_routes_first_match_wins(weir):
@@ -234,10 +246,26 @@ def test_headers_function(weir, server):
     assert q.all("x-ip") == ["127.0.0.1"] and "x-secret" not in q
 
 
-def test_error_page(weir, server):
-    w = weir("""listen 127.0.0.1:@http@; upstream u { server 127.0.0.1:@nobody@; }
-        error_page 404 text="not here";
-        host * { error_page 502 503 file=page.html; route /u { proxy u; } }""",
-             files={"page.html": "<p>sorry</p>"})
-    assert fetch(w.http, "/x").body == b"not here"
-    assert b"sorry" in fetch(w.http, "/u").body
+def test_error_page(weir):
+    """Page by page the nearest scope counts; a route's own body, and a server's, stay."""
+    w = weir("""listen 127.0.0.1:@http@; upstream u { server 127.0.0.1:@nobody@; error_page 502 text=upstream; }
+        error_page 403 404 text="not here"; error_page 502 text="top";
+        host * {
+            error_page 502 503 file=page.html;
+            error_page 403 text=host;
+            route /u { proxy u; }
+            route /bare { respond 403; }
+            route /own { error_page 403 text=route; respond 403; }
+            route /said { respond 403 "said"; }
+            route /empty { respond 403 ""; }
+            route /other { respond 410; }
+            route /nobody { proxy v; }
+        }
+        upstream v { server 127.0.0.1:@nobody@; }""", files={"page.html": "<p>sorry</p>"})
+    for target, status, body in [
+            ("/x", 404, b"not here"), ("/u", 502, b"upstream"), ("/bare", 403, b"host"),
+            ("/own", 403, b"route"), ("/said", 403, b"said"), ("/empty", 403, b""), ("/other", 410, b"")]:
+        r = fetch(w.http, target)
+        assert (r.status, r.body) == (status, body), target
+    r = fetch(w.http, "/nobody")
+    assert r.body == b"<p>sorry</p>" and r.get("content-type") == "text/html"

@@ -328,6 +328,22 @@ static void error_pages(void **state)
         get("/");
         client_got(404, "ours");
         over(404, REASON_RESPOND);
+
+        again(); /* without a body of its own it says nothing */
+        w.route.eff.error_pages = pages;
+        w.route.eff.n_error_pages = 2;
+        w.route.action = ACTION_RESPOND;
+        w.route.status = 404;
+        get("/");
+        client_got(404, "{}");
+        over(404, REASON_RESPOND);
+
+        again();
+        w.route.action = ACTION_RESPOND;
+        w.route.status = 404;
+        get("/");
+        client_got(404, "");
+        over(404, REASON_RESPOND);
 }
 
 /* A limit's line names the setting, the limit and what was measured. */

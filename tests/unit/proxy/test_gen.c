@@ -356,6 +356,9 @@ static void forget(struct call *c)
         loops[c->loop]->slot[LOOP_SLOT_GEN] = NULL;
 }
 
+/* One key of 80 bytes; a test may cut it short. */
+static char ticket_keys[81];
+
 static int setup(void **state)
 {
         (void)state;
@@ -387,6 +390,7 @@ static int teardown(void **state)
         for (unsigned i = 0; i < LOOPS; i++)
                 on(i, forget, NULL, NULL);
         all_given_back();
+        memset(ticket_keys, 'k', sizeof(ticket_keys) - 1);
         return 0;
 }
 
@@ -424,7 +428,7 @@ static struct gen *build_text(const char *text, uint32_t number, struct report *
                                                              "ELF other"},
                                              {"/c.pem", "CERT"},
                                              {"/c.key", "KEY"},
-                                             {"/t.keys", "TICKETS"},
+                                             {"/t.keys", ticket_keys},
                                              {0}};
         struct memory m = MEMORY(files, NULL);
 
@@ -536,6 +540,8 @@ static void in_the_checker(void **state)
         assert_int_equal(out.tickets, 0);
         assert_null(g->upstreams[0]);
         gen_free(g);
+        ticket_keys[79] = '\0';
+        REFUSED(whole, "weir.conf:12:72: ticket_keys /t.keys");
 }
 
 static void mistakes_are_undone(void **state)
@@ -549,15 +555,15 @@ static void mistakes_are_undone(void **state)
         REFUSED(whole, "module echo: no room for a copy", "module other: no room for a copy");
         out.bad_path = false;
         out.bad_tls = "CERT";
-        REFUSED(whole, "weir.conf:12:", "c.pem: not a certificate");
+        REFUSED(whole, "weir.conf:12:41: /c.pem: not a certificate");
         out.bad_tls = NULL;
         out.bad_client = "b.internal";
-        REFUSED(whole, "weir.conf:10:", "b.internal: not an authority");
+        REFUSED(whole, "weir.conf:10:35: b.internal: not an authority");
         out.bad_client = "redis.internal";
         REFUSED(whole, "weir.conf:8:", "redis.internal: not an authority");
         out.bad_client = NULL;
         out.bad_tickets = true;
-        REFUSED(whole, "weir.conf:12:", "ticket_keys /t.keys");
+        REFUSED(whole, "weir.conf:12:72: ticket_keys /t.keys");
         out.bad_tickets = false;
         out.bad_create = true;
         REFUSED(whole, "weir.conf:19:", "will not be created");
