@@ -42,28 +42,13 @@ struct arena {
         struct hook *hooks; /* last added first */
 };
 
-static _Thread_local struct {
-        struct head *free;
-        unsigned n, low; /* low: the fewest since the last trim */
-} recycled;
+static _Thread_local struct page_pool recycled = {.bytes = ARENA_CHUNK, .max = KEEP_MAX};
 
 static struct head *block_new(size_t size)
 {
-        struct head *h;
+        struct head *h = size == ARENA_CHUNK ? page_pool_get(&recycled) : malloc(size);
 
-        if (size == ARENA_CHUNK && recycled.free) {
-                h = recycled.free;
-                recycled.free = h->next;
-                recycled.n--;
-                recycled.low = MIN(recycled.low, recycled.n);
-                return h;
-        }
-        if (size == ARENA_CHUNK) {
-                h = page_map(size);
-        } else {
-                h = malloc(size);
-                CHECK(h != NULL);
-        }
+        CHECK(h != NULL);
         h->size = size;
         POISON(h + 1, size - sizeof(*h));
         return h;
@@ -71,19 +56,17 @@ static struct head *block_new(size_t size)
 
 static void block_free(struct head *h)
 {
-        if (h->size != ARENA_CHUNK) {
-                UNPOISON(h, h->size);
-                free(h);
-        } else if (recycled.n < KEEP_MAX) {
-                h->next = recycled.free;
-                recycled.free = h;
-                recycled.n++;
+        if (h->size == ARENA_CHUNK && !page_pool_full(&recycled)) {
                 /* not the head: the leak checker follows no link in poisoned memory */
                 POISON(h + 1, ARENA_CHUNK - sizeof(*h));
-        } else {
-                UNPOISON(h, ARENA_CHUNK);
-                page_unmap(h, ARENA_CHUNK);
+                page_pool_put(&recycled, h);
+                return;
         }
+        UNPOISON(h, h->size);
+        if (h->size == ARENA_CHUNK)
+                page_unmap(h, ARENA_CHUNK);
+        else
+                free(h);
 }
 
 static void blocks_free(struct head *h)
@@ -286,24 +269,9 @@ void *arena_grow_(struct arena *a, void *old, size_t n, size_t *cap, size_t size
         return p;
 }
 
-static void free_recycled(unsigned n)
-{
-        while (n-- > 0) {
-                struct head *h = recycled.free;
-                UNPOISON(h, ARENA_CHUNK);
-                recycled.free = h->next;
-                recycled.n--;
-                page_unmap(h, ARENA_CHUNK);
-        }
-        recycled.low = recycled.n;
-}
-
 size_t arena_thread_trim(void)
 {
-        size_t n = recycled.low;
-
-        free_recycled(recycled.low);
-        return n * ARENA_CHUNK;
+        return page_pool_trim(&recycled);
 }
 
 unsigned arena_thread_kept(void)
@@ -313,5 +281,5 @@ unsigned arena_thread_kept(void)
 
 void arena_thread_end(void)
 {
-        free_recycled(recycled.n);
+        page_pool_end(&recycled);
 }

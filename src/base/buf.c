@@ -22,42 +22,36 @@
 
 #define KEEP_MAX 1024 /* recycled chunks of a thread: 16 MiB, until they are trimmed */
 #define SMALL    ((size_t)2048)
+#define WHOLE    (sizeof(struct chunk) + BUF_CHUNK)
 
-static _Thread_local struct {
-        struct chunk *free;
-        unsigned n, low; /* low: the fewest since the last trim */
-} recycled;
+static _Thread_local struct page_pool recycled = {.bytes = WHOLE, .max = KEEP_MAX};
 
 static struct chunk *chunk_new(size_t cap)
 {
-        struct chunk *c = recycled.free;
+        struct chunk *c;
 
-        if (cap <= BUF_CHUNK && c) {
-                recycled.free = c->next;
-                recycled.n--;
-                recycled.low = MIN(recycled.low, recycled.n);
+        if (cap <= BUF_CHUNK) {
+                cap = BUF_CHUNK;
+                c = page_pool_get(&recycled);
                 UNPOISON(c->data, BUF_CHUNK);
         } else {
-                cap = MAX(cap, BUF_CHUNK);
                 CHECK(cap <= UINT32_MAX - sizeof(*c));
                 c = page_map(sizeof(*c) + cap);
-                c->cap = (uint32_t)cap;
         }
         c->next = NULL;
+        c->cap = (uint32_t)cap;
         c->off = c->end = 0;
         return c;
 }
 
 static void chunk_free(struct chunk *c)
 {
-        if (c->cap != BUF_CHUNK || recycled.n >= KEEP_MAX) {
+        if (c->cap != BUF_CHUNK || page_pool_full(&recycled)) {
                 page_unmap(c, sizeof(*c) + c->cap);
                 return;
         }
-        c->next = recycled.free;
-        recycled.free = c;
-        recycled.n++;
         POISON(c->data, BUF_CHUNK);
+        page_pool_put(&recycled, c);
 }
 
 static inline size_t length(const struct chunk *c)
@@ -411,24 +405,9 @@ size_t buf_held(const struct buf *b)
         return sum;
 }
 
-static void free_recycled(unsigned n)
-{
-        while (n-- > 0) {
-                struct chunk *c = recycled.free;
-                recycled.free = c->next;
-                recycled.n--;
-                UNPOISON(c->data, BUF_CHUNK);
-                page_unmap(c, sizeof(*c) + c->cap);
-        }
-        recycled.low = recycled.n;
-}
-
 size_t buf_thread_trim(void)
 {
-        size_t n = recycled.low;
-
-        free_recycled(recycled.low);
-        return n * BUF_CHUNK;
+        return page_pool_trim(&recycled);
 }
 
 unsigned buf_thread_kept(void)
@@ -438,5 +417,5 @@ unsigned buf_thread_kept(void)
 
 void buf_thread_end(void)
 {
-        free_recycled(recycled.n);
+        page_pool_end(&recycled);
 }

@@ -48,3 +48,26 @@ void page_unmap(void *p, size_t n)
 }
 
 #endif
+
+static void unmap_kept(struct page_pool *p, unsigned n)
+{
+        while (n-- > 0) {
+                void *m = page_pool_get(p);
+                UNPOISON(m, p->bytes);
+                page_unmap(m, p->bytes);
+        }
+        p->low = p->n;
+}
+
+size_t page_pool_trim(struct page_pool *p)
+{
+        size_t n = p->low;
+
+        unmap_kept(p, p->low);
+        return n * p->bytes;
+}
+
+void page_pool_end(struct page_pool *p)
+{
+        unmap_kept(p, p->n);
+}

@@ -9,9 +9,47 @@
 
 #include "base/defs.h"
 
+#include <string.h>
+
 #define PAGE_BYTES (4 * KIB)
 
 void *page_map(size_t n); /* n bytes, zeroed, at a page's begin; aborts when memory is out */
 void page_unmap(void *p, size_t n); /* the whole of what page_map(n) gave */
+
+/* Recycled mappings of one size; belongs to one thread.  The first word of a kept one is the link
+ * to the next, the rest the user may poison. */
+struct page_pool {
+        void *free;
+        size_t bytes;         /* of each */
+        unsigned n, low, max; /* kept now; the fewest since the last trim; the most */
+};
+
+static inline void *page_pool_get(struct page_pool *p) /* its bytes are anything */
+{
+        void *m = p->free;
+        if (UNLIKELY(!m))
+                return page_map(p->bytes);
+        memcpy(&p->free, m, sizeof(p->free));
+        p->n--;
+        p->low = MIN(p->low, p->n);
+        return m;
+}
+
+static inline bool page_pool_full(const struct page_pool *p)
+{
+        return p->n >= p->max;
+}
+
+static inline void page_pool_put(struct page_pool *p, void *m) /* asks for one that is not full */
+{
+        memcpy(m, &p->free, sizeof(p->free));
+        p->free = m;
+        p->n++;
+}
+
+/* Called now and then: unmaps those that were not needed since the call before; returns the bytes.
+ */
+size_t page_pool_trim(struct page_pool *p);
+void page_pool_end(struct page_pool *p); /* unmaps all */
 
 #endif

@@ -340,7 +340,7 @@ static void recycled_chunks_are_poisoned(void **state)
         buf_puts(&b, STR("x"));
         at = buf_front(&b).p;
         buf_clear(&b);
-        assert_ptr_equal(recycled.free->data, at);
+        assert_ptr_equal(((struct chunk *)recycled.free)->data, at);
 #ifdef WEIR_ASAN
         assert_true(__asan_address_is_poisoned(at));
         assert_true(__asan_address_is_poisoned(at + BUF_CHUNK - 1));
