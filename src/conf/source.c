@@ -21,7 +21,7 @@ static bool failed(struct arena *a, str *error, const char *why)
 }
 
 /* Reads to the end, whatever size fstat told: /proc and pipes have none. */
-static bool read_all(int fd, struct arena *a, str *content, str *error)
+bool source_read(int fd, struct arena *a, str *content, str *error)
 {
         size_t cap = 4096, n = 0;
         struct stat st;
@@ -61,7 +61,7 @@ static bool system_file(struct source *s, str path, struct arena *a, str *conten
         int fd = open(arena_dupz(a, path), O_RDONLY | O_CLOEXEC | O_NOCTTY);
         if (fd < 0)
                 return failed(a, error, strerror(errno));
-        bool ok = read_all(fd, a, content, error);
+        bool ok = source_read(fd, a, content, error);
         close(fd);
         return ok;
 }

@@ -18,6 +18,9 @@ struct source {
         bool (*user)(struct source *s, str user, str group, uint32_t *uid, uint32_t *gid);
 };
 
+/* What is in an open file, in a; false: *error says why. */
+MUST_CHECK bool source_read(int fd, struct arena *a, str *content, str *error);
+
 /* The live file system and environment. */
 struct source *source_system(void);
 

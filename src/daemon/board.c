@@ -22,6 +22,7 @@ struct board_copy {
 
 struct board_row {
         struct board_copy copies[BOARD_COPIES];
+        struct board_news news;
         struct crumb crumbs[]; /* the control thread's, then each loop's */
 };
 
@@ -66,6 +67,11 @@ struct crumb *board_crumb(struct board *b, unsigned row, unsigned loop)
 {
         CHECK(loop == BOARD_CONTROL || loop < b->loops);
         return &row_of(b, row)->crumbs[loop == BOARD_CONTROL ? 0 : loop + 1];
+}
+
+struct board_news *board_news(struct board *b, unsigned row)
+{
+        return &row_of(b, row)->news;
 }
 
 unsigned board_loops(const struct board *b)

@@ -25,6 +25,19 @@ void board_clear(struct board *b, unsigned row);
 struct crumb *board_crumb(struct board *b, unsigned row, unsigned loop);
 unsigned board_loops(const struct board *b);
 
+/* How a worker is doing, as its control thread last wrote it: for /status, which any worker
+ * answers. */
+#define BOARD_GENS 32
+struct board_news {
+        _Atomic uint32_t pid; /* 0: none is there */
+        _Atomic uint32_t generation, ready, draining, loops, leaked, n_gens;
+        _Atomic uint64_t connections;
+        struct board_gen {
+                _Atomic uint64_t number, requests, made_ms;
+        } gens[BOARD_GENS];
+};
+struct board_news *board_news(struct board *b, unsigned row);
+
 /* The process of that row: writes down the modules that are open now. */
 void board_note_modules(struct board *b, unsigned row);
 

@@ -191,6 +191,16 @@ struct source *bundle_source(struct bundle *b)
         return &b->source;
 }
 
+void bundle_put_file(struct bundle *b, str path, str content)
+{
+        struct entry *e = entry_find(b, ENTRY_FILE, path);
+
+        if (!e)
+                e = entry_record(b, ENTRY_FILE, true, path, STR_NONE);
+        e->present = true;
+        e->value = arena_dup(b->arena, content);
+}
+
 int bundle_seal(struct bundle *b)
 {
         size_t n = map_count(b->by), at = 0, cursor = 0;

@@ -14,7 +14,9 @@
 struct bundle;
 struct bundle *bundle_collect(void);            /* empty, recording */
 struct source *bundle_source(struct bundle *b); /* collecting or replaying */
-int bundle_seal(struct bundle *b);              /* memfd with all entries, sealed; -1 and errno */
+/* Records (again) a file that somebody else has read; collecting. */
+void bundle_put_file(struct bundle *b, str path, str content);
+int bundle_seal(struct bundle *b); /* memfd with all entries, sealed; -1 and errno */
 struct bundle *bundle_map(int fd); /* replaying; NULL: not a bundle.  fd may be closed afterwards */
 void bundle_free(struct bundle *b);
 void bundle_digest(const struct bundle *b, uint8_t out[32]); /* of a mapped one */

@@ -21,6 +21,7 @@
 #include "daemon/memfd.h"
 #include "daemon/plan.h"
 #include "daemon/proc.h"
+#include "daemon/trust.h"
 #include "daemon/wire.h"
 #include "proxy/gen.h"
 
@@ -30,7 +31,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,52 +55,39 @@ static NORETURN void verdict(struct checking *c, struct report *rep, bool ok)
         _exit(ok ? 0 : 1);
 }
 
-/* Only what its owner, or root, can have written may be loaded by a weir that was started as root.
- */
-static bool writable_by_others(const struct stat *st)
+static bool read_module(struct checking *c, struct bundle *b, const struct module_conf *m,
+                        const struct proc_user *user, uint8_t sha[32], str *error)
 {
-        bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
+        int fd = trust_open(m->path, user, c->arena, error);
+        str bytes, why;
+        bool ok;
 
-        return !sticky && (st->st_mode & S_IWOTH);
-}
-
-static void check_module_path(const struct module_conf *m, struct report *rep)
-{
-        char path[PATH_MAX];
-        struct stat st;
-
-        if (geteuid() != 0 || !str_copyz(path, sizeof(path), m->path))
-                return;
-        for (char *end = path + strlen(path);; *end = 0) {
-                const char *part = path[0] ? path : "/";
-                if (stat(part, &st) == 0 && writable_by_others(&st)) {
-                        report_error(rep, &m->pos, "module %.*s: %s can be written by anybody",
-                                     STR_ARG(m->name), part);
-                        return;
-                }
-                end = strrchr(path, '/');
-                if (!end)
-                        return;
+        if (fd < 0)
+                return false;
+        ok = source_read(fd, c->arena, &bytes, &why);
+        close(fd);
+        if (ok) {
+                bundle_put_file(b, m->path, bytes);
+                crypto_sha256(bytes, sha);
+        } else {
+                *error = arena_printf(c->arena, "%.*s: %.*s", STR_ARG(m->path), STR_ARG(why));
         }
+        return ok;
 }
 
 /* Reads every module into the bundle; NULL: mistakes are in rep. */
-static uint8_t (*read_modules(struct checking *c, struct source *src, const struct conf *conf,
-                              struct report *rep))[32]
+static uint8_t (*read_modules(struct checking *c, struct bundle *b, const struct conf *conf,
+                              const struct proc_user *user, struct report *rep))[32]
 {
         unsigned mistakes = rep->errors;
         uint8_t(*shas)[32] = arena_zalloc(c->arena, sizeof(*shas) * (conf->n_modules + 1));
 
         for (size_t i = 0; i < conf->n_modules; i++) {
                 const struct module_conf *m = &conf->modules[i];
-                str bytes, error;
-                if (!src->file(src, m->path, c->arena, &bytes, &error)) {
-                        report_error(rep, &m->pos, "module %.*s: %.*s: %.*s", STR_ARG(m->name),
-                                     STR_ARG(m->path), STR_ARG(error));
-                        continue;
-                }
-                check_module_path(m, rep);
-                crypto_sha256(bytes, shas[i]);
+                str error;
+                if (!read_module(c, b, m, user, shas[i], &error))
+                        report_error(rep, &m->pos, "module %.*s: %.*s", STR_ARG(m->name),
+                                     STR_ARG(error));
         }
         return rep->errors > mistakes ? NULL : shas;
 }
@@ -130,9 +117,13 @@ static int collect(struct checking *c, struct report *rep, struct proc_user *use
         struct source *src = bundle_source(b);
         struct conf *conf = conf_read_all(src, c->o->config, c->o->prefix, rep);
         unsigned mistakes = rep->errors;
-        uint8_t(*shas)[32] = conf ? read_modules(c, src, conf, rep) : NULL;
+        uint8_t(*shas)[32];
         int fd;
 
+        if (!conf)
+                verdict(c, rep, false);
+        *user = (struct proc_user){conf->has_user, conf->uid, conf->gid};
+        shas = read_modules(c, b, conf, user, rep);
         if (!shas)
                 verdict(c, rep, false);
         fd = bundle_seal(b);
@@ -142,7 +133,6 @@ static int collect(struct checking *c, struct report *rep, struct proc_user *use
         }
         if (mistakes == 0)
                 send_plan(c, conf, (const uint8_t(*)[32])shas, fd, rep);
-        *user = (struct proc_user){conf->has_user, conf->uid, conf->gid};
         conf_free(conf);
         bundle_free(b);
         return fd;

@@ -369,6 +369,7 @@ static void let_go(struct master *m, struct child *c)
         c->state = CHILD_NONE;
         c->pid = 0;
         c->n_alive = 0;
+        atomic_store(&board_news(m->board, c->index)->pid, 0);
 }
 
 /* Counts the death, and says when the next one comes. */

@@ -60,25 +60,146 @@ static bool is_ready(const struct worker *w)
         return w->current && w->serving && !w->not_ready;
 }
 
+static void say(_Atomic uint32_t *where, uint64_t what)
+{
+        atomic_store_explicit(where, (uint32_t)what, memory_order_relaxed);
+}
+
+static uint32_t said(const _Atomic uint32_t *where)
+{
+        return atomic_load_explicit(where, memory_order_relaxed);
+}
+
+static void news_gen(struct board_gen *b, const struct worker *w, const struct gen *g)
+{
+        uint64_t live = 0;
+
+        for (unsigned i = 0; i < w->n_loops; i++)
+                live += __atomic_load_n(&g->per_loop[i].live, __ATOMIC_RELAXED);
+        atomic_store_explicit(&b->number, g->number, memory_order_relaxed);
+        atomic_store_explicit(&b->requests, live, memory_order_relaxed);
+        atomic_store_explicit(&b->made_ms, (uint64_t)(g->made / MSEC), memory_order_relaxed);
+}
+
+void export_news(struct worker *w)
+{
+        struct board_news *news = board_news(w->board, w->index);
+        uint64_t connections = 0;
+        unsigned n_gens = 0;
+
+        for (unsigned i = 0; i < w->n_loops; i++)
+                connections +=
+                        atomic_load_explicit(&w->loops[i]->connections, memory_order_relaxed);
+        atomic_store_explicit(&news->connections, connections, memory_order_relaxed);
+        LIST_EACH (n, &w->gens) {
+                if (n_gens < BOARD_GENS)
+                        news_gen(&news->gens[n_gens++], w,
+                                 CONTAINER_OF(n, struct worker_gen, link)->gen);
+        }
+        say(&news->n_gens, n_gens);
+        say(&news->generation, w->current ? w->current->number : 0);
+        say(&news->ready, is_ready(w));
+        say(&news->draining, w->not_ready);
+        say(&news->loops, w->n_loops);
+        say(&news->leaked, module_leaked());
+        say(&news->pid, (uint64_t)getpid());
+}
+
+/* One line for each generation that is alive anywhere, with its requests over all workers. */
+struct gen_line {
+        uint64_t number, requests, made_ms;
+};
+
+static void add_gen(struct gen_line *lines, size_t *n, const struct board_gen *g)
+{
+        uint64_t number = atomic_load_explicit(&g->number, memory_order_relaxed);
+        size_t i = 0;
+
+        while (i < *n && lines[i].number != number)
+                i++;
+        if (i == *n)
+                lines[(*n)++] = (struct gen_line){
+                        .number = number,
+                        .made_ms = atomic_load_explicit(&g->made_ms, memory_order_relaxed)};
+        lines[i].requests += atomic_load_explicit(&g->requests, memory_order_relaxed);
+}
+
+static int by_number(const void *a, const void *b)
+{
+        const struct gen_line *x = a, *y = b;
+
+        return (x->number > y->number) - (x->number < y->number);
+}
+
 static void status_gens(struct worker *w, struct json_writer *j)
 {
+        struct gen_line *lines = calloc((size_t)w->n_workers * BOARD_GENS, sizeof(*lines));
+        size_t n = 0;
+
+        CHECK(lines);
+        for (unsigned i = 0; i < w->n_workers; i++) {
+                const struct board_news *news = board_news(w->board, i);
+                uint32_t count = said(&news->pid) ? MIN(said(&news->n_gens), BOARD_GENS) : 0;
+                for (uint32_t k = 0; k < count; k++)
+                        add_gen(lines, &n, &news->gens[k]);
+        }
+        qsort(lines, n, sizeof(*lines), by_number);
         json_key(j, STR("generations"));
         json_open(j, '[');
-        LIST_EACH (n, &w->gens) {
-                const struct gen *g = CONTAINER_OF(n, struct worker_gen, link)->gen;
-                uint64_t live = 0;
-                for (unsigned i = 0; i < w->n_loops; i++)
-                        live += __atomic_load_n(&g->per_loop[i].live, __ATOMIC_RELAXED);
+        for (size_t i = 0; i < n; i++) {
                 json_open(j, '{');
                 json_key(j, STR("number"));
-                json_u64(j, g->number);
+                json_u64(j, lines[i].number);
                 json_key(j, STR("requests"));
-                json_u64(j, live);
+                json_u64(j, lines[i].requests);
                 json_key(j, STR("made_ms"));
-                json_u64(j, (uint64_t)(g->made / MSEC));
+                json_u64(j, lines[i].made_ms);
                 json_close(j);
         }
         json_close(j);
+        free(lines);
+}
+
+static void status_worker(unsigned index, const struct board_news *news, struct json_writer *j)
+{
+        json_open(j, '{');
+        json_key(j, STR("worker"));
+        json_u64(j, index);
+        json_key(j, STR("pid"));
+        json_u64(j, said(&news->pid));
+        json_key(j, STR("generation"));
+        json_u64(j, said(&news->generation));
+        json_key(j, STR("ready"));
+        json_bool(j, said(&news->ready));
+        json_key(j, STR("draining"));
+        json_bool(j, said(&news->draining));
+        json_key(j, STR("loops"));
+        json_u64(j, said(&news->loops));
+        json_key(j, STR("connections"));
+        json_u64(j, atomic_load_explicit(&news->connections, memory_order_relaxed));
+        json_close(j);
+}
+
+/* Those that are there: one that has just died is missing until its replacement speaks. */
+static void status_workers(struct worker *w, struct json_writer *j)
+{
+        uint64_t connections = 0, leaked = 0;
+
+        json_key(j, STR("workers"));
+        json_open(j, '[');
+        for (unsigned i = 0; i < w->n_workers; i++) {
+                const struct board_news *news = board_news(w->board, i);
+                if (said(&news->pid) == 0)
+                        continue;
+                connections += atomic_load_explicit(&news->connections, memory_order_relaxed);
+                leaked += said(&news->leaked);
+                status_worker(i, news, j);
+        }
+        json_close(j);
+        json_key(j, STR("connections"));
+        json_u64(j, connections);
+        json_key(j, STR("modules_leaked"));
+        json_u64(j, leaked);
 }
 
 static void status_modules(struct worker *w, struct json_writer *j)
@@ -105,8 +226,6 @@ static void status_modules(struct worker *w, struct json_writer *j)
                 json_close(j);
         }
         json_close(j);
-        json_key(j, STR("modules_leaked"));
-        json_u64(j, module_leaked());
 }
 
 static void status_functions(struct worker *w, struct json_writer *j)
@@ -126,14 +245,13 @@ static void status_functions(struct worker *w, struct json_writer *j)
         json_close(j);
 }
 
+/* Of all workers, whichever answers: what the others do is at most a watchdog's look old.  The
+ * states of servers are what this one thinks of them. */
 static void status(struct worker *w, struct buf *out)
 {
         struct json_writer j;
-        uint64_t connections = 0;
 
-        for (unsigned i = 0; i < w->n_loops; i++)
-                connections +=
-                        atomic_load_explicit(&w->loops[i]->connections, memory_order_relaxed);
+        export_news(w);
         json_begin(&j, out);
         json_open(&j, '{');
         json_key(&j, STR("version"));
@@ -146,17 +264,10 @@ static void status(struct worker *w, struct buf *out)
         json_bool(&j, w->not_ready);
         json_key(&j, STR("worker"));
         json_u64(&j, w->index);
-        json_key(&j, STR("pid"));
-        json_u64(&j, (uint64_t)getpid());
-        json_key(&j, STR("workers"));
-        json_u64(&j, w->m->n_children);
-        json_key(&j, STR("loops"));
-        json_u64(&j, w->n_loops);
-        json_key(&j, STR("connections"));
-        json_u64(&j, connections);
+        status_workers(w, &j);
         status_gens(w, &j);
         json_key(&j, STR("upstreams"));
-        upstreams_status(w->house.upstreams, &j);
+        upstreams_status(w->house.upstreams, w->m->metrics, &j);
         status_functions(w, &j);
         status_modules(w, &j);
         json_close(&j);

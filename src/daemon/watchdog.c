@@ -159,6 +159,7 @@ static void look(struct deadline *deadline)
                 look_at(d, i, now);
         }
         d->looked = now;
+        export_news(d->w);
         deadline_set(d->w->house.control, &d->look, LOOK, look);
 }
 

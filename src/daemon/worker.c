@@ -277,13 +277,15 @@ static void prepare(struct worker *w, uint32_t number, int bundle_fd)
         worker_fan(w, prepare_on_loop, prepared, rep);
 }
 
-static bool commit_on_loop(struct worker *w, struct loop *l, void *arg)
+/*
+ * A commit is three fans, because a loop hands what it accepts to any other, and whoever gets it
+ * must have a configuration that knows the listener:
+ *
+ *   stop what leaves (all still have the old one) -> switch -> start what is new (all have the new)
+ */
+static bool start_on_loop(struct worker *w, struct loop *l, void *arg)
 {
         (void)arg;
-        entrance_stop(w, l, false); /* what still waits there is the old configuration's */
-        gen_commit(w->preparing, l);
-        if (w->draining)
-                (void)h1_server_drain(l, false);
         entrance_start(w, l);
         return true;
 }
@@ -300,12 +302,40 @@ static void committed(struct worker *w, bool ok, void *arg)
         say_modules(w, WIRE_COMMITTED, w->current->number);
 }
 
+static bool switch_on_loop(struct worker *w, struct loop *l, void *arg)
+{
+        (void)arg;
+        gen_commit(w->preparing, l);
+        if (w->draining)
+                (void)h1_server_drain(l, false);
+        return true;
+}
+
+static void switched(struct worker *w, bool ok, void *arg)
+{
+        (void)ok;
+        worker_fan(w, start_on_loop, committed, arg);
+}
+
+static bool stop_leaving_on_loop(struct worker *w, struct loop *l, void *arg)
+{
+        (void)arg;
+        entrance_stop(w, l, false); /* what still waits there is the old configuration's */
+        return true;
+}
+
+static void stopped_leaving(struct worker *w, bool ok, void *arg)
+{
+        (void)ok;
+        worker_fan(w, switch_on_loop, switched, arg);
+}
+
 static void commit(struct worker *w)
 {
         if (!w->preparing)
                 return;
         listen_budget(w->preparing->conf->max_connections);
-        worker_fan(w, commit_on_loop, committed, NULL);
+        worker_fan(w, stop_leaving_on_loop, stopped_leaving, NULL);
 }
 
 /* ------------------------------------------------------------------ drain and end */

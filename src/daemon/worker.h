@@ -118,5 +118,7 @@ void export_listen(struct export *e, uint64_t id, int fd);
 void export_mark_leaving(struct export *e, uint64_t id);
 void export_settle(struct export *e);
 void export_undo(struct export *e);
+/* Writes down for the others how this worker is doing. */
+void export_news(struct worker *w);
 
 #endif

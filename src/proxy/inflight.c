@@ -60,6 +60,8 @@ void inflight_clear(struct inflight_region *r, unsigned worker)
                 r->uses[i * r->workers + worker] = 0;
                 atomic_store_explicit(&r->cells[i * r->workers + worker].n, 0,
                                       memory_order_relaxed);
+                atomic_store_explicit(&r->cells[i * r->workers + worker].idle, 0,
+                                      memory_order_relaxed);
         }
         atomic_compare_exchange_strong(&r->lock, &holder, 0);
 }
@@ -152,7 +154,8 @@ void inflight_close(struct inflight *f, struct inflight_region *r)
                 free(f->cells);
         } else {
                 region_lock(r, f->self);
-                r->uses[f->slot * r->workers + f->self]--;
+                if (--r->uses[f->slot * r->workers + f->self] == 0)
+                        inflight_say_idle(f, 0);
                 if (!slot_used(r, f->slot))
                         r->keys[f->slot] = 0;
                 region_unlock(r);

@@ -17,6 +17,7 @@ struct inflight_region;
 
 struct inflight_cell {
         _Alignas(64) _Atomic uint32_t n;
+        _Atomic uint32_t idle; /* connections kept, as its worker last said; for status */
 };
 
 /* One server's counts as seen by one worker; copied freely, valid until inflight_close. */
@@ -57,6 +58,20 @@ static inline void inflight_add(const struct inflight *f)
 static inline void inflight_sub(const struct inflight *f)
 {
         atomic_fetch_sub_explicit(&f->cells[f->self].n, 1, memory_order_relaxed);
+}
+
+static inline void inflight_say_idle(const struct inflight *f, uint32_t idle)
+{
+        atomic_store_explicit(&f->cells[f->self].idle, idle, memory_order_relaxed);
+}
+
+static inline uint32_t inflight_idle(const struct inflight *f)
+{
+        uint32_t sum = 0;
+
+        for (uint32_t i = 0; i < f->workers; i++)
+                sum += atomic_load_explicit(&f->cells[i].idle, memory_order_relaxed);
+        return sum;
 }
 
 /* Adds one unless that makes more than max.  Never lets max be exceeded; of two that race for the

@@ -39,10 +39,7 @@ static void status_server(struct json_writer *w, const struct upstreams *us, con
 {
         const struct server *s = m->server;
         int64_t now = us->control->now, until = 0;
-        uint64_t idle = 0;
 
-        for (unsigned i = 0; i < us->n_loops; i++)
-                idle += atomic_load_explicit(&s->loops[i].idle_n, memory_order_relaxed);
         json_open(w, '{');
         json_key(w, STR("server"));
         json_str(w, s->label);
@@ -61,7 +58,7 @@ static void status_server(struct json_writer *w, const struct upstreams *us, con
                 json_u64(w, m->max_connections);
         }
         json_key(w, STR("idle_connections"));
-        json_u64(w, idle);
+        json_u64(w, inflight_idle(&s->inflight));
         json_key(w, STR("head_ms"));
         json_double(w, (double)server_head_us(s, now) / 1000);
         json_close(w);
@@ -88,21 +85,22 @@ static void status_name(struct json_writer *w, const struct upstream *u, size_t 
         json_close(w);
 }
 
-static void status_upstream(struct json_writer *w, const struct upstream *u)
+static void status_upstream(struct json_writer *w, const struct upstream *u,
+                            struct metric_region *metrics)
 {
         static const char *const words[] = {"round_robin", "least_conn", "random",
                                             "p2c",         "least_time", "hash"};
-        uint64_t queued = 0;
+        struct buf labels = BUF_INIT;
 
-        for (unsigned i = 0; i < u->us->n_loops; i++)
-                queued += atomic_load_explicit(&u->loops[i].queued, memory_order_relaxed);
+        metric_label(&labels, "upstream", u->name);
         json_open(w, '{');
         json_key(w, STR("upstream"));
         json_str(w, u->name);
         json_key(w, STR("balance"));
         json_str(w, str_z(words[u->balance]));
         json_key(w, STR("queued"));
-        json_u64(w, queued);
+        json_u64(w, metric_sum(metrics, METRIC_QUEUED, buf_pullup(&labels, labels.n)));
+        buf_clear(&labels);
         json_key(w, STR("servers"));
         json_open(w, '[');
         for (uint32_t i = 0; i < u->set->n; i++)
@@ -114,11 +112,12 @@ static void status_upstream(struct json_writer *w, const struct upstream *u)
         json_close(w);
 }
 
-void upstreams_status(struct upstreams *us, struct json_writer *w)
+void upstreams_status(struct upstreams *us, struct metric_region *metrics, struct json_writer *w)
 {
+        upstreams_gauges(us); /* our part of what is summed below */
         json_open(w, '[');
         LIST_EACH (l, &us->upstreams) {
-                status_upstream(w, CONTAINER_OF(l, struct upstream, link));
+                status_upstream(w, CONTAINER_OF(l, struct upstream, link), metrics);
         }
         json_close(w);
 }

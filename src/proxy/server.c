@@ -227,12 +227,16 @@ static metric_cell *control_series(struct server *s, unsigned family)
 void server_gauges(struct server *s, int64_t now, bool write_up)
 {
         bool ejected = server_ejected(s, now);
+        uint32_t idle = 0;
 
         if (s->was_ejected && !ejected && !server_flags(s))
                 log_info(s->subject, "server %.*s is up again: its ejection is over",
                          STR_ARG(s->label));
         s->was_ejected = ejected;
         metric_set(control_series(s, METRIC_SERVER_INFLIGHT), inflight_own(&s->inflight));
+        for (unsigned i = 0; i < s->us->n_loops; i++)
+                idle += atomic_load_explicit(&s->loops[i].idle_n, memory_order_relaxed);
+        inflight_say_idle(&s->inflight, idle);
         if (write_up)
                 metric_set(control_series(s, METRIC_SERVER_UP), !ejected && !server_flags(s));
 }

@@ -51,7 +51,7 @@ unsigned upstream_retry_after(struct upstream *u, const struct loop *l);
 bool upstreams_admin(struct upstreams *us, str upstream, str server, str state);
 /* Gauges are kept up to half a second; before metrics are read this brings them up to date. */
 void upstreams_gauges(struct upstreams *us);
-void upstreams_status(struct upstreams *us, struct json_writer *w);
+void upstreams_status(struct upstreams *us, struct metric_region *metrics, struct json_writer *w);
 /* Drain of the process: closes idle connections of this loop. */
 void upstreams_close_idle(struct upstreams *us, struct loop *l);
 

@@ -1,7 +1,10 @@
 """Being watched: metrics, status, health, logs, the control socket."""
 import json
+import os
 import re
+import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -59,6 +62,44 @@ def test_status(weir, server):
     assert isinstance(s["generation"], int)
     text = json.dumps(s)
     assert "u" in text
+
+
+def test_status_of_two_workers_is_whole(weir, server, connect):
+    """Whichever answers: connections, generations and servers are those of both."""
+    hold = threading.Event()
+
+    def reply(q):
+        if q.target == "/held":
+            hold.wait(10)
+        return answer(b"ok")
+
+    w = weir(CONF % "workers 2; threads 2;", backend=server(reply))
+    w.deaths_expected = True
+    clients = [connect(w.http) for _ in range(40)]
+    for c in clients:
+        assert c.send(request()).response().status == 200
+    for c in clients[:12]:
+        c.send(request(target="/held"))
+    w.reload((CONF % "workers 2; threads 2;").replace("made", "again"))
+    until(lambda: w.status()["connections"] == 40, lambda: f"40 connections: {w.status()}")
+    until(lambda: [(g["number"], g["requests"]) for g in w.status()["generations"]] == [(1, 12), (2, 0)],
+          lambda: f"12 requests in the first generation: {w.status()}")
+    answered = set()
+    for _ in range(20):
+        s = w.status()
+        answered.add(s["worker"])
+        assert [v["worker"] for v in s["workers"]] == [0, 1]
+        assert {v["pid"] for v in s["workers"]} == set(w.children())
+        assert sum(v["connections"] for v in s["workers"]) == 40
+        assert all(v["connections"] and v["ready"] and v["generation"] == 2 for v in s["workers"])
+        assert s["upstreams"][0]["servers"][0]["requests"] == 12
+    assert answered == {0, 1}, "both were asked"
+    hold.set()
+    until(lambda: [g["number"] for g in w.status()["generations"]] == [2], "the first generation to end")
+    os.kill(w.children()[0], signal.SIGKILL)
+    until(lambda: {v["pid"] for v in w.status()["workers"]} == set(w.children())
+          and len(w.children()) == 2, "the new one")
+    until(lambda: 0 < w.status()["connections"] < 40, "its connections to be gone")
 
 
 def test_admin_is_read_only(weir, server):
@@ -121,8 +162,6 @@ def test_a_refused_request_is_logged(weir, server, connect):
 
 @pytest.mark.parametrize("how", ["signal", "command"])
 def test_logs_are_reopened(weir, server, how):
-    import signal
-
     w = weir(CONF % "error_log @dir@/error.log level=info; access_log @dir@/access.log format=json;",
              backend=server())
     fetch(w.http, "/before")
@@ -198,8 +237,6 @@ def test_server_down_and_up(weir, server):
 
 
 def test_drain_waits_for_what_is_under_way(weir, server, connect):
-    import signal
-
     def reply(q):
         time.sleep(0.5)
         return answer(b"late")
@@ -217,8 +254,6 @@ def test_drain_waits_for_what_is_under_way(weir, server, connect):
 
 
 def test_shutdown_timeout(weir, server, connect):
-    import signal
-
     def script(c):
         c.server.take(c)
         c.read_all()

@@ -1,9 +1,15 @@
 """The example configurations are right, and the quickstart's does what its text says."""
+import os
 import re
+import signal
+import socket
+import ssl
+import threading
+import time
 
 import pytest
 
-from kit import free_port
+from kit import HOST, SLOW, free_port, until
 from kit.raw import answer, fetch
 from kit.weir import MODULES, TOP
 
@@ -34,7 +40,8 @@ def test_there_are_examples():
     assert {"quickstart", "minimal", "weir"} <= {e.stem for e in EXAMPLES}
 
 
-def test_quickstart(weir, server, ca):
+def quickstart(weir, server, ca):
+    """weir with conf/quickstart.conf, but for ports; and its three services."""
     text = (TOP / "conf" / "quickstart.conf").read_text()
     w = weir("", start=False)
     text = prepared(w, ca, text)
@@ -46,6 +53,11 @@ def test_quickstart(weir, server, ca):
         text = text.replace(f"127.0.0.1:{given}", f"127.0.0.1:{w.values[name]}")
     w.conf.write_text(text)
     w.start()
+    return w, services
+
+
+def test_quickstart(weir, server, ca):
+    w, services = quickstart(weir, server, ca)
     tls = {"tls": ca.client(), "host": "localhost"}
     assert fetch(w.https, "/", **tls).body == b"weir is running\n"
     assert fetch(w.https, "/hello/world", **tls).body == b"hello world, this is localhost over https\n"
@@ -56,3 +68,47 @@ def test_quickstart(weir, server, ca):
     assert fetch(w.http, "/old/7", host="localhost").get("location") == "https://localhost:8443/users/7"
     seen = [fetch(w.https, "/orders", **tls).status for _ in range(8)]
     assert seen.count(200) in (5, 6, 7) and seen[-1] == 429
+
+
+def serves(w, https, **how):
+    try:
+        return fetch(w.https if https else w.http, "/", **how).status == 200
+    except (EOFError, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        return False  # it was accepted by the one that died
+
+
+def knock(port, refused, stop):
+    while not stop.is_set():
+        try:
+            socket.create_connection((HOST, port), 2).close()
+        except ConnectionResetError:
+            pass  # accepted, and its worker died before we looked
+        except ConnectionRefusedError as e:
+            refused.append(e)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_quickstart_worker_is_killed(weir, server, ca, number):
+    """The next one serves within 200 ms, over TLS and in plain, and no connection is refused."""
+    w, _ = quickstart(weir, server, ca)
+    w.deaths_expected = True
+    how = {"tls": ca.client(), "host": "localhost"}
+    assert serves(w, True, **how)
+    old, refused, stop = w.worker(), [], threading.Event()
+    knockers = [threading.Thread(target=knock, args=(port, refused, stop)) for port in (w.http, w.https)]
+    for k in knockers:
+        k.start()
+    os.kill(old, number)
+    killed = time.monotonic()
+    while not serves(w, True, **how):
+        assert time.monotonic() - killed < 5 * SLOW
+    took = time.monotonic() - killed
+    assert serves(w, False, host="localhost")
+    until(lambda: w.metric("weir_worker_deaths_total") == 1, lambda: f"the death of {old}, now {w.children()}:\n{w.log()}")
+    stop.set()
+    for k in knockers:
+        k.join(5)
+    assert old not in w.children()
+    assert not refused
+    print(f"served {1000 * took:.0f} ms after the signal")
+    assert took < 0.2 * SLOW

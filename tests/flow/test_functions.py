@@ -1,6 +1,7 @@
 """Functions in real requests: what the bundled ones do, modules built elsewhere, and modules that misbehave
 at load and at work."""
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -281,7 +282,28 @@ def test_a_module_that_anybody_can_write(weir, zoo, tmp_path):
     path.chmod(0o666)
     w = weir(one(path, "bad_nodelete"), start=False)
     done = w.command("-t")
-    assert done.returncode == 1 and "can be written by anybody" in done.stderr
+    assert done.returncode == 1 and f"{path} can be written by anybody" in done.stderr
+    path.chmod(0o664)
+    os.chown(path, 0, 54321)
+    done = w.command("-t")
+    assert done.returncode == 1 and f"{path} can be written by group 54321" in done.stderr
+
+
+def test_a_module_of_somebody_else(weir, zoo):
+    """Whoever owns it could put other code there: at a reload too, and before any of it has run."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    path = zoo("nodelete").with_name("foreign.so")
+    shutil.copy(zoo("nodelete"), path)
+    os.chown(path, 54321, 0)
+    w = weir("listen 127.0.0.1:@http@; host * { route / { respond 200 good; } }")
+    said = w.reload(one(path, "bad_nodelete"), ok=False).stderr
+    assert f"module bad_nodelete: {path} belongs to uid 54321: it must belong to root" in said
+    assert re.search(r"weir\.conf:\d+:\d+: ", said) and "^" in said, "where it is named"
+    assert fetch(w.http).body == b"good"
+    path.chmod(0o600)
+    os.chown(path, pwd.getpwnam("nobody").pw_uid, 0)  # whom weir runs as: it can do no more than before
+    w.reload(one(path, "bad_nodelete"))
 
 
 # ---------------------------------------------------------------- misbehaving at work

@@ -101,6 +101,31 @@ static void all_kinds_come_back(void **state)
         arena_free(a);
 }
 
+static void what_was_put_counts(void **state)
+{
+        struct arena *a = arena_new(0);
+        struct bundle *b = bundle_collect(), *r;
+        struct source *s = bundle_source(b);
+        str text, error;
+        int fd;
+
+        (void)state;
+        assert_false(s->file(s, STR("/none/x.so"), a, &text, &error));
+        bundle_put_file(b, STR("/none/x.so"), STR("first"));
+        bundle_put_file(b, STR("/none/x.so"), STR("code"));
+        assert_true(s->file(s, STR("/none/x.so"), a, &text, &error));
+        fd = bundle_seal(b);
+        r = bundle_map(fd);
+        close(fd);
+        assert_non_null(r);
+        s = bundle_source(r);
+        assert_true(s->file(s, STR("/none/x.so"), a, &text, &error));
+        ASSERT_STR(text, "code");
+        bundle_free(r);
+        bundle_free(b);
+        arena_free(a);
+}
+
 static void a_second_reading_is_the_first(void **state)
 {
         static const char *const names[] = {"x"};
@@ -215,6 +240,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(all_kinds_come_back),
+                cmocka_unit_test(what_was_put_counts),
                 cmocka_unit_test(a_second_reading_is_the_first),
                 cmocka_unit_test(damaged_bytes_are_refused),
                 cmocka_unit_test(an_entry_given_twice_is_refused),

@@ -35,10 +35,15 @@ static void workers_see_each_other(void **state)
         assert_true(inflight_try(&a, 4));
         inflight_sub(&a);
         inflight_sub(&a);
+        inflight_say_idle(&a, 3);
+        inflight_say_idle(&b, 4);
+        assert_int_equal(inflight_idle(&a), 7);
+        assert_int_equal(inflight_idle(&other), 0);
         /* Worker 1 dies: what it had in flight is gone, and its lock. */
         region_lock(r, 1);
         inflight_clear(r, 1);
         assert_int_equal(inflight_total(&a), 0);
+        assert_int_equal(inflight_idle(&a), 3);
         inflight_open(&b, r, 1, 77);
         assert_ptr_equal(b.cells, a.cells);
 }

@@ -319,13 +319,19 @@ static void status_tells_all(void **state)
         server_admin(u->set->m[0].server, SERVER_ADMIN_DOWN, control->now);
         dns_answers(0, NULL, 0);
         turn_all();
+        atomic_store(&u->loops[1].queued, 3);
+        atomic_store(&u->set->m[0].server->loops[0].idle_n, 2);
         json_begin(&w, &out);
-        upstreams_status(us, &w);
+        upstreams_status(us, region, &w);
         text = buf_pullup(&out, out.n);
         assert_true(str_find(text, STR("\"upstream\":\"users\"")) >= 0);
         assert_true(str_find(text, STR("\"server\":\"10.0.0.1:80\",\"state\":\"admin_down\"")) >=
                     0);
         assert_true(str_find(text, STR("\"requests\":1")) >= 0);
+        assert_true(str_find(text, STR("\"queued\":3")) >= 0);
+        assert_true(str_find(text, STR("\"idle_connections\":2")) >= 0);
+        atomic_store(&u->loops[1].queued, 0);
+        atomic_store(&u->set->m[0].server->loops[0].idle_n, 0);
         assert_true(str_find(text, STR("\"server\":\"users.internal\",\"state\":\"down\",\"error\":"
                                        "\"Domain name not found\"")) >= 0);
         buf_clear(&out);
