@@ -58,7 +58,7 @@ static bool path_next(str s, size_t *i, struct glyph *g)
         return g->c >= 0x20 && g->c != 0x7f && (g->escaped || c != ' ');
 }
 
-static bool is_unreserved(unsigned char c)
+bool path_is_unreserved(unsigned char c)
 {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                c == '-' || c == '.' || c == '_' || c == '~';
@@ -123,7 +123,7 @@ static char *segment_put(str seg, char *out)
                         UNREACHABLE(); /* segment_is_clean() has read it */
                 if (g.c == ';' && !g.escaped)
                         break;
-                if (g.escaped ? is_unreserved(g.c) : !path_class[g.c]) {
+                if (g.escaped ? path_is_unreserved(g.c) : !path_class[g.c]) {
                         *out++ = (char)g.c;
                 } else {
                         *out++ = '%';
@@ -208,4 +208,30 @@ bool path_parse(struct arena *a, str target, struct path *out)
                 return false;
         *out = p;
         return true;
+}
+
+str path_escape(struct arena *a, str s, bool (*plain)(unsigned char c))
+{
+        static const char hex[] = "0123456789ABCDEF";
+        size_t bad = 0, n = 0;
+        char *out;
+
+        for (size_t i = 0; i < s.n; i++)
+                bad += !plain((unsigned char)s.p[i]);
+        if (bad == 0)
+                return s;
+        out = arena_alloc(a, s.n + 2 * bad);
+        if (out == NULL)
+                return STR_NONE;
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned char c = (unsigned char)s.p[i];
+                if (plain(c)) {
+                        out[n++] = (char)c;
+                        continue;
+                }
+                out[n++] = '%';
+                out[n++] = hex[c >> 4];
+                out[n++] = hex[c & 15];
+        }
+        return str_of(out, n);
 }

@@ -17,4 +17,9 @@ struct path {
  * Allocates only when the path is not in its normal form already. */
 MUST_CHECK bool path_parse(struct arena *a, str target, struct path *out);
 
+/* Percent-encodes what is not plain; s itself when there is nothing to do, absent when the arena is
+ * full. */
+str path_escape(struct arena *a, str s, bool (*plain)(unsigned char c));
+bool path_is_unreserved(unsigned char c); /* RFC 3986 2.3 */
+
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "http/field.h"
+#include "http/grpc.h"
 #include "http/h1_server.h"
 #include "http/reply.h"
 #include "proxy/accesslog.h"
@@ -320,12 +321,27 @@ static void request_timeout(struct deadline *d)
         request_drop(r);
 }
 
+/* By timeout request=, or by what a gRPC caller says if that is shorter. */
+static void bound(struct flow *f)
+{
+        struct txn *t = &f->t;
+        const struct field *field;
+        int64_t us = t->eff->request, said;
+
+        if (grpc_is_request(&t->r->req)) {
+                field = fields_find(&t->r->req.fields, STR("grpc-timeout"));
+                if (field != NULL && grpc_timeout(field->value, &said))
+                        us = us != 0 ? MIN(us, said) : said;
+        }
+        if (us != 0 || deadline_armed(&f->deadline))
+                deadline_set(t->r->loop, &f->deadline, us, request_timeout);
+}
+
 static enum next step_request(struct flow *f)
 {
         struct txn *t = &f->t;
         const struct route_conf *route = t->match.route;
-        if (t->eff->request != 0)
-                deadline_set(t->r->loop, &f->deadline, t->eff->request, request_timeout);
+        bound(f);
         f->chain = chain_new(t, route->functions, route->n_functions, &chain_user);
         if (f->chain == NULL) {
                 f->step = STEP_ACTION;
@@ -370,10 +386,10 @@ static enum next step_action(struct flow *f)
         case ACTION_PROXY:
                 break;
         }
-        int64_t bound = t->eff->request;
+        int64_t before = t->eff->request;
         forward_target(t);
-        if (t->eff->request != bound) /* the upstream has one of its own */
-                deadline_set(t->r->loop, &f->deadline, t->eff->request, request_timeout);
+        if (t->eff->request != before) /* the upstream has one of its own */
+                bound(f);
         if (t->r->req.upgrade.p != NULL && !t->eff->upgrade)
                 return refuse(f, REASON_UPGRADE_OFF);
         enum reason why = forward_limits(t);
@@ -454,8 +470,11 @@ static enum next step_send(struct flow *f)
                 r->tunnel = true;
                 deadline_clear(&f->deadline);
         }
-        if (f->local)
+        if (f->local) {
                 count_reason(r->loop, f->t.reason);
+                if (r->res.status >= 400 && grpc_is_request(&r->req))
+                        grpc_reply(r, f->t.reason);
+        }
         r->res_head_sent = true;
         r->client->head(r);
         return PARKED;

@@ -9,6 +9,7 @@
 
 #include "base/crypto.h"
 #include "http/field.h"
+#include "http/grpc.h"
 #include "http/h1_server.h"
 #include "proxy/gen.h"
 #include "proxy/vars.h"
@@ -119,17 +120,12 @@ void forward_client(struct txn *t)
         t->request_id = f != NULL && request_id_ok(f->value) ? f->value : new_request_id(r->arena);
 }
 
-static bool is_grpc(const struct msg *m)
-{
-        struct field *f = fields_get(&m->fields, FIELD_CONTENT_TYPE);
-        return f != NULL && str_istarts(f->value, STR("application/grpc"));
-}
-
 enum reason forward_limits(struct txn *t)
 {
         struct request *r = t->r;
         const struct settings *s = t->eff;
-        bool unbounded = (r->req.upgrade.p != NULL && s->upgrade) || is_grpc(&r->req);
+        bool unbounded = (r->req.upgrade.p != NULL && s->upgrade) || grpc_is_request(&r->req) ||
+                         grpc_is_web(&r->req);
         return h1_server_limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
 }
 

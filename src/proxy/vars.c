@@ -6,6 +6,7 @@
  */
 #include "proxy/vars.h"
 
+#include "http/path.h"
 #include "net/tls.h"
 
 #include <stdio.h>
@@ -111,35 +112,19 @@ static str upstream_name(struct txn *t)
         return t->upstream != NULL ? t->upstream->name : STR_NONE;
 }
 
-/* Percent-encodes controls, space, bytes beyond ASCII and extra (NUL: no more). */
-static str clean(struct arena *a, str uri, char extra)
+static bool visible(unsigned char c)
 {
-        static const char hex[] = "0123456789ABCDEF";
-        size_t bad = 0, n = 0;
-        for (size_t i = 0; i < uri.n; i++)
-                bad += (unsigned char)uri.p[i] <= 0x20 || (unsigned char)uri.p[i] >= 0x7f ||
-                       uri.p[i] == extra;
-        if (bad == 0)
-                return uri;
-        char *out = arena_alloc(a, uri.n + 2 * bad);
-        if (out == NULL)
-                return STR_NONE;
-        for (size_t i = 0; i < uri.n; i++) {
-                unsigned char c = (unsigned char)uri.p[i];
-                if (c > 0x20 && c < 0x7f && (char)c != extra) {
-                        out[n++] = (char)c;
-                        continue;
-                }
-                out[n++] = '%';
-                out[n++] = hex[c >> 4];
-                out[n++] = hex[c & 15];
-        }
-        return str_of(out, n);
+        return c > 0x20 && c < 0x7f;
+}
+
+static bool visible_but_hash(unsigned char c)
+{
+        return visible(c) && c != '#';
 }
 
 str vars_clean_uri(struct arena *a, str uri)
 {
-        return clean(a, uri, '\0');
+        return path_escape(a, uri, visible);
 }
 
 /* The route's rewrite; $uri inside it means the target before it, and brings its query along.  A
@@ -155,7 +140,7 @@ static str rewritten(struct txn *t)
                 path = arena_cat(a, (str[]){STR("/"), path}, 2);
         if (!route->rewrite_query && t->path.query.p != NULL && str_chr(path, '?') < 0)
                 path = arena_cat(a, (str[]){path, STR("?"), t->path.query}, 3);
-        return clean(a, path, '#');
+        return path_escape(a, path, visible_but_hash);
 }
 
 str vars_uri(struct txn *t)
@@ -335,31 +320,9 @@ str vars_query_arg(struct arena *a, str query, str name)
         return STR_NONE;
 }
 
-static bool unreserved(char c)
-{
-        char l = str_lower(c);
-        return (l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-               c == '_' || c == '~';
-}
-
 str vars_query_encode(struct arena *a, str value)
 {
-        static const char hex[] = "0123456789ABCDEF";
-        char *out = arena_alloc(a, value.n * 3 + 1);
-        if (out == NULL)
-                return STR_NONE;
-        size_t n = 0;
-        for (size_t i = 0; i < value.n; i++) {
-                unsigned char c = (unsigned char)value.p[i];
-                if (unreserved((char)c)) {
-                        out[n++] = (char)c;
-                        continue;
-                }
-                out[n++] = '%';
-                out[n++] = hex[c >> 4];
-                out[n++] = hex[c & 15];
-        }
-        return str_of(out, n);
+        return path_escape(a, value, path_is_unreserved);
 }
 
 /* ------------------------------------------------------------------ when */

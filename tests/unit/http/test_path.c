@@ -154,10 +154,23 @@ static void forms_agree(void **state)
         }
 }
 
+static void escapes(void **state)
+{
+        struct arena *a = arena_new(0);
+        str s = STR("a-Z_0.9~");
+
+        (void)state;
+        assert_ptr_equal(path_escape(a, s, path_is_unreserved).p, s.p); /* nothing to do */
+        ASSERT_TEXT(path_escape(a, STR("a b/\xc3\xbc%"), path_is_unreserved), "a%20b%2F%C3%BC%25");
+        assert_null(path_escape(a, STR_NONE, path_is_unreserved).p);
+        arena_free(a);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(every_rule),
+                cmocka_unit_test(escapes),
                 cmocka_unit_test(forms_agree),
         };
         int failed = cmocka_run_group_tests(tests, NULL, NULL);
