@@ -296,6 +296,7 @@ def test_end_by_command(weir, server, word):
     done = w.command("-s", word)
     assert done.returncode == 0, done.stderr
     assert w.process.wait(15) == 0
+    assert not (w.dir / "weir.pid").exists() and not (w.dir / "control.sock").exists()
     with pytest.raises(ConnectionRefusedError):
         fetch(w.http)
 
