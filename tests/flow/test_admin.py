@@ -136,6 +136,7 @@ def test_status_of_two_workers_is_whole(weir, server, connect):
     until(lambda: w.status()["connections"] == 40, lambda: f"40 connections: {w.status()}")
     until(lambda: [(g["number"], g["requests"]) for g in w.status()["generations"]] == [(1, 12), (2, 0)],
           lambda: f"12 requests in the first generation: {w.status()}")
+    until(lambda: all(v["generation"] == 2 for v in w.status()["workers"]), "both to say that they switched")
     answered = set()
     for _ in range(20):
         s = w.status()
