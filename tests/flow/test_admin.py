@@ -1,7 +1,10 @@
 """Being watched: metrics, status, health, logs, the control socket."""
 import json
 import os
+import pathlib
 import re
+import select
+import shutil
 import signal
 import socket
 import threading
@@ -9,7 +12,7 @@ import time
 
 import pytest
 
-from kit import until
+from kit import HOST, SLOW, temp_dir, until
 from kit.raw import answer, fetch, request
 
 CONF = """
@@ -55,6 +58,55 @@ def test_metrics_format(weir, server):
     assert buckets == sorted(buckets) and buckets[-1] == 3
 
 
+def test_every_part_is_counted(weir, server, redis, ca, connect):
+    """One sample at least of what operators were promised: by route, upstream, server, store, listener."""
+    r = redis()
+    cert, key = ca.cert("a.test")
+    w = weir(f"""
+        module ratelimit; redis main {{ server {HOST}:{r.port}; }}
+        listen 127.0.0.1:@http@;
+        listen 127.0.0.1:@https@ tls {{ certificate {cert} key={key}; }}
+        upstream u {{ server @backend@; keepalive 8; }}
+        host * {{
+            body max=100;
+            route /limited {{ function ratelimit name=shared rate=1/m burst=1 key=$client_ip store=main; respond 200; }}
+            route /p {{ proxy u; }}
+        }}""", backend=server(lambda q: answer(b"x" * 500)))
+    c = connect(w.http)
+    assert c.send(request("POST", "/p", body=b"y" * 50)).response().status == 200
+    assert fetch(w.http, "/p", "POST", body=b"y" * 200).status == 413
+    assert fetch(w.https, "/p", tls=ca.client()).status == 200
+    for _ in range(3):
+        fetch(w.http, "/limited")
+    for name, value, labels in [
+            ("weir_requests_total", 2, {"route": "/p", "code": "2xx"}),
+            ("weir_request_duration_seconds_count", 3, {"route": "/limited"}),
+            ("weir_upstream_duration_seconds_count", 2, {"upstream": "u"}),
+            ("weir_upstream_requests_total", 2, {"upstream": "u", "server": str(w.values["backend"]), "result": "2xx"}),
+            ("weir_server_up", 1, {"upstream": "u", "server": str(w.values["backend"])}),
+            ("weir_server_requests", 0, {"upstream": "u"}),
+            ("weir_pool_idle_connections", 1, {"upstream": "u"}),
+            ("weir_connections", 1, {"listener": f"127.0.0.1:{w.http}"}),
+            ("weir_connections_total", 1, {"listener": f"127.0.0.1:{w.https}"}),
+            ("weir_tls_handshakes_total", 1, {"result": "full"}),
+            ("weir_limit_hits_total", 1, {}),
+            ("weir_function_calls_total", 3, {"function": "shared"}),
+            ("weir_redis_connections", 1, {"store": "main"}),
+            ("weir_client_bytes_received_total", 50, {}),
+            ("weir_client_bytes_sent_total", 1000, {}),
+            ("weir_generation", 1, {}), ("weir_generations_alive", 1, {})]:
+        until(lambda: w.metric(name, **labels) >= value and any(n == name for n, _, _ in w.metrics()),
+              lambda: f"{name}{labels} {value}: {[m for m in w.metrics() if m[0] == name]}")
+    assert w.metric("weir_redis_commands_total", store="main", result="ok") >= 2
+    assert w.metric("weir_redis_duration_seconds_count", store="main") >= 2
+    assert w.metric("weir_server_requests", upstream="u") == 0
+    w.reload()
+    w.reload("nonsense;", ok=False)
+    w.wait_metric("weir_reloads_total", 1, result="ok")
+    w.wait_metric("weir_reloads_total", 2)
+    w.wait_metric("weir_generation", 2)
+
+
 def test_status(weir, server):
     w = weir(CONF % "", backend=server())
     s = w.status()
@@ -84,6 +136,7 @@ def test_status_of_two_workers_is_whole(weir, server, connect):
     until(lambda: w.status()["connections"] == 40, lambda: f"40 connections: {w.status()}")
     until(lambda: [(g["number"], g["requests"]) for g in w.status()["generations"]] == [(1, 12), (2, 0)],
           lambda: f"12 requests in the first generation: {w.status()}")
+    until(lambda: all(v["generation"] == 2 for v in w.status()["workers"]), "both to say that they switched")
     answered = set()
     for _ in range(20):
         s = w.status()
@@ -139,6 +192,37 @@ def test_access_log_combined(weir, server):
                      r'"GET /p\?q HTTP/1\.1" 200 (\d+) "http://r/" "(.*)"', lines(w)[0])
     assert m, lines(w)[0]
     assert '"' not in m.group(2).replace('\\"', "").replace("\\x22", "")
+
+
+def test_a_log_that_nobody_reads(weir, connect):
+    """A pipe that is full costs lines, which are counted, and no request any time."""
+    path = pathlib.Path(temp_dir()) / "pipe"
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        w = weir(f"log_format long '$path'; access_log {path} format=long; threads 1; header line=16k;"
+                 "listen 127.0.0.1:@http@; host * { route / { respond 204; } }")
+        c, slowest, times = connect(w.http), 0, 0
+        while w.metric("weir_access_log_dropped_total") == 0:
+            for _ in range(100):
+                started = time.monotonic()
+                assert c.send(request(target="/" + "x" * 15000)).response().status == 204
+                slowest = max(slowest, time.monotonic() - started)
+                times += 1
+            assert times < 5000
+        assert slowest < 0.5 * SLOW, "a loop waited"
+        end = time.monotonic() + 2
+        while time.monotonic() < end and select.select([fd], [], [], 0.3)[0]:
+            os.read(fd, 1 << 20)
+        fetch(w.http, "/read-again")
+        text = b""
+        while b"/read-again" not in text:
+            assert select.select([fd], [], [], 5 * SLOW)[0], "a line once it is read again"
+            text = text[-100:] + os.read(fd, 1 << 20)
+        w.stop()
+    finally:
+        os.close(fd)
+        shutil.rmtree(path.parent)
 
 
 def test_log_format(weir, server):
@@ -213,6 +297,7 @@ def test_end_by_command(weir, server, word):
     done = w.command("-s", word)
     assert done.returncode == 0, done.stderr
     assert w.process.wait(15) == 0
+    assert not (w.dir / "weir.pid").exists() and not (w.dir / "control.sock").exists()
     with pytest.raises(ConnectionRefusedError):
         fetch(w.http)
 
