@@ -294,7 +294,6 @@ static void committed(struct worker *w, bool ok, void *arg)
 {
         (void)ok;
         (void)arg;
-        w->current = w->preparing;
         w->preparing = NULL;
         w->draining = w->not_ready = false;
         deadline_clear(&w->drain_look);
@@ -327,6 +326,8 @@ static bool stop_leaving_on_loop(struct worker *w, struct loop *l, void *arg)
 static void stopped_leaving(struct worker *w, bool ok, void *arg)
 {
         (void)ok;
+        /* The one before may end as soon as the last loop has switched. */
+        w->current = w->preparing;
         worker_fan(w, switch_on_loop, switched, arg);
 }
 
