@@ -326,7 +326,8 @@ static bool stop_leaving_on_loop(struct worker *w, struct loop *l, void *arg)
 static void stopped_leaving(struct worker *w, bool ok, void *arg)
 {
         (void)ok;
-        w->current = w->preparing; /* the one before may end as soon as the last loop has switched */
+        /* The one before may end as soon as the last loop has switched. */
+        w->current = w->preparing;
         worker_fan(w, switch_on_loop, switched, arg);
 }
 

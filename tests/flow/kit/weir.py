@@ -111,7 +111,11 @@ class Weir:
 
     def environment(self):
         env = dict(os.environ)
-        common = f"log_path={self.dir}/sanitizer:log_exe_name=0"
+        # Workers have no rights to the scenario's folder; what a sticky one holds nobody else can replace.
+        reports = self.dir / "reports"
+        reports.mkdir(exist_ok=True)
+        reports.chmod(0o1777)
+        common = f"log_path={reports}/sanitizer:log_exe_name=0"
         env["ASAN_OPTIONS"] = f"{common}:detect_leaks=1:abort_on_error=0:exitcode=66"
         env["UBSAN_OPTIONS"] = f"{common}:print_stacktrace=1"
         supp = Path(__file__).resolve().parents[1] / "tsan.supp"
@@ -244,7 +248,7 @@ class Weir:
 
     def judge(self):
         """Fails on anything that a sanitizer or a failed assertion left behind."""
-        texts = [self.log()] + [p.read_text(errors="replace") for p in self.dir.glob("sanitizer*")]
+        texts = [self.log()] + [p.read_text(errors="replace") for p in self.dir.glob("reports/sanitizer*")]
         for text in texts:
             match = None if self.deaths_expected else REPORTS.search(text)
             assert not match, f"{match.group(0)}\n{text[-8000:]}"
