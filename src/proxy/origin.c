@@ -18,7 +18,7 @@
 
 #include "base/check.h"
 #include "base/siphash.h"
-#include "http/h1_client.h"
+#include "http/client.h"
 #include "proxy/pool.h"
 #include "proxy/retry.h"
 #include "proxy/upstreams.h"
@@ -32,7 +32,7 @@ enum origin_state { ORIGIN_QUEUED, ORIGIN_FAILED, ORIGIN_CONNECTING, ORIGIN_RUNN
 
 #define ORIGIN_MAGIC UINT32_C(0x4f524947)
 /* Invariant: sl is set from a pick until the attempt ends, and counts one request in flight there.
- * QUEUED: link is in ul->queue. FAILED: task is to tell.  CONNECTING: connecting is set.  RUNNING:
+ * QUEUED: link is in ul->queue. FAILED: task is to tell.  CONNECTING: wait is in the pool. RUNNING:
  * x is on a connection. */
 struct origin {
         uint32_t magic;
@@ -44,7 +44,7 @@ struct origin {
         const struct origin_user *user;
         struct msg *req;
         struct server_loop *sl;
-        struct pool_conn *connecting;
+        struct pool_wait wait;
         struct exchange x;
         struct list link;
         struct deadline deadline; /* in the queue */
@@ -312,11 +312,11 @@ static void on_req_room(struct exchange *x)
                 o->user->req_room(o->t);
 }
 
-static void run(struct origin *o, struct h1_client *c)
+static void run(struct origin *o, struct client_conn *c)
 {
         o->state = ORIGIN_RUNNING;
         pool_set_idle(c, o->eff->idle);
-        h1_client_bind(c, &o->x);
+        client_bind(c, &o->x);
         o->x.ops->start(&o->x);
 }
 
@@ -355,11 +355,10 @@ static void fail_later(struct origin *o, enum reason why)
         loop_defer(loop_of(o), &o->task, told_later);
 }
 
-static void connected(void *arg, struct h1_client *c, enum reason why, str error)
+static void connected(void *arg, struct client_conn *c, enum reason why, str error)
 {
         struct origin *o = CAST(struct origin, ORIGIN_MAGIC, arg);
 
-        o->connecting = NULL;
         if (c)
                 run(o, c);
         else
@@ -372,7 +371,7 @@ static const struct exchange_user exchange_calls;
 static void send_to(struct origin *o)
 {
         const struct settings *eff = o->eff;
-        struct h1_client *c = o->fresh ? NULL : pool_get(o->sl);
+        struct client_conn *c = o->fresh ? NULL : pool_get(o->sl);
         enum reason why = REASON_NONE;
 
         o->x = (struct exchange){
@@ -395,8 +394,7 @@ static void send_to(struct origin *o)
                 run(o, c);
                 return;
         }
-        o->connecting = pool_connect(o->sl, eff->connect, connected, o, &why);
-        if (o->connecting)
+        if (pool_connect(o->sl, eff->connect, &o->wait, connected, o, &why))
                 o->state = ORIGIN_CONNECTING;
         else
                 fail_later(o, why);
@@ -606,7 +604,7 @@ void origin_abort(struct origin *o, enum reason why)
                 leave_queue(o);
                 break;
         case ORIGIN_CONNECTING:
-                pool_cancel(o->connecting, why);
+                pool_cancel(&o->wait, why);
                 break;
         case ORIGIN_RUNNING:
                 o->x.ops->abort(&o->x, why);

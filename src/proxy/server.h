@@ -57,7 +57,7 @@ enum server_connect {
 struct server_loop {
         _Alignas(64) struct server *server;
         struct loop *loop;
-        struct list idle; /* of h1_client by their links; newest first */
+        struct list idle; /* of client_conn: those that have room; the pool's */
         struct list link; /* in the loop's list of servers with connections */
         _Atomic uint32_t idle_n;
         uint32_t holds; /* connections and attempts here that refer to the server */

@@ -7,13 +7,39 @@
 
 static struct server *s;
 static struct server_loop *sl;
-static struct h1_client *came;
+static struct client_conn *came;
 static enum reason came_why;
+static struct pool_wait wait;
 
-static void take(void *arg, struct h1_client *c, enum reason why, str error)
+static void take_room(struct client_conn *c)
+{
+        assert_true(c->room > 0);
+        c->room--;
+        c->busy++;
+}
+
+static struct client_conn *get(struct server_loop *from)
+{
+        struct client_conn *c = pool_get(from);
+
+        if (c)
+                take_room(c);
+        return c;
+}
+
+static void release(struct client_conn *c)
+{
+        c->room++;
+        c->busy--;
+        c->pool->released(c);
+}
+
+static void take(void *arg, struct client_conn *c, enum reason why, str error)
 {
         assert_ptr_equal(arg, &came);
         came = c;
+        if (c)
+                take_room(c);
         came_why = why;
         if (!c)
                 assert_true(str_eq(error, STR("Connection refused")));
@@ -32,11 +58,11 @@ static int up(void **state)
         return 0;
 }
 
-static struct h1_client *open_one(void)
+static struct client_conn *open_one(void)
 {
         enum reason why = REASON_NONE;
 
-        assert_non_null(pool_connect(sl, SEC, take, &came, &why));
+        assert_true(pool_connect(sl, SEC, &wait, take, &came, &why));
         client_connected(connects, REASON_NONE);
         assert_non_null(came);
         return came;
@@ -44,32 +70,32 @@ static struct h1_client *open_one(void)
 
 static void the_newest_is_used_first(void **state)
 {
-        struct h1_client *a = open_one(), *b = open_one();
+        struct client_conn *a = open_one(), *b = open_one();
 
         (void)state;
-        assert_null(pool_get(sl));
-        a->pool->released(a);
-        b->pool->released(b);
+        assert_null(get(sl));
+        release(a);
+        release(b);
         assert_int_equal(sl->idle_n, 2);
-        assert_ptr_equal(pool_get(sl), b);
-        assert_ptr_equal(pool_get(sl), a);
-        assert_null(pool_get(sl));
-        a->pool->released(a);
-        assert_null(pool_get(&s->loops[0])); /* each loop has its own */
-        assert_ptr_equal(pool_get(sl), a);
-        a->pool->released(a);
-        b->pool->released(b);
+        assert_ptr_equal(get(sl), b);
+        assert_ptr_equal(get(sl), a);
+        assert_null(get(sl));
+        release(a);
+        assert_null(get(&s->loops[0])); /* each loop has its own */
+        assert_ptr_equal(get(sl), a);
+        release(a);
+        release(b);
 }
 
 static void enough_is_enough(void **state)
 {
-        struct h1_client *c[3];
+        struct client_conn *c[3];
 
         (void)state;
         for (int i = 0; i < 3; i++)
                 c[i] = open_one();
         for (int i = 0; i < 3; i++)
-                c[i]->pool->released(c[i]);
+                release(c[i]);
         assert_int_equal(sl->idle_n, 2);
         assert_int_equal(clients_alive(), 2);
         assert_int_equal(sl->holds, 2);
@@ -80,12 +106,12 @@ static void failures_are_told_and_counted(void **state)
         enum reason why = REASON_NONE;
 
         (void)state;
-        assert_non_null(pool_connect(sl, SEC, take, &came, &why));
+        assert_true(pool_connect(sl, SEC, &wait, take, &came, &why));
         client_connected(connects, REASON_CONNECT_TIMEOUT);
         assert_null(came);
         assert_int_equal(came_why, REASON_CONNECT_TIMEOUT);
         refuse_at_once = REASON_CONNECT_FAILED;
-        assert_null(pool_connect(sl, SEC, take, &came, &why));
+        assert_false(pool_connect(sl, SEC, &wait, take, &came, &why));
         assert_int_equal(why, REASON_CONNECT_FAILED);
         assert_int_equal(sl->holds, 0);
         assert_int_equal(metric_of(METRIC_UPSTREAM_CONNECTS,
@@ -98,13 +124,13 @@ static void failures_are_told_and_counted(void **state)
 
 static void a_loop_that_drains_keeps_none(void **state)
 {
-        struct h1_client *a = open_one(), *b = open_one();
+        struct client_conn *a = open_one(), *b = open_one();
 
         (void)state;
-        a->pool->released(a);
+        release(a);
         upstreams_close_idle(us, loops[1]);
         assert_int_equal(clients_alive(), 1);
-        b->pool->released(b);
+        release(b);
         assert_int_equal(clients_alive(), 0);
 }
 
