@@ -315,8 +315,8 @@ static void on_req_room(struct exchange *x)
 static void run(struct origin *o, struct client_conn *c)
 {
         o->state = ORIGIN_RUNNING;
-        pool_set_idle(c, o->eff->idle);
         client_bind(c, &o->x);
+        pool_carries(c, o->eff->idle);
         o->x.ops->start(&o->x);
 }
 
@@ -400,11 +400,14 @@ static void send_to(struct origin *o)
                 fail_later(o, why);
 }
 
-/* The server had closed the kept connection before it saw the request: nobody failed. */
-static bool met_closed_connection(const struct origin *o, enum reason why)
+/* The server gave the request back (HTTP/2), or had closed the kept connection before it saw it:
+ * nobody failed, and any method may be sent again. */
+static bool nobody_failed(const struct origin *o, enum reason why)
 {
         const struct exchange *x = &o->x;
 
+        if (x->refused)
+                return !o->fresh && body_is_here(o);
         return x->reused && !x->got_byte && !o->head_given &&
                (why == REASON_UPSTREAM_RESET || why == REASON_SERVER_CLOSED) && body_is_here(o) &&
                (!x->wrote || method_safe(o->req->method));
@@ -414,14 +417,14 @@ static void on_failed(struct exchange *x, enum reason why)
 {
         struct origin *o = origin_of(x);
 
-        if (met_closed_connection(o, why)) {
+        if (nobody_failed(o, why)) {
                 rewind_pipes(o);
                 o->fresh = true;
                 metric_add(o->ul->retries, 1);
                 send_to(o);
                 return;
         }
-        attempt_failed(o, why, STR_NONE, x->wrote);
+        attempt_failed(o, why, STR_NONE, x->wrote && !x->refused);
 }
 
 static const struct exchange_user exchange_calls = {

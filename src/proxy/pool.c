@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "http/h1_client.h"
+#include "http/h2_client.h"
 #include "proxy/upstreams.h"
 
 #define POOL_CONN_MAGIC UINT32_C(0x504f4f4c)
@@ -22,6 +23,8 @@ struct pool_conn {
         struct server_loop *sl;
         struct client_conn *c;
         struct list waiters; /* of struct pool_wait */
+        struct list link;    /* in sl->connecting */
+        uint32_t busy;       /* as counted in streams_n */
         int64_t idle_us;
         bool connecting, idle;
 };
@@ -68,6 +71,10 @@ static void conn_end(struct pool_conn *pc)
         struct server_loop *sl = pc->sl;
 
         unfile(pc);
+        if (list_linked(&pc->link))
+                list_remove(&pc->link);
+        add(&sl->connections_n, -1);
+        add(&sl->streams_n, -(int)pc->busy);
         pc->c->pool_ctx = NULL;
         pc->magic = DEAD_MAGIC;
         slab_put(&here(sl)->connections, pc);
@@ -98,12 +105,21 @@ static void file_idle(struct pool_conn *pc)
         client_idle(pc->c, pc->idle_us);
 }
 
+static void count_streams(struct pool_conn *pc)
+{
+        add(&pc->sl->streams_n, (int)pc->c->busy - (int)pc->busy);
+        pc->busy = pc->c->busy;
+}
+
 static void on_released(struct client_conn *c)
 {
         struct pool_conn *pc = conn_of(c);
 
         unfile(pc);
-        if (c->busy == 0)
+        count_streams(pc);
+        if (c->busy == 0 && c->room == 0)
+                client_idle(c, pc->idle_us); /* until the server takes something again */
+        else if (c->busy == 0)
                 file_idle(pc);
         else if (c->room > 0)
                 list_push_front(&pc->sl->idle, &c->link);
@@ -143,6 +159,7 @@ static void take_waiters(struct pool_conn *pc, struct list *to)
         }
         pc->n_waiters = 0;
         pc->connecting = false;
+        list_remove(&pc->link);
 }
 
 static bool wait_for(struct server_loop *sl, struct pool_wait *w, enum reason *why);
@@ -183,6 +200,7 @@ static void on_connected(struct client_conn *c, enum reason why)
         take_waiters(pc, &waiters);
         server_count_connect(sl, connect_result(why));
         if (why == REASON_NONE) {
+                sl->likely = c->room;
                 give_out(c, &waiters);
                 return;
         }
@@ -203,8 +221,8 @@ static struct pool_conn *conn_new(struct server_loop *sl, int64_t connect_us, en
 
         *pc = (struct pool_conn){.magic = POOL_CONN_MAGIC, .sl = sl, .connecting = true};
         list_init(&pc->waiters);
-        pc->c = h1_client_connect(sl->loop, &s->addr, s->tls, s->host, connect_us, &pool_calls, pc,
-                                  why);
+        pc->c = (s->protocol == PROTOCOL_HTTP1 ? h1_client_connect : h2_client_connect)(
+                sl->loop, &s->addr, s->tls, s->host, connect_us, &pool_calls, pc, why);
         if (!pc->c) {
                 server_count_connect(sl, connect_result(*why));
                 pc->magic = DEAD_MAGIC;
@@ -212,14 +230,30 @@ static struct pool_conn *conn_new(struct server_loop *sl, int64_t connect_us, en
                 return NULL;
         }
         server_hold(sl);
+        add(&sl->connections_n, 1);
+        list_push(&sl->connecting, &pc->link);
         if (!list_linked(&sl->link))
                 list_push(&here(sl)->active, &sl->link);
         return pc;
 }
 
+/* One that comes about and is likely to carry one more, the oldest first; NULL: none. */
+static struct pool_conn *conn_to_share(struct server_loop *sl)
+{
+        LIST_EACH (n, &sl->connecting) {
+                struct pool_conn *pc = CONTAINER_OF(n, struct pool_conn, link);
+                if (pc->n_waiters < sl->likely)
+                        return pc;
+        }
+        return NULL;
+}
+
 static bool wait_for(struct server_loop *sl, struct pool_wait *w, enum reason *why)
 {
-        struct pool_conn *pc = conn_new(sl, w->connect_us, why);
+        struct pool_conn *pc = sl->likely > 1 ? conn_to_share(sl) : NULL;
+
+        if (!pc)
+                pc = conn_new(sl, w->connect_us, why);
 
         if (!pc)
                 return false;
@@ -265,9 +299,12 @@ void pool_cancel(struct pool_wait *w, enum reason why)
                 conn_close(pc, why);
 }
 
-void pool_set_idle(struct client_conn *c, int64_t idle_us)
+void pool_carries(struct client_conn *c, int64_t idle_us)
 {
-        conn_of(c)->idle_us = idle_us;
+        struct pool_conn *pc = conn_of(c);
+
+        pc->idle_us = idle_us;
+        count_streams(pc);
 }
 
 void pool_close_idle(struct server_loop *sl, enum reason why)

@@ -37,8 +37,8 @@ bool pool_connect(struct server_loop *sl, int64_t connect_us, struct pool_wait *
                   void *arg, enum reason *why);
 /* The waiter has gone: done will not be called, and what nobody waits for is closed. */
 void pool_cancel(struct pool_wait *w, enum reason why);
-/* How long it may be idle after the exchange that it is about to carry. */
-void pool_set_idle(struct client_conn *c, int64_t idle_us);
+/* An exchange was bound to it: how long it may be idle afterwards. */
+void pool_carries(struct client_conn *c, int64_t idle_us);
 void pool_close_idle(struct server_loop *sl, enum reason why);
 
 #endif

@@ -112,12 +112,19 @@ static struct server *server_get(struct upstream *u, const struct server_conf *s
         key_text(&key, u->name);
         key_text(&key, label);
         key_text(&key, str_of(text, addr_print(addr, text)));
+        buf_printf(&key, "%d", (int)u->conf.protocol);
         if (u->tls)
                 buf_printf(&key, "%016llx", (unsigned long long)tls_client_key(u->tls));
         s = map_get(us->by_key, key_of(&key));
         if (!s) {
-                struct server_id id = {u->name, label,  sc->text,    sc->host,
-                                       *addr,   u->tls, key_of(&key)};
+                struct server_id id = {.upstream = u->name,
+                                       .label = label,
+                                       .line = sc->text,
+                                       .host = sc->host,
+                                       .addr = *addr,
+                                       .tls = u->tls,
+                                       .key = key_of(&key),
+                                       .protocol = u->conf.protocol};
                 uint32_t flags;
                 if (!sc->host.n)
                         id.host = str_of(text, addr_print_ip(addr, text));
@@ -266,7 +273,7 @@ void upstream_changed(struct upstream *u)
 static void conf_key(struct buf *b, const struct upstream_conf *c, const struct tls_client *tls)
 {
         key_text(b, c->name);
-        buf_printf(b, "%d %u ", (int)c->balance, c->keepalive);
+        buf_printf(b, "%d %d %u ", (int)c->protocol, (int)c->balance, c->keepalive);
         key_text(b, c->check_path);
         buf_printf(b, "%lld %lld %u %u %u %u %u %lld %lld ", (long long)c->check_interval,
                    (long long)c->check_timeout, c->check_fall, c->check_rise, c->expect_min,
@@ -290,6 +297,7 @@ static void copy_conf(struct upstream *u, const struct upstream_conf *c)
 
         u->conf = (struct upstream_conf){
                 .name = arena_dup(a, c->name),
+                .protocol = c->protocol,
                 .balance = c->balance,
                 .n_servers = c->n_servers,
                 .servers = servers,

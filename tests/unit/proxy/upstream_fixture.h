@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/metric.h"
 #include "http/h1_client.h"
+#include "http/h2_client.h"
 #include "proxy/pool.h"
 #include "proxy/upstreams.h"
 #include "proxy/vars.h"
@@ -106,6 +107,17 @@ struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, str
 {
         (void)l, (void)tls, (void)host, (void)connect_us;
         return fake_connect(to, pool, pool_ctx, why);
+}
+
+struct client_conn *h2_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
+                                      str host, int64_t connect_us, const struct client_pool *pool,
+                                      void *pool_ctx, enum reason *why)
+{
+        (void)l, (void)tls, (void)host, (void)connect_us;
+        struct client_conn *conn = fake_connect(to, pool, pool_ctx, why);
+        if (conn)
+                fake_of(conn)->h2 = true;
+        return conn;
 }
 
 /* What the exchange on c was told. */
