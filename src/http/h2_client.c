@@ -30,6 +30,9 @@
 #define BUDGET_MAX    4000
 #define BUDGET_SECOND 200
 #define BUDGET_EARNED 4
+/* Frames of unknown types are passed over without a word: what came beyond those that were spoken
+ * of, since the last that carried something.  More than the CONTINUATIONs of one head. */
+#define STRANGE_MAX (int64_t)(160 * KIB)
 
 enum client_timer { TIMER_NONE, TIMER_CONNECT, TIMER_POOL, TIMER_BEAT };
 
@@ -219,11 +222,14 @@ static void feed(struct h2_client *c)
 {
         while (c->io.in.n > 0 && !c->broken) {
                 str in = buf_front(&c->io.in);
+                c->strange += (int64_t)in.n;
                 ssize_t n = nghttp2_session_mem_recv(c->session, (const uint8_t *)in.p, in.n);
                 if (n < 0)
                         break_off(c, REASON_UPSTREAM_H2);
                 else
                         buf_drain(&c->io.in, (size_t)n);
+                if (c->strange > STRANGE_MAX)
+                        break_off(c, REASON_UPSTREAM_FLOOD);
         }
         if (c->broken)
                 buf_clear(&c->io.in);
@@ -271,7 +277,9 @@ static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_h
                 c->heard = now;
                 c->doubted = false;
         }
+        c->strange -= (int64_t)hd->length + 9;
         if (carries(hd)) {
+                c->strange = MIN(c->strange, 0);
                 earn(c);
                 return 0;
         }

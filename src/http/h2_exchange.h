@@ -53,6 +53,7 @@ struct h2_client {
         int64_t heard;            /* last time a frame came that is no answer to our PING */
         int64_t pinged, refilled; /* when */
         uint32_t budget;          /* of frames that carry nothing */
+        int64_t strange;          /* bytes of frames that nghttp2 does not speak of */
         enum reason broken_why;
         const char *error;
 };
