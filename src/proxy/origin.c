@@ -417,6 +417,8 @@ static void on_failed(struct exchange *x, enum reason why)
 {
         struct origin *o = origin_of(x);
 
+        if (x->refused)
+                metric_add(o->ul->refused, 1);
         if (nobody_failed(o, why)) {
                 rewind_pipes(o);
                 o->fresh = true;

@@ -437,6 +437,7 @@ void upstream_loop_begin(struct upstream *u, struct loop *l)
         if (!ul->duration) {
                 ul->duration = upstream_series(u, l, METRIC_UPSTREAM_DURATION);
                 ul->retries = upstream_series(u, l, METRIC_RETRIES);
+                ul->refused = upstream_series(u, l, METRIC_REFUSED);
                 ul->tokens = RETRY_TOKENS;
         }
 }
@@ -471,19 +472,27 @@ unsigned upstream_retry_after(struct upstream *u, const struct loop *l)
 
 static void upstream_gauges(struct upstream *u)
 {
-        uint64_t idle = 0, queued = 0;
+        uint64_t idle = 0, connections = 0, streams = 0, queued = 0;
 
         for (unsigned i = 0; i < u->us->n_loops; i++) {
                 queued += atomic_load_explicit(&u->loops[i].queued, memory_order_relaxed);
-                for (uint32_t k = 0; k < u->set->n; k++)
-                        idle += atomic_load_explicit(&u->set->m[k].server->loops[i].idle_n,
-                                                     memory_order_relaxed);
+                for (uint32_t k = 0; k < u->set->n; k++) {
+                        struct server_loop *sl = &u->set->m[k].server->loops[i];
+                        idle += atomic_load_explicit(&sl->idle_n, memory_order_relaxed);
+                        connections +=
+                                atomic_load_explicit(&sl->connections_n, memory_order_relaxed);
+                        streams += atomic_load_explicit(&sl->streams_n, memory_order_relaxed);
+                }
         }
         if (!u->idle_cell) {
                 u->idle_cell = upstream_series(u, u->us->control, METRIC_POOL_IDLE);
+                u->connections_cell = upstream_series(u, u->us->control, METRIC_POOL_CONNECTIONS);
+                u->streams_cell = upstream_series(u, u->us->control, METRIC_POOL_STREAMS);
                 u->queued_cell = upstream_series(u, u->us->control, METRIC_QUEUED);
         }
         metric_set(u->idle_cell, (int64_t)idle);
+        metric_set(u->connections_cell, (int64_t)connections);
+        metric_set(u->streams_cell, (int64_t)streams);
         metric_set(u->queued_cell, (int64_t)queued);
 }
 
