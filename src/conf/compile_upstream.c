@@ -7,7 +7,7 @@
 struct upstream_build {
         struct upstream_conf u;
         VEC(struct server_conf) servers;
-        const struct word *name;
+        const struct word *name, *protocol;
 };
 
 /* The directives of the block see the upstream itself, which the build begins with. */
@@ -113,15 +113,32 @@ void compile_eject(struct compile *c, struct scope *s, const struct args *a)
 
 void compile_upstream_protocol(struct compile *c, struct scope *s, const struct args *a)
 {
+        static const str names[] = {STR_INIT("http/1.1"), STR_INIT("h2c"), STR_INIT("h2")};
+        struct upstream_build *b = build_of(s);
         const struct word *w = a->word[0];
+        size_t i = 0;
 
-        (void)s;
-        if (compile_is(w, "h2") || compile_is(w, "h2c"))
-                report_error(c->rep, &w->pos, "protocol %.*s is not part of this version of weir",
-                             STR_ARG(w->text));
-        else if (!compile_is(w, "http/1.1"))
-                report_error(c->rep, &w->pos, "\"%.*s\" is not a protocol (http/1.1)",
-                             STR_ARG(w->text));
+        while (i < COUNT(names) && !str_eq(w->text, names[i]))
+                i++;
+        if (i == COUNT(names)) {
+                report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
+                               "\"%.*s\" is not a protocol (http/1.1, h2c or h2)",
+                               STR_ARG(w->text));
+                return;
+        }
+        b->u.protocol = (enum upstream_protocol)i;
+        b->protocol = w;
+}
+
+/* Whether the servers are spoken to in TLS is known only when the block has ended. */
+static void check_protocol(struct compile *c, const struct upstream_build *b)
+{
+        if (b->u.protocol == PROTOCOL_H2 && !b->u.tls)
+                report_error(c->rep, &b->protocol->pos,
+                             "protocol h2 needs tls; HTTP/2 without it is protocol h2c");
+        if (b->u.protocol == PROTOCOL_H2C && b->u.tls)
+                report_error(c->rep, &b->protocol->pos,
+                             "protocol h2c is HTTP/2 without tls; with it, it is protocol h2");
 }
 
 void compile_upstream_tls(struct compile *c, struct scope *s, const struct args *a)
@@ -183,6 +200,7 @@ void compile_upstream(struct compile *c, struct scope *s, const struct args *a)
         if (!tree_has(a->node, "server"))
                 report_error(c->rep, &a->word[0]->pos, "upstream %.*s has no server",
                              STR_ARG(b.u.name));
+        check_protocol(c, &b);
         fill_ports(&b);
         b.u.servers = COMPILE_TAKE(c->a, b.servers);
         b.u.n_servers = b.servers.n;

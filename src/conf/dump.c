@@ -410,6 +410,8 @@ static void put_balance(struct dump *d, const struct upstream_conf *u)
 
 static void put_upstream(struct dump *d, const struct upstream_conf *u)
 {
+        static const char *const protocols[] = {"http/1.1", "h2c", "h2"};
+
         begin(d, "upstream");
         put_word(d, u->name);
         open_block(d);
@@ -428,6 +430,9 @@ static void put_upstream(struct dump *d, const struct upstream_conf *u)
                 put_keys(d, UPSTREAM, "eject", u);
         else
                 put_word(d, STR("off"));
+        end(d);
+        begin(d, "protocol");
+        put_word(d, str_z(protocols[u->protocol]));
         end(d);
         if (u->tls)
                 put_tls(d, UPSTREAM, u);

@@ -232,6 +232,8 @@ struct file_text {
         str file, text;
 }; /* a file that was read, under its name */
 
+enum upstream_protocol { PROTOCOL_HTTP1, PROTOCOL_H2C, PROTOCOL_H2 };
+
 struct upstream_conf {
         struct conf_pos pos;
         str name;
@@ -250,6 +252,7 @@ struct upstream_conf {
         int64_t eject_for; /* eject off: failures 0 */
         int64_t slow_start;
         str sticky_cookie;
+        enum upstream_protocol protocol;
         bool tls, tls_verify;
         struct conf_pos tls_pos;
         struct file_text tls_ca, tls_cert, tls_key;

@@ -45,11 +45,9 @@ struct h1_client {
         bool tunnel : 1;
         bool awaiting : 1; /* the body is held back until the server says 100 */
         uint8_t interims;
-        struct list link; /* the pool's */
+        struct client_conn conn;
         struct loop_task task;
         struct deadline deadline;
-        const struct h1_client_pool *pool;
-        void *pool_ctx;
         struct exchange *x;
         struct h1_scan scan; /* of the response's head */
         struct h1_reader in;
@@ -62,12 +60,20 @@ const size_t h1_client_size = sizeof(struct h1_client);
 _Static_assert(sizeof(struct h1_client) < 600, "an idle connection is small");
 
 static const struct exchange_ops exchange_ops;
+static const struct client_conn_ops conn_ops;
 static void on_deadline(struct deadline *d);
 static void advance(struct h1_client *c);
 
 static struct h1_client *client_of(struct io *io)
 {
         struct h1_client *c = CONTAINER_OF(io, struct h1_client, io);
+        CHECK_OBJ(c, CLIENT_MAGIC);
+        return c;
+}
+
+static struct h1_client *client_of_conn(struct client_conn *conn)
+{
+        struct h1_client *c = CONTAINER_OF(conn, struct h1_client, conn);
         CHECK_OBJ(c, CLIENT_MAGIC);
         return c;
 }
@@ -97,12 +103,13 @@ static void bury(struct loop_task *t)
         slab_put(&h1_loop(l)->clients, c);
 }
 
-static void client_close(struct h1_client *c, enum reason why)
+static void end_client(struct h1_client *c, enum reason why)
 {
         if (c->state == CLIENT_CLOSED)
                 return;
         CHECK(c->x == NULL);
         c->state = CLIENT_CLOSED;
+        c->conn.room = 0;
         deadline_clear(&c->deadline);
         io_close(&c->io, why);
         loop_defer(c->io.loop, &c->task, bury);
@@ -110,8 +117,8 @@ static void client_close(struct h1_client *c, enum reason why)
 
 static void close_and_tell(struct h1_client *c, enum reason why)
 {
-        client_close(c, why);
-        c->pool->closed(c, why);
+        end_client(c, why);
+        c->conn.pool->closed(&c->conn, why);
 }
 
 /* The exchange is over, one way or the other; returns it. */
@@ -119,6 +126,7 @@ static struct exchange *detach(struct h1_client *c)
 {
         struct exchange *x = c->x;
         c->x = NULL;
+        c->conn.busy = 0;
         c->timer = TIMER_NONE;
         x->ops = NULL;
         x->codec_ctx = NULL;
@@ -145,7 +153,8 @@ static void release(struct h1_client *c)
         detach(c);
         if (keep) {
                 c->state = CLIENT_IDLE;
-                c->pool->released(c);
+                c->conn.room = 1;
+                c->conn.pool->released(&c->conn);
         } else {
                 close_and_tell(c, c->tunnel    ? REASON_TUNNEL_END
                                   : !sent      ? REASON_UPSTREAM_EARLY
@@ -543,8 +552,8 @@ static const struct exchange_ops exchange_ops = {
 static void connect_failed(struct h1_client *c, enum reason why, const char *error)
 {
         c->error = error;
-        c->pool->connected(c, why);
-        client_close(c, why);
+        c->conn.pool->connected(&c->conn, why);
+        end_client(c, why);
 }
 
 static void ready(struct io *io, enum reason why)
@@ -552,8 +561,9 @@ static void ready(struct io *io, enum reason why)
         struct h1_client *c = client_of(io);
         if (why == REASON_NONE) {
                 c->state = CLIENT_IDLE;
+                c->conn.room = 1;
                 c->timer = TIMER_NONE;
-                c->pool->connected(c, why);
+                c->conn.pool->connected(&c->conn, why);
         } else if (why == REASON_CONNECT_FAILED) {
                 connect_failed(c, why, strerror(io->error));
         } else {
@@ -563,9 +573,9 @@ static void ready(struct io *io, enum reason why)
 
 static const struct io_owner client_owner = {readable, drained, ready};
 
-struct h1_client *h1_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
-                                    str host, int64_t connect_us, const struct h1_client_pool *pool,
-                                    void *pool_ctx, enum reason *why)
+struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
+                                      str host, int64_t connect_us, const struct client_pool *pool,
+                                      void *pool_ctx, enum reason *why)
 {
         struct slab *slab = &h1_loop(l)->clients;
         struct h1_client *c = slab_get(slab);
@@ -577,51 +587,40 @@ struct h1_client *h1_client_connect(struct loop *l, const struct addr *to, struc
         }
         c->magic = CLIENT_MAGIC;
         c->state = CLIENT_CONNECTING;
-        c->pool = pool;
-        c->pool_ctx = pool_ctx;
+        c->conn.ops = &conn_ops;
+        c->conn.pool = pool;
+        c->conn.pool_ctx = pool_ctx;
         if (tls)
                 io_start_tls(&c->io, tls_connect_peer(tls, c->io.fd, host));
         arm(c, TIMER_CONNECT, connect_us);
-        return c;
+        return &c->conn;
 }
 
-void *h1_client_ctx(struct h1_client *c)
-{
-        return c->pool_ctx;
-}
+/* ---------------------------------------------------------------- what the pool does */
 
-struct list *h1_client_link(struct h1_client *c)
+static str conn_error(struct client_conn *conn)
 {
-        return &c->link;
-}
-
-struct h1_client *h1_client_of_link(struct list *n)
-{
-        struct h1_client *c = CONTAINER_OF(n, struct h1_client, link);
-        CHECK_OBJ(c, CLIENT_MAGIC);
-        return c;
-}
-
-str h1_client_error(struct h1_client *c)
-{
+        struct h1_client *c = client_of_conn(conn);
         if (c->error)
                 return str_z(c->error);
         return c->io.tls ? tls_facts(c->io.tls)->error : STR_NONE;
 }
 
-/* ---------------------------------------------------------------- what the pool does */
-
-void h1_client_idle(struct h1_client *c, int64_t idle_us)
+static void conn_idle(struct client_conn *conn, int64_t idle_us)
 {
+        struct h1_client *c = client_of_conn(conn);
         CHECK(c->state == CLIENT_IDLE);
         arm(c, TIMER_POOL, idle_us);
 }
 
-void h1_client_bind(struct h1_client *c, struct exchange *x)
+static void conn_bind(struct client_conn *conn, struct exchange *x)
 {
+        struct h1_client *c = client_of_conn(conn);
         CHECK(c->state == CLIENT_IDLE && c->x == NULL);
         CHECK_OBJ(x, EXCHANGE_MAGIC);
         c->state = CLIENT_BUSY;
+        c->conn.busy = 1;
+        c->conn.room = 0;
         c->timer = TIMER_NONE;
         c->x = x;
         x->phase = EXCHANGE_IDLE;
@@ -630,12 +629,22 @@ void h1_client_bind(struct h1_client *c, struct exchange *x)
         x->reused = c->used;
 }
 
-void h1_client_close(struct h1_client *c, enum reason why)
+static void conn_close(struct client_conn *conn, enum reason why)
 {
+        struct h1_client *c = client_of_conn(conn);
         if (c->x)
                 detach(c);
-        client_close(c, why);
+        end_client(c, why);
 }
+
+static const struct client_conn_ops conn_ops = {
+        .bind = conn_bind,
+        .idle = conn_idle,
+        .close = conn_close,
+        .error = conn_error,
+};
+
+/* ---------------------------------------------------------------- deadlines */
 
 static void send_expired(struct h1_client *c)
 {

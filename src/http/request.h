@@ -172,6 +172,7 @@ struct exchange {
         bool wrote;      /* at least one byte of the request left */
         bool body_taken; /* at least one byte was taken out of r->req_body: cannot be sent again */
         bool got_byte;   /* at least one byte of a response came */
+        bool refused;    /* the server said that it processed nothing of it: safe to send again */
         bool accept_upgrade;      /* the request asked for one: a 101 is legal */
         int64_t sent_at, head_at; /* loop time */
         int64_t response_us, response_idle_us, send_us; /* timeouts; 0: none */

@@ -44,7 +44,8 @@ enum {
         LOOP_SLOT_STATE,
         LOOP_SLOT_LOG,
         LOOP_SLOT_HTTP,
-        LOOP_SLOT_API
+        LOOP_SLOT_API,
+        LOOP_SLOT_H2_CLIENT
 };
 
 struct loop_inbox;

@@ -206,6 +206,7 @@ static struct tls_client *client_tls(struct gen *g, const struct tls_client_conf
 
 static bool build_upstream_tls(struct gen *g, struct report *rep)
 {
+        static const str alpn_h2 = STR_INIT("h2");
         struct conf *c = g->conf;
         bool ok = true;
         g->upstream_tls = ARENA_ARRAY(c->arena, struct tls_client *, MAX(c->n_upstreams, 1));
@@ -220,7 +221,9 @@ static bool build_upstream_tls(struct gen *g, struct report *rep)
                                                .cert_pem = u->tls_cert.text,
                                                .key_pem = u->tls_key.text,
                                                .cert_file = u->tls_cert.file,
-                                               .key_file = u->tls_key.file};
+                                               .key_file = u->tls_key.file,
+                                               .alpn = &alpn_h2,
+                                               .n_alpn = u->protocol == PROTOCOL_H2};
                 g->upstream_tls[i] = client_tls(g, &conf, &u->tls_pos, rep);
                 ok = ok && g->upstream_tls[i] != NULL;
         }

@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/crypto.h"
 #include "conf/model.h"
+#include "http/h2_probe.h"
 #include "net/io.h"
 #include "proxy/upstreams.h"
 
@@ -35,6 +36,7 @@ struct health {
         int64_t interval, timeout, began;
         str request; /* absent: connecting is enough */
         str path;
+        struct h2_probe *h2;      /* while it probes a server of HTTP/2 */
         struct deadline deadline; /* due, or too late */
         struct loop_task task;
         char why[160];
@@ -85,6 +87,8 @@ static void probe_next(struct health *h)
 static void probe_end(struct health *h, bool well)
 {
         h->probing = false;
+        h2_probe_free(h->h2);
+        h->h2 = NULL;
         io_close(&h->io, REASON_DONE);
         judge(h, well);
         probe_next(h);
@@ -109,6 +113,45 @@ static void probe_late(struct deadline *d)
                      (long long)(h->timeout / MSEC));
 }
 
+static str authority_of(const struct server *s)
+{
+        return s->addr.sa.sa_family == AF_UNIX ? STR("localhost") : s->line;
+}
+
+static void check_status(struct health *h, unsigned status)
+{
+        if (status < h->expect_min || status > h->expect_max)
+                probe_failed(h, "health check: status %u is not in %u-%u", status, h->expect_min,
+                             h->expect_max);
+        else
+                probe_end(h, true);
+}
+
+/* Both directions of a probe over HTTP/2. */
+static void step_h2(struct health *h)
+{
+        int status = h2_probe_step(h->h2, &h->io.in, &h->io.out);
+
+        if (status > 0)
+                check_status(h, (unsigned)status);
+        else if (status < 0)
+                probe_failed(h, "health check: the answer is not HTTP/2");
+        else
+                io_flush(&h->io);
+}
+
+static void begin_h2(struct health *h)
+{
+        const struct server *s = h->s;
+
+        if (h->io.tls && !str_eq(tls_facts(h->io.tls)->alpn, STR("h2"))) {
+                probe_failed(h, "health check: the server does not agree to h2 (ALPN)");
+                return;
+        }
+        h->h2 = h2_probe_new(s->tls ? STR("https") : STR("http"), authority_of(s), h->path);
+        step_h2(h);
+}
+
 static void on_ready(struct io *io, enum reason r)
 {
         struct health *h = health_of(io);
@@ -121,6 +164,8 @@ static void on_ready(struct io *io, enum reason r)
                              io->error ? strerror(io->error) : reason_rows[r].text);
         } else if (!h->request.n) {
                 probe_end(h, true);
+        } else if (h->s->protocol != PROTOCOL_HTTP1) {
+                begin_h2(h);
         } else {
                 buf_puts(&io->out, h->request);
                 io_flush(io);
@@ -148,19 +193,21 @@ static void check_line(struct health *h, str line)
         status = status_of(line);
         if (status == 0)
                 probe_failed(h, "health check: the answer is not HTTP/1");
-        else if (status < h->expect_min || status > h->expect_max)
-                probe_failed(h, "health check: status %u is not in %u-%u", status, h->expect_min,
-                             h->expect_max);
         else
-                probe_end(h, true);
+                check_status(h, status);
 }
 
 static void on_readable(struct io *io)
 {
         struct health *h = health_of(io);
         enum io_result r = io_read(io, STATUS_LINE_MAX, NULL);
-        str in = buf_pullup(&io->in, MIN(io->in.n, STATUS_LINE_MAX)), line;
+        str in = STR(""), line;
 
+        if (h->h2 && r == IO_OK) {
+                step_h2(h);
+                return;
+        }
+        in = buf_pullup(&io->in, MIN(io->in.n, STATUS_LINE_MAX));
         if (str_cut(in, '\n', &line, &in))
                 check_line(h, line);
         else if (line.n >= STATUS_LINE_MAX)
@@ -200,8 +247,7 @@ static void probe_begin(struct health *h)
 static str request_of(const struct server *s, str path)
 {
         struct buf b = BUF_INIT;
-        str host = s->addr.sa.sa_family == AF_UNIX ? STR("localhost") : s->line;
-        str out;
+        str host = authority_of(s), out;
 
         if (!path.n)
                 return STR_NONE;
@@ -265,5 +311,7 @@ void health_stop(struct server *s)
         deadline_clear(&h->deadline);
         if (h->probing)
                 io_close(&h->io, REASON_SHUTDOWN);
+        h2_probe_free(h->h2);
+        h->h2 = NULL;
         loop_defer(h->loop, &h->task, health_free);
 }

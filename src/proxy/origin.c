@@ -18,7 +18,7 @@
 
 #include "base/check.h"
 #include "base/siphash.h"
-#include "http/h1_client.h"
+#include "http/client.h"
 #include "proxy/pool.h"
 #include "proxy/retry.h"
 #include "proxy/upstreams.h"
@@ -32,7 +32,7 @@ enum origin_state { ORIGIN_QUEUED, ORIGIN_FAILED, ORIGIN_CONNECTING, ORIGIN_RUNN
 
 #define ORIGIN_MAGIC UINT32_C(0x4f524947)
 /* Invariant: sl is set from a pick until the attempt ends, and counts one request in flight there.
- * QUEUED: link is in ul->queue. FAILED: task is to tell.  CONNECTING: connecting is set.  RUNNING:
+ * QUEUED: link is in ul->queue. FAILED: task is to tell.  CONNECTING: wait is in the pool. RUNNING:
  * x is on a connection. */
 struct origin {
         uint32_t magic;
@@ -44,7 +44,7 @@ struct origin {
         const struct origin_user *user;
         struct msg *req;
         struct server_loop *sl;
-        struct pool_conn *connecting;
+        struct pool_wait wait;
         struct exchange x;
         struct list link;
         struct deadline deadline; /* in the queue */
@@ -312,11 +312,11 @@ static void on_req_room(struct exchange *x)
                 o->user->req_room(o->t);
 }
 
-static void run(struct origin *o, struct h1_client *c)
+static void run(struct origin *o, struct client_conn *c)
 {
         o->state = ORIGIN_RUNNING;
-        pool_set_idle(c, o->eff->idle);
-        h1_client_bind(c, &o->x);
+        client_bind(c, &o->x);
+        pool_carries(c, o->eff->idle);
         o->x.ops->start(&o->x);
 }
 
@@ -355,11 +355,10 @@ static void fail_later(struct origin *o, enum reason why)
         loop_defer(loop_of(o), &o->task, told_later);
 }
 
-static void connected(void *arg, struct h1_client *c, enum reason why, str error)
+static void connected(void *arg, struct client_conn *c, enum reason why, str error)
 {
         struct origin *o = CAST(struct origin, ORIGIN_MAGIC, arg);
 
-        o->connecting = NULL;
         if (c)
                 run(o, c);
         else
@@ -372,7 +371,7 @@ static const struct exchange_user exchange_calls;
 static void send_to(struct origin *o)
 {
         const struct settings *eff = o->eff;
-        struct h1_client *c = o->fresh ? NULL : pool_get(o->sl);
+        struct client_conn *c = o->fresh ? NULL : pool_get(o->sl);
         enum reason why = REASON_NONE;
 
         o->x = (struct exchange){
@@ -395,18 +394,20 @@ static void send_to(struct origin *o)
                 run(o, c);
                 return;
         }
-        o->connecting = pool_connect(o->sl, eff->connect, connected, o, &why);
-        if (o->connecting)
+        if (pool_connect(o->sl, eff->connect, &o->wait, connected, o, &why))
                 o->state = ORIGIN_CONNECTING;
         else
                 fail_later(o, why);
 }
 
-/* The server had closed the kept connection before it saw the request: nobody failed. */
-static bool met_closed_connection(const struct origin *o, enum reason why)
+/* The server gave the request back (HTTP/2), or had closed the kept connection before it saw it:
+ * nobody failed, and any method may be sent again. */
+static bool nobody_failed(const struct origin *o, enum reason why)
 {
         const struct exchange *x = &o->x;
 
+        if (x->refused)
+                return !o->fresh && body_is_here(o);
         return x->reused && !x->got_byte && !o->head_given &&
                (why == REASON_UPSTREAM_RESET || why == REASON_SERVER_CLOSED) && body_is_here(o) &&
                (!x->wrote || method_safe(o->req->method));
@@ -416,14 +417,16 @@ static void on_failed(struct exchange *x, enum reason why)
 {
         struct origin *o = origin_of(x);
 
-        if (met_closed_connection(o, why)) {
+        if (x->refused)
+                metric_add(o->ul->refused, 1);
+        if (nobody_failed(o, why)) {
                 rewind_pipes(o);
                 o->fresh = true;
                 metric_add(o->ul->retries, 1);
                 send_to(o);
                 return;
         }
-        attempt_failed(o, why, STR_NONE, x->wrote);
+        attempt_failed(o, why, STR_NONE, x->wrote && !x->refused);
 }
 
 static const struct exchange_user exchange_calls = {
@@ -606,7 +609,7 @@ void origin_abort(struct origin *o, enum reason why)
                 leave_queue(o);
                 break;
         case ORIGIN_CONNECTING:
-                pool_cancel(o->connecting, why);
+                pool_cancel(&o->wait, why);
                 break;
         case ORIGIN_RUNNING:
                 o->x.ops->abort(&o->x, why);

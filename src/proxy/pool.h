@@ -1,31 +1,44 @@
 /*
- * Connections to servers: each loop keeps its own, idle ones newest first, so that the warm ones
- * are used and the others time out.
+ * Connections to servers: each loop keeps its own, the warm ones first, so that they are used and
+ * the others time out.
  *
- * Nothing here locks.  The holder of a connection is its exchange; between two it is idle here;
- * while it connects, the waiter that asked for it.
+ * Nothing here locks, and nothing here knows a protocol: a connection says how many exchanges it
+ * carries and how many more it may.  One that may carry more is filed in its server's list; one
+ * that carries none is idle, which is bounded by keepalive.  While a connection comes about it
+ * belongs to those who wait for it: one (HTTP/1), or as many as it is likely to carry (HTTP/2).
  */
 #ifndef PROXY_POOL_H
 #define PROXY_POOL_H
 
-#include "http/h1_client.h"
+#include "http/client.h"
 #include "proxy/server.h"
 
 struct pool_conn;
-/* c is connected, or NULL and why not, in words too. */
-typedef void pool_done(void *arg, struct h1_client *c, enum reason why, str error);
+/* c is connected and has room for one exchange at least, which is to be bound at once; or NULL and
+ * why not, in words too. */
+typedef void pool_done(void *arg, struct client_conn *c, enum reason why, str error);
+
+/* One who waits for a connection.  Invariant: linked until done is called or it is cancelled. */
+struct pool_wait {
+        struct list link;
+        struct pool_conn *pc; /* NULL: its connection has come, or not; it is about to be told */
+        struct server_loop *sl;
+        int64_t connect_us;
+        pool_done *done;
+        void *arg;
+};
 
 size_t pool_conn_size(void); /* for the slab they are kept in */
 
-/* An idle connection, taken out; NULL: none. */
-struct h1_client *pool_get(struct server_loop *sl);
-/* Starts a new one; done follows, never inside this call.  NULL: *why at once. */
-struct pool_conn *pool_connect(struct server_loop *sl, int64_t connect_us, pool_done *done,
-                               void *arg, enum reason *why);
-/* The waiter has gone: closed, done will not be called. */
-void pool_cancel(struct pool_conn *pc, enum reason why);
-/* How long it may be idle after the exchange that it is about to carry. */
-void pool_set_idle(struct h1_client *c, int64_t idle_us);
+/* A connection that has room, to be bound at once; NULL: none. */
+struct client_conn *pool_get(struct server_loop *sl);
+/* Waits for a new one; done follows, never inside this call.  false: *why at once. */
+bool pool_connect(struct server_loop *sl, int64_t connect_us, struct pool_wait *w, pool_done *done,
+                  void *arg, enum reason *why);
+/* The waiter has gone: done will not be called, and what nobody waits for is closed. */
+void pool_cancel(struct pool_wait *w, enum reason why);
+/* An exchange was bound to it: how long it may be idle afterwards. */
+void pool_carries(struct client_conn *c, int64_t idle_us);
 void pool_close_idle(struct server_loop *sl, enum reason why);
 
 #endif

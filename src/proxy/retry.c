@@ -19,7 +19,14 @@ uint32_t retry_class(enum reason why)
                 return RETRY_CONNECT_ERROR | RETRY_TIMEOUT;
         case REASON_UPSTREAM_RESET:
         case REASON_SERVER_CLOSED:
+        case REASON_UPSTREAM_STREAM_RESET:
+        case REASON_UPSTREAM_H2:
+        case REASON_UPSTREAM_FLOOD:
                 return RETRY_RESET;
+        case REASON_UPSTREAM_REFUSED:
+                return RETRY_CONNECT_ERROR | RETRY_RESET;
+        case REASON_UPSTREAM_PING:
+                return RETRY_RESET | RETRY_TIMEOUT;
         case REASON_RESPONSE_TIMEOUT:
                 return RETRY_TIMEOUT;
         default:

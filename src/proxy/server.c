@@ -18,6 +18,7 @@
 
 #define SLOW_START_STEP (100 * MSEC)
 #define HEAD_HALVES     (5 * SEC)
+#define STREAMS_LIKELY  100 /* what a server of HTTP/2 takes on a connection, until it says so */
 
 static const char *const result_words[SERVER_RESULTS] = {
         "1xx",           "2xx",     "3xx",   "4xx",          "5xx",
@@ -67,6 +68,8 @@ static struct server_loop *loops_new(struct server *s, struct upstreams *us)
                 loops[i].server = s;
                 loops[i].loop = us->loops[i];
                 list_init(&loops[i].idle);
+                list_init(&loops[i].connecting);
+                loops[i].likely = s->protocol == PROTOCOL_HTTP1 ? 1 : STREAMS_LIKELY;
         }
         return loops;
 }
@@ -79,6 +82,7 @@ struct server *server_new(struct upstreams *us, const struct server_id *id)
         s->magic = SERVER_MAGIC;
         s->us = us;
         s->n_loops = us->n_loops;
+        s->protocol = id->protocol;
         s->loops = loops_new(s, us);
         s->key = dup_str(id->key);
         s->upstream = dup_str(id->upstream);
@@ -422,9 +426,12 @@ enum server_result server_result_of(enum reason why)
         case REASON_CONNECT_TIMEOUT:
         case REASON_RESPONSE_TIMEOUT:
         case REASON_RESPONSE_IDLE:
+        case REASON_UPSTREAM_PING:
                 return SERVER_TIMEOUT;
         case REASON_UPSTREAM_RESET:
         case REASON_SERVER_CLOSED:
+        case REASON_UPSTREAM_STREAM_RESET:
+        case REASON_UPSTREAM_REFUSED:
                 return SERVER_RESET;
         case REASON_TUNNEL_IDLE:
         case REASON_TUNNEL_END:
@@ -442,5 +449,6 @@ enum server_result server_result_of_status(int status)
 bool server_to_blame(enum reason why)
 {
         return why != REASON_NO_DESCRIPTORS && why != REASON_TUNNEL_IDLE &&
-               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN && why != REASON_INTERNAL;
+               why != REASON_TUNNEL_END && why != REASON_SHUTDOWN && why != REASON_INTERNAL &&
+               why != REASON_UPSTREAM_NO_TUNNEL;
 }

@@ -18,6 +18,7 @@
 #include "base/addr.h"
 #include "base/log.h"
 #include "base/reason.h"
+#include "conf/model.h"
 #include "net/loop.h"
 #include "net/tls.h"
 #include "proxy/inflight.h"
@@ -57,10 +58,12 @@ enum server_connect {
 struct server_loop {
         _Alignas(64) struct server *server;
         struct loop *loop;
-        struct list idle; /* of h1_client by their links; newest first */
-        struct list link; /* in the loop's list of servers with connections */
-        _Atomic uint32_t idle_n;
-        uint32_t holds; /* connections and attempts here that refer to the server */
+        struct list idle;       /* of client_conn: those that have room; the pool's */
+        struct list connecting; /* of pool_conn; the pool's */
+        struct list link;       /* in the loop's list of servers with connections */
+        _Atomic uint32_t idle_n, connections_n, streams_n;
+        uint32_t likely; /* exchanges that a new connection is likely to carry */
+        uint32_t holds;  /* connections and attempts here that refer to the server */
         bool retired;
         struct loop_msg msg; /* retire, and its answer */
         struct log_quota quota;
@@ -82,6 +85,7 @@ struct server {
         char *subject;       /* "upstream users", for the log */
         struct addr addr;
         struct tls_client *tls; /* NULL: plain; held */
+        enum upstream_protocol protocol;
         struct inflight inflight;
         uint64_t hash;   /* of its label: for consistent hashing */
         uint64_t sticky; /* value of a sticky cookie */
@@ -112,6 +116,7 @@ struct server_id {
         struct addr addr;
         struct tls_client *tls;
         str key; /* of all that distinguishes it */
+        enum upstream_protocol protocol;
 };
 /* Control thread.  Copies id. */
 struct server *server_new(struct upstreams *us, const struct server_id *id);

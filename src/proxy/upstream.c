@@ -112,12 +112,19 @@ static struct server *server_get(struct upstream *u, const struct server_conf *s
         key_text(&key, u->name);
         key_text(&key, label);
         key_text(&key, str_of(text, addr_print(addr, text)));
+        buf_printf(&key, "%d", (int)u->conf.protocol);
         if (u->tls)
                 buf_printf(&key, "%016llx", (unsigned long long)tls_client_key(u->tls));
         s = map_get(us->by_key, key_of(&key));
         if (!s) {
-                struct server_id id = {u->name, label,  sc->text,    sc->host,
-                                       *addr,   u->tls, key_of(&key)};
+                struct server_id id = {.upstream = u->name,
+                                       .label = label,
+                                       .line = sc->text,
+                                       .host = sc->host,
+                                       .addr = *addr,
+                                       .tls = u->tls,
+                                       .key = key_of(&key),
+                                       .protocol = u->conf.protocol};
                 uint32_t flags;
                 if (!sc->host.n)
                         id.host = str_of(text, addr_print_ip(addr, text));
@@ -266,7 +273,7 @@ void upstream_changed(struct upstream *u)
 static void conf_key(struct buf *b, const struct upstream_conf *c, const struct tls_client *tls)
 {
         key_text(b, c->name);
-        buf_printf(b, "%d %u ", (int)c->balance, c->keepalive);
+        buf_printf(b, "%d %d %u ", (int)c->protocol, (int)c->balance, c->keepalive);
         key_text(b, c->check_path);
         buf_printf(b, "%lld %lld %u %u %u %u %u %lld %lld ", (long long)c->check_interval,
                    (long long)c->check_timeout, c->check_fall, c->check_rise, c->expect_min,
@@ -290,6 +297,7 @@ static void copy_conf(struct upstream *u, const struct upstream_conf *c)
 
         u->conf = (struct upstream_conf){
                 .name = arena_dup(a, c->name),
+                .protocol = c->protocol,
                 .balance = c->balance,
                 .n_servers = c->n_servers,
                 .servers = servers,
@@ -429,6 +437,7 @@ void upstream_loop_begin(struct upstream *u, struct loop *l)
         if (!ul->duration) {
                 ul->duration = upstream_series(u, l, METRIC_UPSTREAM_DURATION);
                 ul->retries = upstream_series(u, l, METRIC_RETRIES);
+                ul->refused = upstream_series(u, l, METRIC_REFUSED);
                 ul->tokens = RETRY_TOKENS;
         }
 }
@@ -463,19 +472,27 @@ unsigned upstream_retry_after(struct upstream *u, const struct loop *l)
 
 static void upstream_gauges(struct upstream *u)
 {
-        uint64_t idle = 0, queued = 0;
+        uint64_t idle = 0, connections = 0, streams = 0, queued = 0;
 
         for (unsigned i = 0; i < u->us->n_loops; i++) {
                 queued += atomic_load_explicit(&u->loops[i].queued, memory_order_relaxed);
-                for (uint32_t k = 0; k < u->set->n; k++)
-                        idle += atomic_load_explicit(&u->set->m[k].server->loops[i].idle_n,
-                                                     memory_order_relaxed);
+                for (uint32_t k = 0; k < u->set->n; k++) {
+                        struct server_loop *sl = &u->set->m[k].server->loops[i];
+                        idle += atomic_load_explicit(&sl->idle_n, memory_order_relaxed);
+                        connections +=
+                                atomic_load_explicit(&sl->connections_n, memory_order_relaxed);
+                        streams += atomic_load_explicit(&sl->streams_n, memory_order_relaxed);
+                }
         }
         if (!u->idle_cell) {
                 u->idle_cell = upstream_series(u, u->us->control, METRIC_POOL_IDLE);
+                u->connections_cell = upstream_series(u, u->us->control, METRIC_POOL_CONNECTIONS);
+                u->streams_cell = upstream_series(u, u->us->control, METRIC_POOL_STREAMS);
                 u->queued_cell = upstream_series(u, u->us->control, METRIC_QUEUED);
         }
         metric_set(u->idle_cell, (int64_t)idle);
+        metric_set(u->connections_cell, (int64_t)connections);
+        metric_set(u->streams_cell, (int64_t)streams);
         metric_set(u->queued_cell, (int64_t)queued);
 }
 

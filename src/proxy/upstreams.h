@@ -49,7 +49,7 @@ struct upstream_loop {
         struct deadline poll;   /* places may become free on other loops */
         struct loop_task serve; /* or here, in this turn */
         _Atomic uint32_t queued;
-        metric_cell *duration, *retries, *over_budget;
+        metric_cell *duration, *retries, *refused, *over_budget;
         struct log_quota quota;
         struct server_set *next; /* being published */
         struct loop_msg msg;
@@ -80,7 +80,7 @@ struct upstream {
         struct server_set *set, *old;
         unsigned publishing; /* loops that have not answered */
         bool stale;          /* changed again meanwhile */
-        metric_cell *idle_cell, *queued_cell;
+        metric_cell *idle_cell, *connections_cell, *streams_cell, *queued_cell;
         struct upstream_loop *loops;
 };
 

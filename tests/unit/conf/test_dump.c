@@ -26,7 +26,7 @@ static const char text[] =
         "upstream a { balance hash \"$header_x_a;\"; server [::1]:80 weight=2 max_connections=5;\n"
         "    server b.internal backup resolve=5s; server unix:/s; keepalive off; eject off;\n"
         "    health_check path=/h expect=200; tls ca=ca.pem certificate=c.pem key=k.pem;\n"
-        "    sticky cookie=s; slow_start 3s; timeout connect=1s; access_log off; }\n"
+        "    sticky cookie=s; slow_start 3s; protocol h2; timeout connect=1s; access_log off; }\n"
         "listen [::]:443 tls proxy_protocol backlog=7 { certificate c.pem key=k.pem;\n"
         "    client_certificate optional ca=ca.pem; versions 1.3; ciphers A:B; ticket_keys k.pem;\n"
         "    hosts x.example; header max=16k; }\n"

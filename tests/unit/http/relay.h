@@ -71,33 +71,33 @@ static void relay_failed(struct exchange *x, enum reason why)
 static const struct exchange_user relay_user = {relay_interim, relay_head, relay_res_ready,
                                                 relay_req_room, relay_failed};
 
-static void relay_connected(struct h1_client *c, enum reason why)
+static void relay_connected(struct client_conn *c, enum reason why)
 {
-        struct request *r = h1_client_ctx(c);
+        struct request *r = c->pool_ctx;
         struct relay_request *q = r->flow_ctx;
         if (why != REASON_NONE) {
                 relay_fail(r, why);
                 return;
         }
-        h1_client_bind(c, &q->x);
+        client_bind(c, &q->x);
         q->x.ops->start(&q->x);
 }
 
-static void relay_released(struct h1_client *c)
+static void relay_released(struct client_conn *c)
 {
         relay.kept++;
-        list_push_front(&relay.idle, h1_client_link(c));
-        h1_client_idle(c, 60 * SEC);
+        list_push_front(&relay.idle, &c->link);
+        client_idle(c, 60 * SEC);
 }
 
-static void relay_closed(struct h1_client *c, enum reason why)
+static void relay_closed(struct client_conn *c, enum reason why)
 {
         (void)why;
-        if (list_linked(h1_client_link(c)))
-                list_remove(h1_client_link(c));
+        if (list_linked(&c->link))
+                list_remove(&c->link);
 }
 
-static const struct h1_client_pool relay_pool = {relay_connected, relay_released, relay_closed};
+static const struct client_pool relay_pool = {relay_connected, relay_released, relay_closed};
 
 static void relay_begin(struct request *r)
 {
@@ -124,8 +124,8 @@ static void relay_begin(struct request *r)
                                  .fields_max = 128};
         struct list *n = list_pop(&relay.idle);
         if (n) {
-                struct h1_client *c = h1_client_of_link(n);
-                h1_client_bind(c, &q->x);
+                struct client_conn *c = CONTAINER_OF(n, struct client_conn, link);
+                client_bind(c, &q->x);
                 q->x.ops->start(&q->x);
                 return;
         }
@@ -189,7 +189,7 @@ static const struct flow_ops relay_flow = {relay_begin,    relay_req_ready, rela
 static void relay_close_idle(void)
 {
         for (struct list *n; (n = list_pop(&relay.idle)) != NULL;)
-                h1_client_close(h1_client_of_link(n), REASON_SHUTDOWN);
+                client_close(CONTAINER_OF(n, struct client_conn, link), REASON_SHUTDOWN);
 }
 
 #endif

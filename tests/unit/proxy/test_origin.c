@@ -634,7 +634,7 @@ static void failures_eject_and_others_serve(void **state)
              i++) { /* the first server refuses, whoever is sent there goes on to the second */
                 c = get();
                 while (c->heads == 0) {
-                        struct h1_client *k = client(connects);
+                        struct fake *k = client(connects);
                         bool good = addr_equal(&k->to, &u->set->m[1].server->addr);
                         client_connected(connects, good ? REASON_NONE : REASON_CONNECT_FAILED);
                         if (good)

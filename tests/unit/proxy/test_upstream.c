@@ -131,9 +131,9 @@ static void who_joins_starts_slowly_who_was_there_does_not(void **state)
         drop(new);
 }
 
-static struct h1_client *came;
+static struct client_conn *came;
 
-static void take_connection(void *arg, struct h1_client *c, enum reason why, str error)
+static void take_connection(void *arg, struct client_conn *c, enum reason why, str error)
 {
         (void)arg, (void)why, (void)error;
         came = c;
@@ -143,12 +143,13 @@ static void a_server_that_goes_takes_its_idle_connections(void **state)
 {
         struct upstream *u = hold();
         struct server_loop *sl = &u->set->m[0].server->loops[1];
+        struct pool_wait wait;
         enum reason why;
 
         (void)state;
-        assert_non_null(pool_connect(sl, SEC, take_connection, NULL, &why));
-        client_connected(1, REASON_NONE);
-        came->pool->released(came);
+        assert_true(pool_connect(sl, SEC, &wait, take_connection, NULL, &why));
+        client_connected(1, REASON_NONE); /* nothing is sent on it */
+        assert_ptr_equal(came, &client(1)->conn);
         assert_int_equal(sl->idle_n, 1);
         drop(u);
         assert_int_equal(clients_alive(), 0);

@@ -2,8 +2,8 @@
  * A process in a test: loops, a metric region, upstreams; and servers' connections that do what the
  * test says.
  *
- * The fake client stands in for http/h1_client: connections wait until the test connects, answers
- * or breaks them.
+ * The fake client stands in for http/h1_client and http/h2_client: connections wait until the test
+ * connects, answers or breaks them.
  */
 #ifndef TESTS_PROXY_UPSTREAM_FIXTURE_H
 #define TESTS_PROXY_UPSTREAM_FIXTURE_H
@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/metric.h"
 #include "http/h1_client.h"
+#include "http/h2_client.h"
 #include "proxy/pool.h"
 #include "proxy/upstreams.h"
 #include "proxy/vars.h"
@@ -32,13 +33,12 @@ static struct upstreams *us;
 
 /* ------------------------------------------------------------------ fake client */
 
-struct h1_client {
-        struct list link, all;
-        const struct h1_client_pool *pool;
-        void *ctx;
+struct fake {
+        struct client_conn conn;
+        struct list all;
         struct addr to;
-        struct exchange *x;
-        bool connecting, used, idle;
+        struct exchange *x; /* the last bound */
+        bool connecting, used, idle, h2;
         int64_t idle_us;
         unsigned serial;
         const char *error;
@@ -48,65 +48,76 @@ static struct list clients; /* all that live */
 static unsigned connects;   /* ever asked for */
 static enum reason refuse_at_once;
 
-static void client_end(struct h1_client *c)
+static struct fake *fake_of(struct client_conn *c)
 {
-        assert_false(list_linked(&c->link)); /* whoever kept it has let it go */
+        return CONTAINER_OF(c, struct fake, conn);
+}
+
+static void client_end(struct fake *c)
+{
+        assert_false(list_linked(&c->conn.link)); /* whoever kept it has let it go */
         list_remove(&c->all);
         free(c);
 }
 
-struct h1_client *h1_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
-                                    str host, int64_t connect_us, const struct h1_client_pool *pool,
-                                    void *pool_ctx, enum reason *why)
+static void fake_idle(struct client_conn *conn, int64_t idle_us)
 {
-        struct h1_client *c;
+        fake_of(conn)->idle = true;
+        fake_of(conn)->idle_us = idle_us;
+}
 
-        (void)l, (void)tls, (void)host, (void)connect_us;
+static void fake_close(struct client_conn *conn, enum reason why)
+{
+        (void)why;
+        client_end(fake_of(conn));
+}
+
+static str fake_error(struct client_conn *conn)
+{
+        return str_z(fake_of(conn)->error);
+}
+
+static void fake_bind(struct client_conn *conn, struct exchange *x);
+static const struct client_conn_ops fake_conn = {fake_bind, fake_idle, fake_close, fake_error};
+
+static struct client_conn *fake_connect(const struct addr *to, const struct client_pool *pool,
+                                        void *pool_ctx, enum reason *why)
+{
+        struct fake *c;
+
         connects++;
         if (refuse_at_once != REASON_NONE) {
                 *why = refuse_at_once;
                 return NULL;
         }
         c = calloc(1, sizeof(*c));
-        c->pool = pool;
-        c->ctx = pool_ctx;
+        c->conn.ops = &fake_conn;
+        c->conn.pool = pool;
+        c->conn.pool_ctx = pool_ctx;
         c->to = *to;
         c->connecting = true;
         c->serial = connects;
         list_push(&clients, &c->all);
-        return c;
+        return &c->conn;
 }
 
-void *h1_client_ctx(struct h1_client *c)
+struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
+                                      str host, int64_t connect_us, const struct client_pool *pool,
+                                      void *pool_ctx, enum reason *why)
 {
-        return c->ctx;
+        (void)l, (void)tls, (void)host, (void)connect_us;
+        return fake_connect(to, pool, pool_ctx, why);
 }
 
-struct list *h1_client_link(struct h1_client *c)
+struct client_conn *h2_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
+                                      str host, int64_t connect_us, const struct client_pool *pool,
+                                      void *pool_ctx, enum reason *why)
 {
-        return &c->link;
-}
-
-struct h1_client *h1_client_of_link(struct list *n)
-{
-        return CONTAINER_OF(n, struct h1_client, link);
-}
-
-str h1_client_error(struct h1_client *c)
-{
-        return str_z(c->error);
-}
-
-void h1_client_idle(struct h1_client *c, int64_t idle_us)
-{
-        c->idle = true;
-        c->idle_us = idle_us;
-}
-
-void h1_client_close(struct h1_client *c, enum reason why)
-{
-        (void)why;
-        client_end(c);
+        (void)l, (void)tls, (void)host, (void)connect_us;
+        struct client_conn *conn = fake_connect(to, pool, pool_ctx, why);
+        if (conn)
+                fake_of(conn)->h2 = true;
+        return conn;
 }
 
 /* What the exchange on c was told. */
@@ -115,7 +126,7 @@ static unsigned started, aborted, req_readies, res_rooms;
 
 static void x_start(struct exchange *x)
 {
-        struct h1_client *c = x->codec_ctx;
+        struct fake *c = x->codec_ctx;
 
         started++;
         x->phase = EXCHANGE_WAITING;
@@ -143,8 +154,10 @@ static void x_res_room(struct exchange *x)
         res_rooms++;
 }
 
-static void x_over(struct h1_client *c)
+static void x_over(struct fake *c)
 {
+        c->conn.busy--;
+        c->conn.room = 1;
         c->x->ops = NULL;
         c->x->phase = EXCHANGE_DONE;
         c->x = NULL;
@@ -152,20 +165,24 @@ static void x_over(struct h1_client *c)
 
 static void x_abort(struct exchange *x, enum reason why)
 {
-        struct h1_client *c = x->codec_ctx;
+        struct fake *c = x->codec_ctx;
 
         aborted++;
         x_over(c);
-        c->pool->closed(c, why);
+        c->conn.pool->closed(&c->conn, why);
         client_end(c);
 }
 
 static const struct exchange_ops fake_ops = {x_start, x_req_ready, x_res_room, x_abort};
 
-void h1_client_bind(struct h1_client *c, struct exchange *x)
+static void fake_bind(struct client_conn *conn, struct exchange *x)
 {
-        assert_null(c->x);
+        struct fake *c = fake_of(conn);
+
+        assert_true(conn->room > 0);
         assert_false(c->connecting);
+        conn->busy++;
+        conn->room--;
         c->idle = false;
         c->x = x;
         x->ops = &fake_ops;
@@ -174,10 +191,10 @@ void h1_client_bind(struct h1_client *c, struct exchange *x)
 
 /* ---- what the test does to connections */
 
-static struct h1_client *client(unsigned serial) /* the serial-th that was ever asked for */
+static struct fake *client(unsigned serial) /* the serial-th that was ever asked for */
 {
         LIST_EACH (n, &clients) {
-                struct h1_client *c = CONTAINER_OF(n, struct h1_client, all);
+                struct fake *c = CONTAINER_OF(n, struct fake, all);
                 if (c->serial == serial)
                         return c;
         }
@@ -197,11 +214,12 @@ static UNUSED unsigned clients_alive(void)
 
 static UNUSED void client_connected(unsigned serial, enum reason why)
 {
-        struct h1_client *c = client(serial);
+        struct fake *c = client(serial);
 
         c->connecting = false;
+        c->conn.room = why ? 0 : 1;
         c->error = why ? "Connection refused" : NULL;
-        c->pool->connected(c, why);
+        c->conn.pool->connected(&c->conn, why);
         if (why)
                 client_end(c);
 }
@@ -222,7 +240,7 @@ static UNUSED void client_head(unsigned serial, int status)
  * follows. */
 static UNUSED void client_answers(unsigned serial, int status)
 {
-        struct h1_client *c = client(serial);
+        struct fake *c = client(serial);
         struct exchange *x = c->x;
 
         x->got_byte = true;
@@ -230,21 +248,21 @@ static UNUSED void client_answers(unsigned serial, int status)
         x->head_at = x->sent_at + 1000;
         x->r->res_body.end = true;
         x_over(c);
-        c->pool->released(c);
+        c->conn.pool->released(&c->conn);
         x->user->head(x);
 }
 
 static UNUSED void client_body_end(unsigned serial, bool keep)
 {
-        struct h1_client *c = client(serial);
+        struct fake *c = client(serial);
         struct exchange *x = c->x;
 
         x->r->res_body.end = true;
         x_over(c);
         if (keep) {
-                c->pool->released(c);
+                c->conn.pool->released(&c->conn);
         } else {
-                c->pool->closed(c, REASON_DONE);
+                c->conn.pool->closed(&c->conn, REASON_DONE);
                 client_end(c);
         }
         x->user->res_ready(x);
@@ -252,22 +270,22 @@ static UNUSED void client_body_end(unsigned serial, bool keep)
 
 static UNUSED void client_fails(unsigned serial, enum reason why, bool wrote)
 {
-        struct h1_client *c = client(serial);
+        struct fake *c = client(serial);
         struct exchange *x = c->x;
 
         x->wrote = wrote;
         x_over(c);
-        c->pool->closed(c, why);
+        c->conn.pool->closed(&c->conn, why);
         client_end(c);
         x->user->failed(x, why);
 }
 
 static UNUSED void client_closed_idle(unsigned serial)
 {
-        struct h1_client *c = client(serial);
+        struct fake *c = client(serial);
 
         assert_true(c->idle);
-        c->pool->closed(c, REASON_SERVER_CLOSED);
+        c->conn.pool->closed(&c->conn, REASON_SERVER_CLOSED);
         client_end(c);
 }
 
