@@ -16,7 +16,7 @@
 #include "daemon/master.h"
 #include "daemon/memfd.h"
 #include "daemon/proc.h"
-#include "http/h1_server.h"
+#include "http/downstream.h"
 #include "proxy/accesslog.h"
 
 #include <errno.h>
@@ -283,7 +283,7 @@ static bool commit_on_loop(struct worker *w, struct loop *l, void *arg)
         entrance_stop(w, l, false); /* what still waits there is the old configuration's */
         gen_commit(w->preparing, l);
         if (w->draining)
-                (void)h1_server_drain(l, false);
+                (void)downstream_drain(l, false);
         entrance_start(w, l);
         return true;
 }
@@ -314,7 +314,7 @@ static bool open_on_loop(struct worker *w, struct loop *l, void *arg)
 {
         (void)w;
         (void)arg;
-        return h1_server_count(l) == 0 && flow_requests(l) == 0 && io_lingering(l) == 0;
+        return downstream_count(l) == 0 && flow_requests(l) == 0 && io_lingering(l) == 0;
 }
 
 static void look_again(struct deadline *d);
@@ -346,7 +346,7 @@ static bool drain_on_loop(struct worker *w, struct loop *l, void *arg)
 {
         (void)arg;
         entrance_stop(w, l, true);
-        (void)h1_server_drain(l, true);
+        (void)downstream_drain(l, true);
         upstreams_close_idle(w->house.upstreams, l);
         return true;
 }

@@ -1,9 +1,9 @@
 /*
- * Per-loop state of the HTTP/1 codecs.
+ * Per-loop state of the codecs.
  */
 #include "http/h1_loop.h"
 
-#include "http/h1_server.h"
+#include "http/downstream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ struct h1_loop *h1_loop(struct loop *l)
                 return h;
         h = calloc(1, sizeof(*h));
         CHECK(h != NULL);
-        slab_init(&h->servers, h1_server_size, KEEP);
+        slab_init(&h->servers, h1_conn_size, KEEP);
         slab_init(&h->clients, h1_client_size, KEEP);
         list_init(&h->connections);
         l->slot[LOOP_SLOT_HTTP] = h;

@@ -9,7 +9,6 @@
 
 #include "base/crypto.h"
 #include "http/field.h"
-#include "http/h1_server.h"
 #include "proxy/gen.h"
 #include "proxy/vars.h"
 
@@ -130,7 +129,9 @@ enum reason forward_limits(struct txn *t)
         struct request *r = t->r;
         const struct settings *s = t->eff;
         bool unbounded = (r->req.upgrade.p != NULL && s->upgrade) || is_grpc(&r->req);
-        return h1_server_limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
+        if (r->client == NULL)
+                return REASON_NONE;
+        return r->client->limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
 }
 
 static const struct proxy_target *pick_target(const struct route_conf *route)
