@@ -1,8 +1,9 @@
 /*
  * The life of a client's connection, whatever is spoken on it.
  *
- *      PROXY -> TLS -> IDLE <-> HEAD <-> BUSY       (from IDLE on: its codec, h1_stream.c)
- *        \-------\-------\--------\--------\--> closed, lingering where the client may still send
+ *      PROXY -> TLS -> FIRST -> IDLE <-> HEAD <-> BUSY      (from IDLE on: its codec)
+ *        \-------\-------\--------\--------\--------\--> closed, lingering where the client may
+ * still send
  *
  * The difficulty is the beginning: a PROXY header comes in the clear before TLS, so not a byte
  * behind it may be taken.  Connection objects are freed at the end of the turn in which they are
@@ -39,6 +40,8 @@ static void bury(struct loop_task *t)
 {
         struct downstream *c = CONTAINER_OF(t, struct downstream, task);
         struct loop *l = c->io.loop;
+        if (c->codec && c->codec->bury)
+                c->codec->bury(c);
         c->magic = DEAD_MAGIC;
         slab_put(&h1_loop(l)->servers, c);
 }
@@ -87,8 +90,8 @@ static void on_deadline(struct deadline *d)
                 downstream_close(c, REASON_PROXY_PROTOCOL);
         else if (c->state == CONN_TLS)
                 downstream_close(c, REASON_TLS_TIMEOUT);
-        else if (what == TIMER_IDLE)
-                downstream_close(c, REASON_CLIENT_IDLE);
+        else if (c->state == CONN_FIRST)
+                downstream_close(c, REASON_CLIENT_HEAD);
         else
                 c->codec->expired(c, what);
 }
@@ -109,12 +112,51 @@ static void choose(struct downstream *c, const struct downstream_codec *codec)
         codec->begin(c);
 }
 
+/* A client that knows beforehand begins with this (RFC 9113 3.4). */
+static const str h2_preface = STR_INIT("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+
+/* The first bytes tell, and stay for the codec; usually there are enough of them at once. */
+static void first_readable(struct downstream *c)
+{
+        switch (io_read(&c->io, BUF_CHUNK, NULL)) {
+        case IO_OK:
+                break;
+        case IO_AGAIN:
+                return;
+        case IO_EOF:
+        case IO_ERROR:
+                downstream_close(c, c->io.in.n ? REASON_CLIENT_GONE : REASON_CLIENT_CLOSED);
+                return;
+        }
+        str text = buf_pullup(&c->io.in, h2_preface.n);
+        if (!str_starts(h2_preface, text))
+                choose(c, &h1_codec);
+        else if (text.n == h2_preface.n)
+                choose(c, &h2_codec);
+}
+
+static void start_plain(struct downstream *c, const struct downstream_conf *conf)
+{
+        if (conf->h1 && conf->h2)
+                c->state = CONN_FIRST;
+        else
+                choose(c, conf->h2 ? &h2_codec : &h1_codec);
+}
+
+/* ALPN has the word.  Who did not ask by it speaks HTTP/1.1 where that is spoken. */
+static void start_in_tls(struct downstream *c)
+{
+        str agreed = tls_facts(c->io.tls)->alpn;
+        bool h2 = agreed.n ? str_eq(agreed, STR("h2")) : !downstream_conf_of(c)->h1;
+        choose(c, h2 ? &h2_codec : &h1_codec);
+}
+
 static void start_protocol(struct downstream *c)
 {
         const struct downstream_conf *conf = downstream_conf_of(c);
         c->preface = NULL;
         if (!conf->tls) {
-                choose(c, &h1_codec);
+                start_plain(c, conf);
                 return;
         }
         c->state = CONN_TLS;
@@ -177,7 +219,7 @@ static void ready(struct io *io, enum reason why)
 {
         struct downstream *c = downstream_of(io);
         if (why == REASON_NONE)
-                choose(c, &h1_codec);
+                start_in_tls(c);
         else if (why == REASON_HTTP_ON_TLS)
                 answer_plain_on_tls(c);
         else
@@ -188,6 +230,10 @@ static void ready(struct io *io, enum reason why)
 static void readable(struct io *io)
 {
         struct downstream *c = downstream_of(io);
+        if (c->state == CONN_FIRST) {
+                first_readable(c);
+                return;
+        }
         CHECK(c->state == CONN_PROXY);
         proxy_readable(c);
 }

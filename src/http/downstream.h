@@ -10,10 +10,19 @@
 #include "net/io.h"
 #include "net/tls.h"
 
+/* What HTTP/2 may cost (http2 in a listen block); 0: no limit.  Counts are for ten seconds. */
+struct h2_limits {
+        uint32_t max_streams, requests, continuations;
+        uint32_t resets, pings, settings, priorities, empty_data;
+};
+
 /* Settings of a listener; they act before a host is known.  Immutable.  A reload makes a new one:
  * refresh is asked for it before each request. */
 struct downstream_conf {
         struct h1_limits limits;
+        struct h2_limits h2_limits;
+        bool h1, h2; /* protocols that are spoken; over TLS chosen by ALPN, in the clear by the
+                        client's first bytes */
         int64_t head_us, idle_us; /* timeout client_head, client_idle */
         int64_t body_us,
                 send_us; /* timeout client_body, client_send, until flow sets the route's */

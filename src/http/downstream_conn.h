@@ -10,9 +10,9 @@
 
 #define CONN_MAGIC UINT32_C(0x434f4e4e)
 
-/* From IDLE on a codec has the connection: IDLE waits for a request, HEAD reads one's head, BUSY
- * has at least one under way. */
-enum conn_state { CONN_PROXY, CONN_TLS, CONN_IDLE, CONN_HEAD, CONN_BUSY, CONN_CLOSED };
+/* FIRST: the client's first bytes will say which protocol it speaks.  From IDLE on a codec has the
+ * connection: IDLE waits for a request, HEAD reads one's head, BUSY has at least one under way. */
+enum conn_state { CONN_PROXY, CONN_TLS, CONN_FIRST, CONN_IDLE, CONN_HEAD, CONN_BUSY, CONN_CLOSED };
 
 /* What the deadline is for.  It stays armed when the timer is set to NONE: firing is then ignored.
  */
@@ -24,12 +24,13 @@ struct downstream;
 struct downstream_codec {
         struct io_owner io; /* calls straight into the codec: nothing stands between */
         void (*begin)(struct downstream *c); /* it is the codec's now; c->io.in may hold bytes */
-        void (*expired)(struct downstream *c, enum conn_timer what); /* not IDLE */
+        void (*expired)(struct downstream *c, enum conn_timer what);
         void (*drain)(struct downstream *c); /* no further requests: see downstream_drain() */
         /* Ends at once, with all requests that are under way. */
         void (*end)(struct downstream *c, enum reason why);
+        void (*bury)(struct downstream *c); /* at the end of the turn; may be NULL */
 };
-extern const struct downstream_codec h1_codec;
+extern const struct downstream_codec h1_codec, h2_codec;
 
 /* An address without the room for a path. */
 struct short_addr {
@@ -49,11 +50,12 @@ struct downstream {
         struct list link;
         struct loop_task task;
         struct deadline deadline;
-        const struct downstream_codec *codec; /* NULL: PROXY, TLS */
+        const struct downstream_codec *codec; /* NULL: PROXY, TLS, FIRST */
         const struct downstream_conf *conf; /* valid in this turn only: see downstream_conf_of() */
         const struct downstream_conf *(*refresh)(struct loop *l, void *listener);
         void *listener;
         struct h1_listener *stats;
+        void *own;           /* HTTP/2's part, which is not small */
         struct buf *preface; /* PROXY: the part of the header that came first, or NULL */
         int64_t accepted, started;
         uint64_t serial;

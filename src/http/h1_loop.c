@@ -19,6 +19,7 @@ struct h1_loop *h1_loop(struct loop *l)
         CHECK(h != NULL);
         slab_init(&h->servers, h1_conn_size, KEEP);
         slab_init(&h->clients, h1_client_size, KEEP);
+        slab_init(&h->streams, h2_stream_size, KEEP);
         list_init(&h->connections);
         l->slot[LOOP_SLOT_HTTP] = h;
         return h;
@@ -29,9 +30,10 @@ void h1_loop_end(struct loop *l)
         struct h1_loop *h = l->slot[LOOP_SLOT_HTTP];
         if (!h)
                 return;
-        CHECK(h->servers.live == 0 && h->clients.live == 0);
+        CHECK(h->servers.live == 0 && h->clients.live == 0 && h->streams.live == 0);
         slab_end(&h->servers);
         slab_end(&h->clients);
+        slab_end(&h->streams);
         while (h->listeners) {
                 struct h1_listener *next = h->listeners->next;
                 free(h->listeners->name);

@@ -17,8 +17,8 @@ struct h1_listener {
 };
 
 struct h1_loop {
-        struct slab servers, clients;
-        struct list connections; /* of struct downstream */
+        struct slab servers, clients, streams; /* streams: of HTTP/2 from clients */
+        struct list connections;               /* of struct downstream */
         uint32_t n_connections;
         bool draining;
         uint64_t serial;
@@ -28,7 +28,7 @@ struct h1_loop {
 struct h1_loop *h1_loop(struct loop *l);
 struct h1_listener *h1_loop_listener(struct loop *l, const char *name);
 
-/* Of h1_stream.c and h1_client.c, so that the slabs know their sizes. */
-extern const size_t h1_conn_size, h1_client_size;
+/* Of h1_stream.c, h1_client.c and h2_server.c, so that the slabs know their sizes. */
+extern const size_t h1_conn_size, h1_client_size, h2_stream_size;
 
 #endif

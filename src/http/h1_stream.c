@@ -563,6 +563,8 @@ static void expired(struct downstream *d, enum conn_timer what)
                 refuse_head(c, REASON_CLIENT_HEAD, 0);
         else if (what == TIMER_HEAD)
                 downstream_close(d, REASON_CLIENT_HEAD);
+        else if (what == TIMER_IDLE)
+                downstream_close(d, REASON_CLIENT_IDLE);
         else if (what == TIMER_BODY)
                 body_failed(c, REASON_CLIENT_BODY);
         else

@@ -245,6 +245,8 @@ void forward_request(struct txn *t, struct msg *sent)
                         fields_del_id(&sent->fields, FIELD_X_FORWARDED_HOST);
         }
         append(a, sent, &r->req, FIELD_VIA,
-               r->req.version == 10 ? STR("1.0 weir") : STR("1.1 weir"));
+               r->req.version == 10   ? STR("1.0 weir")
+               : r->req.version == 20 ? STR("2.0 weir")
+                                      : STR("1.1 weir"));
         set(a, sent, FIELD_X_REQUEST_ID, t->request_id);
 }

@@ -133,7 +133,23 @@ static void listener_conf(struct downstream_conf *h, const struct settings *s, s
                 .flow = &flow_ops,
                 .name = arena_dupz(a, name),
                 .refresh = refresh,
+                .h1 = true,
         };
+}
+
+static void listener_protocols(struct downstream_conf *h, const struct listen_conf *l)
+{
+        h->h1 = h->h2 = false;
+        for (size_t i = 0; i < l->n_protocols; i++)
+                *(str_eq(l->protocols[i], STR("http/1.1")) ? &h->h1 : &h->h2) = true;
+        h->h2_limits = (struct h2_limits){.max_streams = l->h2_max_streams,
+                                          .requests = l->h2_requests,
+                                          .continuations = l->h2_continuations,
+                                          .resets = l->h2_resets,
+                                          .pings = l->h2_pings,
+                                          .settings = l->h2_settings,
+                                          .priorities = l->h2_priorities,
+                                          .empty_data = l->h2_empty_data};
 }
 
 static bool build_listens(struct gen *g, struct report *rep)
@@ -145,6 +161,7 @@ static bool build_listens(struct gen *g, struct report *rep)
         for (size_t i = 0; i < c->n_listens; i++) {
                 const struct listen_conf *l = &c->listens[i];
                 listener_conf(&g->listens[i], &l->eff, l->text, c->arena);
+                listener_protocols(&g->listens[i], l);
                 g->listens[i].proxy_protocol = l->proxy_protocol;
                 if (!l->tls)
                         continue;

@@ -104,6 +104,7 @@ static int begin_test(void **state)
         loop_turn(loop, false);
         memset(&flow, 0, sizeof(flow));
         conf = (struct downstream_conf){.limits = {4096, 2048, 20},
+                                        .h1 = true,
                                         .head_us = 30 * SEC,
                                         .idle_us = 30 * SEC,
                                         .flow = &fake_flow,
