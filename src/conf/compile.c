@@ -213,6 +213,16 @@ void compile_defaults(struct compile *c, unsigned context, void *object)
         }
 }
 
+void compile_key_defaults(struct compile *c, unsigned context, const char *directive, void *object)
+{
+        for (size_t i = 0; i < directive_keys_n; i++) {
+                const struct directive_key *k = &directive_keys[i];
+                if ((k->contexts & context) && k->value.bit < 0 &&
+                    strcmp(k->directive, directive) == 0)
+                        row_default(c, &k->value, object);
+        }
+}
+
 /* A setting written twice in one block is a mistake; the bit says that it was written. */
 static void put_setting(struct compile *c, const struct value_row *row, const char *name,
                         const struct word *w, const struct conf_pos *at, struct settings *own)

@@ -97,6 +97,8 @@ void compile_block(struct compile *c, struct tree *const *child, size_t n, struc
 void compile_keys(struct compile *c, const struct scope *s, const struct args *a, void *object);
 /* The defaults of a context's VALUE rows into its struct. */
 void compile_defaults(struct compile *c, unsigned context, void *object);
+/* The same for the keys of a directive that need not be written. */
+void compile_key_defaults(struct compile *c, unsigned context, const char *directive, void *object);
 /* The value of a key, or NULL. */
 const struct word *compile_key(const struct args *a, const char *name);
 /* Says that a word has no place in the directive: or that a `;` is missing before it. */

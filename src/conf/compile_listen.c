@@ -60,26 +60,35 @@ void compile_certificate(struct compile *c, struct scope *s, const struct args *
 
 void compile_protocols(struct compile *c, struct scope *s, const struct args *a)
 {
+        static const str names[] = {STR_INIT("h2"), STR_INIT("h2c"), STR_INIT("http/1.1")};
         struct listen_conf *l = &build_of(s)->l;
         str *v = ARENA_ARRAY(c->a, str, a->n + 1);
-        size_t n = 0;
+        size_t n = 0, i, k;
 
-        for (size_t i = 0; i < a->n; i++) {
+        for (i = 0; i < a->n; i++) {
                 const struct word *w = a->word[i];
-                if (compile_is(w, "h2") || compile_is(w, "h2c"))
-                        report_error(c->rep, &w->pos,
-                                     "protocol %.*s is not part of this version of weir",
-                                     STR_ARG(w->text));
-                else if (!compile_is(w, "http/1.1"))
-                        report_error(c->rep, &w->pos, "\"%.*s\" is not a protocol (http/1.1)",
-                                     STR_ARG(w->text));
-                else if (n > 0)
+                for (k = 0; k < n && !str_eq(v[k], w->text); k++)
+                        ;
+                if (k < n)
                         report_error(c->rep, &w->pos, "%.*s is given twice", STR_ARG(w->text));
-                else
+                else if (compile_is(w, "http/1.1") || compile_is(w, l->tls ? "h2" : "h2c"))
                         v[n++] = w->text;
+                else if (compile_is(w, "h2"))
+                        report_error(c->rep, &w->pos, "h2 needs tls; without it the name is h2c");
+                else if (compile_is(w, "h2c"))
+                        report_error(c->rep, &w->pos, "h2c is without tls; with it the name is h2");
+                else
+                        report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
+                                       "\"%.*s\" is not a protocol (h2, h2c, http/1.1)",
+                                       STR_ARG(w->text));
         }
         l->protocols = v;
         l->n_protocols = n;
+}
+
+void compile_http2(struct compile *c, struct scope *s, const struct args *a)
+{
+        compile_keys(c, s, a, &build_of(s)->l);
 }
 
 void compile_versions(struct compile *c, struct scope *s, const struct args *a)
@@ -185,8 +194,12 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
         }
         l->version_min = 12;
         l->version_max = 13;
-        l->protocols = compile_dup(c->a, &STR("http/1.1"), 1, sizeof(str));
-        l->n_protocols = 1;
+        l->n_protocols = l->tls ? 2 : 1;
+        l->protocols = compile_dup(c->a,
+                                   l->tls ? (const str[]){STR("h2"), STR("http/1.1")}
+                                          : (const str[]){STR("http/1.1")},
+                                   l->n_protocols, sizeof(str));
+        compile_key_defaults(c, LISTEN, "http2", l);
         compile_keys(c, s, a, l);
         compile_block(c, a->node->child, a->node->n_children, &in);
         if (l->tls && !tree_has(a->node, "certificate"))

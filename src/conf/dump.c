@@ -490,6 +490,9 @@ static void put_listen(struct dump *d, const struct listen_conf *l)
         open_block(d);
         put_words(d, "hosts", l->hosts, l->n_hosts);
         put_words(d, "protocols", l->protocols, l->n_protocols);
+        begin(d, "http2");
+        put_keys(d, LISTEN, "http2", l);
+        end(d);
         if (l->tls)
                 put_listen_tls(d, l);
         put_settings(d, LISTEN, &l->own);

@@ -16,7 +16,7 @@
 #include "daemon/master.h"
 #include "daemon/memfd.h"
 #include "daemon/proc.h"
-#include "http/h1_server.h"
+#include "http/downstream.h"
 #include "proxy/accesslog.h"
 
 #include <errno.h>
@@ -306,7 +306,7 @@ static bool switch_on_loop(struct worker *w, struct loop *l, void *arg)
         (void)arg;
         gen_commit(w->preparing, l);
         if (w->draining)
-                (void)h1_server_drain(l, false);
+                (void)downstream_drain(l, false);
         return true;
 }
 
@@ -345,7 +345,7 @@ static bool open_on_loop(struct worker *w, struct loop *l, void *arg)
 {
         (void)w;
         (void)arg;
-        return h1_server_count(l) == 0 && flow_requests(l) == 0 && io_lingering(l) == 0;
+        return downstream_count(l) == 0 && flow_requests(l) == 0 && io_lingering(l) == 0;
 }
 
 static void look_again(struct deadline *d);
@@ -377,7 +377,7 @@ static bool drain_on_loop(struct worker *w, struct loop *l, void *arg)
 {
         (void)arg;
         entrance_stop(w, l, true);
-        (void)h1_server_drain(l, true);
+        (void)downstream_drain(l, true);
         upstreams_close_idle(w->house.upstreams, l);
         return true;
 }

@@ -1,9 +1,9 @@
 /*
- * Per-loop state of the HTTP/1 codecs.
+ * Per-loop state of the codecs.
  */
 #include "http/h1_loop.h"
 
-#include "http/h1_server.h"
+#include "http/downstream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +17,9 @@ struct h1_loop *h1_loop(struct loop *l)
                 return h;
         h = calloc(1, sizeof(*h));
         CHECK(h != NULL);
-        slab_init(&h->servers, h1_server_size, KEEP);
+        slab_init(&h->servers, h1_conn_size, KEEP);
         slab_init(&h->clients, h1_client_size, KEEP);
+        slab_init(&h->streams, h2_stream_size, KEEP);
         list_init(&h->connections);
         l->slot[LOOP_SLOT_HTTP] = h;
         return h;
@@ -29,9 +30,10 @@ void h1_loop_end(struct loop *l)
         struct h1_loop *h = l->slot[LOOP_SLOT_HTTP];
         if (!h)
                 return;
-        CHECK(h->servers.live == 0 && h->clients.live == 0);
+        CHECK(h->servers.live == 0 && h->clients.live == 0 && h->streams.live == 0);
         slab_end(&h->servers);
         slab_end(&h->clients);
+        slab_end(&h->streams);
         while (h->listeners) {
                 struct h1_listener *next = h->listeners->next;
                 free(h->listeners->name);

@@ -1,6 +1,6 @@
 /*
- * What the HTTP/1 codecs keep per loop: their objects' slabs, the list of client connections, the
- * cells of their counters.  Private to http/h1_*.c.
+ * What the codecs keep per loop: their objects' slabs, the list of client connections, the
+ * cells of their counters.  Private to http/.
  */
 #ifndef HTTP_H1_LOOP_H
 #define HTTP_H1_LOOP_H
@@ -17,8 +17,8 @@ struct h1_listener {
 };
 
 struct h1_loop {
-        struct slab servers, clients;
-        struct list connections; /* of struct h1_conn */
+        struct slab servers, clients, streams; /* streams: of HTTP/2 from clients */
+        struct list connections;               /* of struct downstream */
         uint32_t n_connections;
         bool draining;
         uint64_t serial;
@@ -28,7 +28,7 @@ struct h1_loop {
 struct h1_loop *h1_loop(struct loop *l);
 struct h1_listener *h1_loop_listener(struct loop *l, const char *name);
 
-/* Of h1_server.c and h1_client.c, so that the slabs know their sizes. */
-extern const size_t h1_server_size, h1_client_size;
+/* Of h1_stream.c, h1_client.c and h2_server.c, so that the slabs know their sizes. */
+extern const size_t h1_conn_size, h1_client_size, h2_stream_size;
 
 #endif

@@ -164,8 +164,7 @@ static enum reason parse_fields(struct arena *a, str head, size_t i, struct fiel
 
 /* ---------------------------------------------------------------- requests */
 
-/* host [":" port] of RFC 3986 3.2, without user information and escapes; port at most 65535. */
-static bool authority_ok(str a)
+bool h1_authority_ok(str a)
 {
         size_t i = 0;
         if (a.n > 0 && a.p[0] == '[') {
@@ -244,7 +243,7 @@ static enum reason cut_absolute(struct arena *a, struct msg *m)
         while (i < rest.n && rest.p[i] != '/' && rest.p[i] != '?')
                 i++;
         str authority = str_head(rest, i), path = str_from(rest, i);
-        if (!authority_ok(authority))
+        if (!h1_authority_ok(authority))
                 return REASON_BAD_TARGET;
         if (path.n == 0) {
                 path = m->method == METHOD_OPTIONS ? STR("*") : STR("/");
@@ -277,7 +276,7 @@ static enum reason settle_host(struct msg *m, const struct findings *w)
                 return REASON_BAD_HOST;
         struct field *host = w->hosts ? fields_get(&m->fields, FIELD_HOST) : NULL;
         bool absolute = m->authority.p != NULL;
-        if (host && !authority_ok(host->value) && !(absolute && host->value.n == 0))
+        if (host && !h1_authority_ok(host->value) && !(absolute && host->value.n == 0))
                 return REASON_BAD_HOST;
         if (absolute && host)
                 host->value = m->authority;

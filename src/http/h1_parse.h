@@ -41,6 +41,8 @@ enum reason h1_parse_request(struct arena *a, str head, struct msg *m);
 /* The start line alone, as far as it can be read: for the log of a request that is refused earlier.
  */
 void h1_peek_request(struct arena *a, str head, struct msg *m);
+/* host [":" port] of RFC 3986 3.2, without user information and escapes; port at most 65535. */
+bool h1_authority_ok(str a);
 /* method: of the request that it answers (HEAD, CONNECT).  The same rules; REASON_UPSTREAM_*. */
 enum reason h1_parse_response(struct arena *a, str head, enum method method, struct msg *m);
 

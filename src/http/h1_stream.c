@@ -8,11 +8,25 @@
  * response (the next pipelined request) is done at the top level, by serve() or by a task, never
  * from inside flow.
  */
+#include "http/downstream_conn.h"
 #include "http/h1_body.h"
-#include "http/h1_conn.h"
 #include "http/h1_write.h"
 
 #define PIPELINED_MAX (16 * KIB) /* waits behind a request; then reading is paused */
+
+/* The codec's part of a connection.  Invariant: request and stream are set in BUSY only. */
+struct h1_conn {
+        struct downstream d;
+        struct request *request;
+        struct h1_stream *stream;
+        struct h1_scan scan;
+        size_t unsent;    /* when TIMER_SEND was armed */
+        bool keep : 1;    /* another request may follow */
+        bool serving : 1; /* serve() is on the stack */
+};
+
+const size_t h1_conn_size = sizeof(struct h1_conn);
+_Static_assert(sizeof(struct h1_conn) < 600, "an idle connection is small");
 
 /* The codec's part of one request; lives in its arena. */
 struct h1_stream {
@@ -32,10 +46,15 @@ static void finish(struct h1_conn *c);
 static void next_task(struct loop_task *t);
 static const struct client_ops client_ops;
 
+static struct h1_conn *conn_of(struct downstream *d)
+{
+        return CONTAINER_OF(d, struct h1_conn, d);
+}
+
 static struct h1_conn *conn_of_request(struct request *r)
 {
         struct h1_conn *c = r->client_ctx;
-        CHECK_OBJ(c, CONN_MAGIC);
+        CHECK_OBJ(&c->d, CONN_MAGIC);
         CHECK(c->request == r);
         return c;
 }
@@ -50,10 +69,10 @@ static struct request *detach(struct h1_conn *c)
         return r;
 }
 
-void h1_stream_gone(struct h1_conn *c, enum reason why)
+static void client_gone(struct h1_conn *c, enum reason why)
 {
         struct request *r = detach(c);
-        h1_server_close(c, why);
+        downstream_close(&c->d, why);
         r->flow->gone(r, why);
 }
 
@@ -63,15 +82,16 @@ void h1_stream_gone(struct h1_conn *c, enum reason why)
 static void settle_timer(struct h1_conn *c)
 {
         struct h1_stream *s = c->stream;
-        if (c->io.writing) {
-                if (c->timer != TIMER_SEND) {
-                        c->unsent = io_unsent(&c->io);
-                        h1_server_arm(c, TIMER_SEND, s->send_us);
+        if (c->d.io.writing) {
+                if (c->d.timer != TIMER_SEND) {
+                        c->unsent = io_unsent(&c->d.io);
+                        downstream_arm(&c->d, TIMER_SEND, s->send_us);
                 }
-        } else if (!s->in.done && s->in.framing != FRAMING_TUNNEL && !s->expect && !c->io.paused) {
-                h1_server_arm(c, TIMER_BODY, s->body_us);
+        } else if (!s->in.done && s->in.framing != FRAMING_TUNNEL && !s->expect &&
+                   !c->d.io.paused) {
+                downstream_arm(&c->d, TIMER_BODY, s->body_us);
         } else {
-                c->timer = TIMER_NONE;
+                c->d.timer = TIMER_NONE;
         }
 }
 
@@ -80,15 +100,15 @@ static void settle_timer(struct h1_conn *c)
 static void begin_flow(struct h1_conn *c, struct request *r)
 {
         c->request = r;
-        c->state = CONN_BUSY;
-        c->timer = TIMER_NONE;
-        c->served = true;
+        c->d.state = CONN_BUSY;
+        c->d.timer = TIMER_NONE;
+        c->d.served = true;
         r->flow->begin(r);
 }
 
-static struct request *new_request(struct h1_conn *c, const struct h1_server_conf *conf)
+static struct request *new_request(struct h1_conn *c, const struct downstream_conf *conf)
 {
-        struct request *r = request_new(c->io.loop, conf->flow, conf->request_memory);
+        struct request *r = request_new(c->d.io.loop, conf->flow, conf->request_memory);
         struct h1_stream *s = ARENA_NEW(r->arena, struct h1_stream);
         CHECK(s != NULL);
         s->body_us = conf->body_us;
@@ -96,25 +116,10 @@ static struct request *new_request(struct h1_conn *c, const struct h1_server_con
         s->limits = conf->limits;
         r->client = &client_ops;
         r->client_ctx = c;
-        r->started = c->started;
-        r->req.scheme = c->io.tls ? STR("https") : STR("http");
+        r->started = c->d.started;
+        r->req.scheme = c->d.io.tls ? STR("https") : STR("http");
         c->stream = s;
         return r;
-}
-
-static uint64_t limit_of(const struct h1_limits *limits, enum reason why)
-{
-        switch (why) {
-        case REASON_HEADER_LINE:
-        case REASON_FIELD_LINE:
-                return limits->line_max;
-        case REASON_HEADER_MAX:
-                return limits->head_max;
-        case REASON_HEADER_FIELDS:
-                return limits->fields_max;
-        default:
-                return 0;
-        }
 }
 
 /* No more is read: the answer is the last thing on this connection. */
@@ -122,21 +127,21 @@ static void stop_input(struct h1_conn *c)
 {
         c->keep = false;
         c->stream->in.done = true;
-        io_pause(&c->io);
-        buf_clear(&c->io.in);
+        io_pause(&c->d.io);
+        buf_clear(&c->d.io.in);
 }
 
 /* The head cannot be read to its end; flow answers for it. */
-void h1_stream_refuse(struct h1_conn *c, enum reason why, uint64_t measured)
+static void refuse_head(struct h1_conn *c, enum reason why, uint64_t measured)
 {
-        const struct h1_server_conf *conf = h1_server_conf_of(c);
+        const struct downstream_conf *conf = downstream_conf_of(&c->d);
         struct request *r = new_request(c, conf);
-        str seen = arena_dup(r->arena, str_from(buf_front(&c->io.in),
-                                                MIN(c->scan.skip, buf_front(&c->io.in).n)));
+        str seen = arena_dup(r->arena, str_from(buf_front(&c->d.io.in),
+                                                MIN(c->scan.skip, buf_front(&c->d.io.in).n)));
         if (seen.p)
                 h1_peek_request(r->arena, seen, &r->req);
         r->refused = why;
-        r->limit = limit_of(&conf->limits, why);
+        r->limit = downstream_limit_of(&conf->limits, why);
         r->measured = measured;
         stop_input(c);
         r->req_body.end = true;
@@ -148,7 +153,7 @@ static enum reason take_body(struct h1_conn *c)
 {
         struct h1_stream *s = c->stream;
         struct request *r = c->request;
-        enum reason why = h1_reader_take(&s->in, &c->io.in, &r->req_body, r->arena,
+        enum reason why = h1_reader_take(&s->in, &c->d.io.in, &r->req_body, r->arena,
                                          &r->req.trailers, &s->limits);
         r->bytes_in = r->req_body.passed;
         uint64_t known = r->bytes_in + s->in.chunk.left; /* a chunk is as long as it says */
@@ -159,10 +164,10 @@ static enum reason take_body(struct h1_conn *c)
         }
         if (s->in.measured) { /* the trailers broke a limit */
                 r->measured = s->in.measured;
-                r->limit = limit_of(&s->limits, why);
+                r->limit = downstream_limit_of(&s->limits, why);
         }
         if (r->req_body.stalled)
-                io_pause(&c->io);
+                io_pause(&c->d.io);
         return why;
 }
 
@@ -170,18 +175,18 @@ static void body_failed(struct h1_conn *c, enum reason why)
 {
         struct request *r = c->request;
         stop_input(c);
-        c->timer = TIMER_NONE;
+        c->d.timer = TIMER_NONE;
         r->flow->req_failed(r, why);
 }
 
 /* The head is complete: its first n bytes of the queue. */
 static void begin(struct h1_conn *c, size_t n)
 {
-        struct request *r = new_request(c, h1_server_conf_of(c));
+        struct request *r = new_request(c, downstream_conf_of(&c->d));
         struct h1_stream *s = c->stream;
-        str head = arena_dup(r->arena, str_from(str_head(buf_front(&c->io.in), n), c->scan.skip));
+        str head = arena_dup(r->arena, str_from(str_head(buf_front(&c->d.io.in), n), c->scan.skip));
         r->refused = head.p ? h1_parse_request(r->arena, head, &r->req) : REASON_HEADER_MAX;
-        buf_drain(&c->io.in, n);
+        buf_drain(&c->d.io.in, n);
         if (r->refused != REASON_NONE) {
                 stop_input(c);
                 r->req_body.end = true;
@@ -209,25 +214,25 @@ static void begin(struct h1_conn *c, size_t n)
 /* Reads the head at the front of the queue.  false: more bytes are needed. */
 static bool next_request(struct h1_conn *c)
 {
-        const struct h1_server_conf *conf = h1_server_conf_of(c);
-        struct loop *l = c->io.loop;
-        if (c->state == CONN_IDLE) {
-                c->state = CONN_HEAD;
-                c->started = l->now;
+        const struct downstream_conf *conf = downstream_conf_of(&c->d);
+        struct loop *l = c->d.io.loop;
+        if (c->d.state == CONN_IDLE) {
+                c->d.state = CONN_HEAD;
+                c->d.started = l->now;
                 c->scan = (struct h1_scan){.kind = H1_REQUEST};
         }
         enum reason why;
         uint64_t measured = 0;
-        str text = buf_pullup(&c->io.in, (size_t)conf->limits.head_max + 3);
+        str text = buf_pullup(&c->d.io.in, (size_t)conf->limits.head_max + 3);
         ptrdiff_t n = h1_head_end(&c->scan, text, &conf->limits, &why, &measured);
         if (n > 0)
                 begin(c, (size_t)n);
         else if (n < 0)
-                h1_stream_refuse(c, why, measured);
-        else if (c->io.eof)
-                h1_server_close(c, REASON_CLIENT_GONE);
-        else if (c->timer != TIMER_HEAD)
-                h1_server_arm(c, TIMER_HEAD, conf->head_us);
+                refuse_head(c, why, measured);
+        else if (c->d.io.eof)
+                downstream_close(&c->d, REASON_CLIENT_GONE);
+        else if (c->d.timer != TIMER_HEAD)
+                downstream_arm(&c->d, TIMER_HEAD, conf->head_us);
         return n != 0;
 }
 
@@ -235,27 +240,27 @@ static bool next_request(struct h1_conn *c)
 static void serve(struct h1_conn *c)
 {
         c->serving = true;
-        while ((c->state == CONN_IDLE || c->state == CONN_HEAD) && c->io.in.n > 0)
+        while ((c->d.state == CONN_IDLE || c->d.state == CONN_HEAD) && c->d.io.in.n > 0)
                 if (!next_request(c))
                         break;
         c->serving = false;
-        if (c->state == CONN_IDLE && c->io.eof)
-                h1_server_close(c, REASON_CLIENT_CLOSED);
+        if (c->d.state == CONN_IDLE && c->d.io.eof)
+                downstream_close(&c->d, REASON_CLIENT_CLOSED);
 }
 
 static void head_readable(struct h1_conn *c)
 {
-        switch (io_read(&c->io, BUF_CHUNK, NULL)) {
+        switch (io_read(&c->d.io, BUF_CHUNK, NULL)) {
         case IO_OK:
                 serve(c);
                 break;
         case IO_AGAIN:
                 break;
         case IO_EOF:
-                h1_server_close(c, c->io.in.n ? REASON_CLIENT_GONE : REASON_CLIENT_CLOSED);
+                downstream_close(&c->d, c->d.io.in.n ? REASON_CLIENT_GONE : REASON_CLIENT_CLOSED);
                 break;
         case IO_ERROR:
-                h1_server_close(c, REASON_CLIENT_GONE);
+                downstream_close(&c->d, REASON_CLIENT_GONE);
                 break;
         }
 }
@@ -284,7 +289,7 @@ static void tunnel_input_ended(struct h1_conn *c)
         struct request *r = c->request;
         request_hold(r);
         r->flow->req_ready(r);
-        if (r->client && c->stream->out.done && !c->io.writing)
+        if (r->client && c->stream->out.done && !c->d.io.writing)
                 finish(c);
         request_drop(r);
 }
@@ -302,17 +307,17 @@ static void busy_readable(struct h1_conn *c)
 {
         struct h1_stream *s = c->stream;
         struct pipe *p = &c->request->req_body;
-        if (c->io.failed) {
-                h1_stream_gone(c, REASON_CLIENT_GONE);
+        if (c->d.io.failed) {
+                client_gone(c, REASON_CLIENT_GONE);
                 return;
         }
         size_t want = s->in.done || pipe_full(p) ? BUF_CHUNK : p->high - p->data.n;
-        switch (io_read(&c->io, want, NULL)) {
+        switch (io_read(&c->d.io, want, NULL)) {
         case IO_OK:
                 if (!s->in.done)
                         body_advance(c);
-                else if (c->io.in.n > PIPELINED_MAX)
-                        io_pause(&c->io);
+                else if (c->d.io.in.n > PIPELINED_MAX)
+                        io_pause(&c->d.io);
                 break;
         case IO_AGAIN:
                 break;
@@ -321,7 +326,7 @@ static void busy_readable(struct h1_conn *c)
                         body_eof(c);
                 break;
         case IO_ERROR:
-                h1_stream_gone(c, REASON_CLIENT_GONE);
+                client_gone(c, REASON_CLIENT_GONE);
                 break;
         }
 }
@@ -329,15 +334,15 @@ static void busy_readable(struct h1_conn *c)
 /* Work that was put off to the top level: the next request, or body bytes that had no credit. */
 static void next_task(struct loop_task *t)
 {
-        struct h1_conn *c = CONTAINER_OF(t, struct h1_conn, task);
-        CHECK_OBJ(c, CONN_MAGIC);
-        if (c->state != CONN_BUSY)
+        struct h1_conn *c = CONTAINER_OF(t, struct h1_conn, d.task);
+        CHECK_OBJ(&c->d, CONN_MAGIC);
+        if (c->d.state != CONN_BUSY)
                 serve(c);
         else if (c->stream->in.done)
                 return;
-        else if (c->io.in.n > 0)
+        else if (c->d.io.in.n > 0)
                 body_advance(c);
-        else if (c->io.eof)
+        else if (c->d.io.eof)
                 body_eof(c);
 }
 
@@ -347,21 +352,21 @@ static void next_task(struct loop_task *t)
 static void finish(struct h1_conn *c)
 {
         struct h1_stream *s = c->stream;
-        struct loop *l = c->io.loop;
+        struct loop *l = c->d.io.loop;
         bool tunnel = s->out.framing == FRAMING_TUNNEL;
         bool keep = c->keep && s->in.done && !s->out.broken && !h1_loop(l)->draining && !tunnel &&
-                    !(c->io.eof && c->io.in.n == 0);
+                    !(c->d.io.eof && c->d.io.in.n == 0);
         struct request *r = detach(c);
         if (!keep) {
-                h1_server_close_lingering(c, tunnel ? REASON_TUNNEL_END : REASON_DONE);
+                downstream_close_lingering(&c->d, tunnel ? REASON_TUNNEL_END : REASON_DONE);
         } else {
-                c->state = CONN_IDLE;
-                c->timer = TIMER_NONE;
-                if (c->io.in.n == 0)
-                        h1_server_arm(c, TIMER_IDLE, h1_server_conf_of(c)->idle_us);
+                c->d.state = CONN_IDLE;
+                c->d.timer = TIMER_NONE;
+                if (c->d.io.in.n == 0)
+                        downstream_arm(&c->d, TIMER_IDLE, downstream_conf_of(&c->d)->idle_us);
                 else if (!c->serving)
-                        loop_defer(l, &c->task, next_task);
-                io_resume(&c->io);
+                        loop_defer(l, &c->d.task, next_task);
+                io_resume(&c->d.io);
         }
         r->flow->res_sent(r);
 }
@@ -373,18 +378,18 @@ static void deliver(struct h1_conn *c)
         struct h1_stream *s = c->stream;
         struct request *r = c->request;
         struct pipe *p = &r->res_body;
-        if (c->io.writing)
+        if (c->d.io.writing)
                 return;
         do {
-                r->bytes_out += h1_writer_put(&s->out, p, &c->io.out, &r->res.trailers);
-                io_flush(&c->io);
-        } while (!s->out.done && !c->io.writing && !c->io.failed && p->data.n > 0);
-        if (c->io.failed) /* the next readable() says that the client has gone */
+                r->bytes_out += h1_writer_put(&s->out, p, &c->d.io.out, &r->res.trailers);
+                io_flush(&c->d.io);
+        } while (!s->out.done && !c->d.io.writing && !c->d.io.failed && p->data.n > 0);
+        if (c->d.io.failed) /* the next readable() says that the client has gone */
                 return;
         if (s->out.done && s->out.framing == FRAMING_TUNNEL)
-                io_shutdown(&c->io);
+                io_shutdown(&c->d.io);
         bool all = s->out.framing != FRAMING_TUNNEL || s->in.done;
-        if (s->out.done && all && !c->io.writing) {
+        if (s->out.done && all && !c->d.io.writing) {
                 finish(c);
                 return;
         }
@@ -393,11 +398,12 @@ static void deliver(struct h1_conn *c)
                 r->flow->res_room(r);
 }
 
-void h1_stream_drained(struct h1_conn *c)
+static void drained(struct io *io)
 {
-        if (c->state != CONN_BUSY)
+        struct h1_conn *c = conn_of(downstream_of(io));
+        if (c->d.state != CONN_BUSY)
                 return;
-        c->timer = TIMER_NONE;
+        c->d.timer = TIMER_NONE;
         if (c->stream->head_sent)
                 deliver(c);
         else
@@ -424,9 +430,9 @@ static void begin_tunnel(struct h1_conn *c)
         h1_reader_begin(&c->stream->in, FRAMING_TUNNEL, 0);
         c->stream->body_max = 0;
         r->req_body.end = r->req_body.stalled = false;
-        if (c->io.in.n > 0 || c->io.eof)
-                loop_defer(c->io.loop, &c->task, next_task);
-        io_resume(&c->io);
+        if (c->d.io.in.n > 0 || c->d.io.eof)
+                loop_defer(c->d.io.loop, &c->d.task, next_task);
+        io_resume(&c->d.io);
 }
 
 static void ops_head(struct request *r)
@@ -438,7 +444,7 @@ static void ops_head(struct request *r)
         enum framing framing = response_framing(r, s->no_body, version);
         c->keep = c->keep && !r->close_after && s->in.done && framing != FRAMING_CLOSE &&
                   !h1_loop(r->loop)->draining;
-        h1_write_response(&c->io.out, &r->res,
+        h1_write_response(&c->d.io.out, &r->res,
                           &(struct h1_response_form){.version = version,
                                                      .keep_alive = c->keep,
                                                      .no_body = s->no_body,
@@ -455,7 +461,7 @@ static void ops_head(struct request *r)
 static void ops_res_ready(struct request *r)
 {
         struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent && !c->io.failed)
+        if (c->stream->head_sent && !c->d.io.failed)
                 deliver(c);
 }
 
@@ -466,8 +472,8 @@ static void ops_interim(struct request *r, const struct msg *res)
                 return;
         if (res->status == 100)
                 c->stream->expect = false;
-        h1_write_interim(&c->io.out, res);
-        io_flush(&c->io);
+        h1_write_interim(&c->d.io.out, res);
+        io_flush(&c->d.io);
         settle_timer(c);
 }
 
@@ -478,14 +484,14 @@ static void ops_req_room(struct request *r)
         if (s->in.done)
                 return;
         if (s->expect && !s->head_sent) {
-                buf_puts(&c->io.out, STR("HTTP/1.1 100 Continue\r\n\r\n"));
-                io_flush(&c->io);
+                buf_puts(&c->d.io.out, STR("HTTP/1.1 100 Continue\r\n\r\n"));
+                io_flush(&c->d.io);
         }
         s->expect = false;
         r->req_body.stalled = false;
-        if (c->io.in.n > 0)
-                loop_defer(r->loop, &c->task, next_task);
-        io_resume(&c->io);
+        if (c->d.io.in.n > 0)
+                loop_defer(r->loop, &c->d.task, next_task);
+        io_resume(&c->d.io);
         settle_timer(c);
 }
 
@@ -494,58 +500,26 @@ static void ops_req_room(struct request *r)
 static void ops_cut(struct request *r, enum reason why)
 {
         struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE && !c->io.tls)
-                io_reset_at_close(&c->io);
+        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE && !c->d.io.tls)
+                io_reset_at_close(&c->d.io);
         detach(c);
-        h1_server_close(c, why);
+        downstream_close(&c->d, why);
 }
 
-/* ---------------------------------------------------------------- facts */
-
-static void lengthen(struct addr *a, const struct short_addr *s)
-{
-        a->len = s->len;
-        memcpy(&a->sa, s->bytes, s->len);
-}
-
-static void learn_local(struct h1_conn *c)
-{
-        struct addr a = {.len = sizeof(a) - offsetof(struct addr, sa)};
-        if (getsockname(c->io.fd, &a.sa, &a.len) == 0)
-                h1_server_shorten(&c->local, &a);
-        c->local_known = true;
-}
+/* ---------------------------------------------------------------- facts and limits */
 
 static const struct client_facts *ops_facts(struct request *r)
 {
         struct h1_conn *c = conn_of_request(r);
         struct client_facts *f = &c->stream->facts;
-        if (f->serial)
-                return f;
-        if (!c->local_known)
-                learn_local(c);
-        lengthen(&f->peer, &c->peer);
-        lengthen(&f->local, &c->local);
-        f->tls = c->io.tls ? tls_facts(c->io.tls) : NULL;
-        f->listener = c->listener;
-        f->accepted = c->accepted;
-        f->serial = c->serial;
+        if (!f->serial)
+                downstream_facts(&c->d, f);
         return f;
 }
 
-static const struct client_ops client_ops = {
-        .interim = ops_interim,
-        .head = ops_head,
-        .res_ready = ops_res_ready,
-        .req_room = ops_req_room,
-        .cut = ops_cut,
-        .facts = ops_facts,
-};
-
-enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us, uint64_t body_max)
+static enum reason ops_limits(struct request *r, int64_t body_us, int64_t send_us,
+                              uint64_t body_max)
 {
-        if (!r->client)
-                return REASON_NONE;
         struct h1_conn *c = conn_of_request(r);
         struct h1_stream *s = c->stream;
         s->body_us = body_us;
@@ -561,32 +535,81 @@ enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us
         return REASON_BODY_MAX;
 }
 
+static const struct client_ops client_ops = {
+        .interim = ops_interim,
+        .head = ops_head,
+        .res_ready = ops_res_ready,
+        .req_room = ops_req_room,
+        .cut = ops_cut,
+        .limits = ops_limits,
+        .facts = ops_facts,
+};
+
 /* ---------------------------------------------------------------- deadlines */
 
 static void send_expired(struct h1_conn *c)
 {
-        size_t unsent = io_unsent(&c->io);
+        size_t unsent = io_unsent(&c->d.io);
         if (unsent < c->unsent) {
                 c->unsent = unsent;
-                h1_server_arm(c, TIMER_SEND, c->stream->send_us);
+                downstream_arm(&c->d, TIMER_SEND, c->stream->send_us);
         } else { /* what the kernel holds for this client, megabytes perhaps, goes at once */
-                io_reset_at_close(&c->io);
-                h1_stream_gone(c, REASON_CLIENT_SEND);
+                io_reset_at_close(&c->d.io);
+                client_gone(c, REASON_CLIENT_SEND);
         }
 }
 
-void h1_stream_expired(struct h1_conn *c, enum conn_timer what)
+static void expired(struct downstream *d, enum conn_timer what)
 {
-        if (what == TIMER_BODY)
+        struct h1_conn *c = conn_of(d);
+        if (what == TIMER_HEAD && d->state == CONN_HEAD)
+                refuse_head(c, REASON_CLIENT_HEAD, 0);
+        else if (what == TIMER_HEAD)
+                downstream_close(d, REASON_CLIENT_HEAD);
+        else if (what == TIMER_IDLE)
+                downstream_close(d, REASON_CLIENT_IDLE);
+        else if (what == TIMER_BODY)
                 body_failed(c, REASON_CLIENT_BODY);
         else
                 send_expired(c);
 }
 
-void h1_stream_readable(struct h1_conn *c)
+/* ---------------------------------------------------------------- the connection */
+
+static void readable(struct io *io)
 {
-        if (c->state == CONN_BUSY)
+        struct h1_conn *c = conn_of(downstream_of(io));
+        if (c->d.state == CONN_BUSY)
                 busy_readable(c);
         else
                 head_readable(c);
 }
+
+static void begin_codec(struct downstream *d)
+{
+        if (d->io.in.n > 0)
+                serve(conn_of(d));
+}
+
+static void drain(struct downstream *d)
+{
+        if (d->state == CONN_IDLE && d->served && d->io.in.n == 0)
+                downstream_close_lingering(d, REASON_SHUTDOWN);
+}
+
+static void end(struct downstream *d, enum reason why)
+{
+        struct h1_conn *c = conn_of(d);
+        if (c->request)
+                client_gone(c, why);
+        else
+                downstream_close(d, why);
+}
+
+const struct downstream_codec h1_codec = {
+        .io = {.readable = readable, .drained = drained},
+        .begin = begin_codec,
+        .expired = expired,
+        .drain = drain,
+        .end = end,
+};

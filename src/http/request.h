@@ -1,6 +1,6 @@
 /*
- * The seam.  One request: two messages and two pipes between a client codec (h1_server) and flow;
- * and one exchange: one attempt of it on one upstream connection (h1_client).
+ * The seam.  One request: two messages and two pipes between a client codec (h1_stream, h2_server)
+ * and flow; and one exchange: one attempt of it on one upstream connection (h1_client).
  *
  *   client codec --- begin, req_ready, res_room, gone ---> flow --- start, req_ready, res_room,
  * abort ---> upstream codec client codec <-- interim, head, res_ready, req_room, cut -- flow <--
@@ -64,6 +64,11 @@ struct client_ops {
         /* The response cannot be completed: the connection or stream ends so that it looks cut.
          * The request is detached from the codec when this returns; no callback follows. */
         void (*cut)(struct request *r, enum reason why);
+        /* The route's body and send timeouts (0: none) and limit of the body (0: none).
+         * REASON_BODY_MAX: what the client announced or has sent is too much already (r->measured,
+         * r->limit say so): answer it, no req_failed follows. */
+        enum reason (*limits)(struct request *r, int64_t body_us, int64_t send_us,
+                              uint64_t body_max);
         const struct client_facts *(*facts)(struct request *r);
 };
 
@@ -71,7 +76,7 @@ struct client_ops {
 struct client_facts {
         struct addr peer, local; /* after the PROXY protocol */
         const void *tls;         /* const struct tls_facts *, or NULL */
-        void *listener;          /* what h1_server_accept was given */
+        void *listener;          /* what downstream_accept was given */
         int64_t accepted;        /* loop time */
         uint64_t serial;         /* number of the connection in this process */
 };

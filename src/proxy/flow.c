@@ -8,9 +8,9 @@
 #include "proxy/flow.h"
 
 #include "base/log.h"
+#include "http/downstream.h"
 #include "http/field.h"
 #include "http/grpc.h"
-#include "http/h1_server.h"
 #include "http/reply.h"
 #include "proxy/accesslog.h"
 #include "proxy/forward.h"
@@ -676,5 +676,5 @@ static void finish(struct flow *f)
 void flow_accept(struct loop *l, int fd, const struct addr *peer, void *flow_listener)
 {
         struct flow_listener *fl = flow_listener;
-        h1_server_accept(l, fd, peer, gen_h1_conf(l, &fl->addr), fl);
+        downstream_accept(l, fd, peer, gen_downstream(l, &fl->addr), fl);
 }

@@ -10,7 +10,6 @@
 #include "base/crypto.h"
 #include "http/field.h"
 #include "http/grpc.h"
-#include "http/h1_server.h"
 #include "proxy/gen.h"
 #include "proxy/vars.h"
 
@@ -126,7 +125,9 @@ enum reason forward_limits(struct txn *t)
         const struct settings *s = t->eff;
         bool unbounded = (r->req.upgrade.p != NULL && s->upgrade) || grpc_is_request(&r->req) ||
                          grpc_is_web(&r->req);
-        return h1_server_limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
+        if (r->client == NULL)
+                return REASON_NONE;
+        return r->client->limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
 }
 
 static const struct proxy_target *pick_target(const struct route_conf *route)
@@ -240,6 +241,8 @@ void forward_request(struct txn *t, struct msg *sent)
                         fields_del_id(&sent->fields, FIELD_X_FORWARDED_HOST);
         }
         append(a, sent, &r->req, FIELD_VIA,
-               r->req.version == 10 ? STR("1.0 weir") : STR("1.1 weir"));
+               r->req.version == 10   ? STR("1.0 weir")
+               : r->req.version == 20 ? STR("2.0 weir")
+                                      : STR("1.1 weir"));
         set(a, sent, FIELD_X_REQUEST_ID, t->request_id);
 }

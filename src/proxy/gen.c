@@ -8,7 +8,7 @@
 #include "proxy/gen.h"
 
 #include "base/log.h"
-#include "http/h1_server.h"
+#include "http/downstream.h"
 #include "net/redis.h"
 #include "proxy/cases.h"
 #include "proxy/flow.h"
@@ -154,14 +154,15 @@ static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l,
         return s;
 }
 
-static const struct h1_server_conf *refresh(struct loop *l, void *listener)
+static const struct downstream_conf *refresh(struct loop *l, void *listener)
 {
-        return gen_h1_conf(l, &((struct flow_listener *)listener)->addr);
+        return gen_downstream(l, &((struct flow_listener *)listener)->addr);
 }
 
-static void h1_conf(struct h1_server_conf *h, const struct settings *s, str name, struct arena *a)
+static void listener_conf(struct downstream_conf *h, const struct settings *s, str name,
+                          struct arena *a)
 {
-        *h = (struct h1_server_conf){
+        *h = (struct downstream_conf){
                 .limits = {.head_max = (uint32_t)MIN(s->header_max, UINT32_MAX),
                            .line_max = (uint32_t)MIN(s->header_line, UINT32_MAX),
                            .fields_max = (uint32_t)MIN(s->header_fields, UINT32_MAX)},
@@ -172,7 +173,23 @@ static void h1_conf(struct h1_server_conf *h, const struct settings *s, str name
                 .flow = &flow_ops,
                 .name = arena_dupz(a, name),
                 .refresh = refresh,
+                .h1 = true,
         };
+}
+
+static void listener_protocols(struct downstream_conf *h, const struct listen_conf *l)
+{
+        h->h1 = h->h2 = false;
+        for (size_t i = 0; i < l->n_protocols; i++)
+                *(str_eq(l->protocols[i], STR("http/1.1")) ? &h->h1 : &h->h2) = true;
+        h->h2_limits = (struct h2_limits){.max_streams = l->h2_max_streams,
+                                          .requests = l->h2_requests,
+                                          .continuations = l->h2_continuations,
+                                          .resets = l->h2_resets,
+                                          .pings = l->h2_pings,
+                                          .settings = l->h2_settings,
+                                          .priorities = l->h2_priorities,
+                                          .empty_data = l->h2_empty_data};
 }
 
 static bool build_listens(struct gen *g, struct report *rep)
@@ -180,17 +197,18 @@ static bool build_listens(struct gen *g, struct report *rep)
         struct conf *c = g->conf;
         bool ok = true;
         g->tls = ARENA_ARRAY(c->arena, struct tls_server *, c->n_listens + 1);
-        g->listens = ARENA_ARRAY(c->arena, struct h1_server_conf, c->n_listens + 1);
+        g->listens = ARENA_ARRAY(c->arena, struct downstream_conf, c->n_listens + 1);
         for (size_t i = 0; i < c->n_listens; i++) {
                 const struct listen_conf *l = &c->listens[i];
-                h1_conf(&g->listens[i], &l->eff, l->text, c->arena);
+                listener_conf(&g->listens[i], &l->eff, l->text, c->arena);
+                listener_protocols(&g->listens[i], l);
                 g->listens[i].proxy_protocol = l->proxy_protocol;
                 if (!l->tls)
                         continue;
                 g->tls[i] = g->listens[i].tls = listen_tls(g, l, rep);
                 ok = ok && g->tls[i] != NULL;
         }
-        h1_conf(&g->listens[c->n_listens], &c->eff, STR("removed"), c->arena);
+        listener_conf(&g->listens[c->n_listens], &c->eff, STR("removed"), c->arena);
         return ok;
 }
 
@@ -514,7 +532,7 @@ const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a)
         return i < g->conf->n_listens ? &g->conf->listens[i] : NULL;
 }
 
-const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr)
+const struct downstream_conf *gen_downstream(struct loop *l, const struct addr *addr)
 {
         struct gen_loop *gl = gen_current(l);
         return gl ? &gl->gen->listens[listen_index(gl->gen, addr)] : NULL;

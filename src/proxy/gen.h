@@ -60,7 +60,7 @@ struct gen {
         struct module **modules;
         size_t n_modules;
         struct instance_set *instances;
-        struct h1_server_conf
+        struct downstream_conf
                 *listens; /* by listen index; one more for connections whose listener has gone */
         uint32_t *route_base; /* by host index: number of its first route among all */
         uint32_t n_routes;
@@ -88,7 +88,7 @@ void gen_drop(struct gen_loop *gl); /* may schedule the acknowledgement */
 const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a);
 /* Settings for a connection that was accepted on addr, of the newest generation of this loop.  NULL
  * before the first. */
-const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr);
+const struct downstream_conf *gen_downstream(struct loop *l, const struct addr *addr);
 /* Did the connection go through the client verification that the listener now asks for? */
 bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
                      const struct tls_facts *tls);

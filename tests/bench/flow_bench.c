@@ -1,5 +1,5 @@
 /*
- * What one keep-alive exchange costs weir itself: a client's connection, h1_server, flow, origin
+ * What one keep-alive exchange costs weir itself: a client's connection, h1_stream, flow, origin
  * and h1_client, in one thread, with the client and the server played by this program.
  *
  *     tests/bench/flow_bench [exchanges [json]]      (20000; json: with an access log to /dev/null)
@@ -11,7 +11,7 @@
  *
  * The two ends cost one read and one write each, and are in the numbers.
  */
-#include "http/h1_server.h"
+#include "http/downstream.h"
 #include "proxy/accesslog.h"
 #include "proxy/flow.h"
 #include "proxy/upstream.h"

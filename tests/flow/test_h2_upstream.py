@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kit import HOST, need, services, until
-from kit.h2 import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, SETTINGS, ErrorCodes,
+from kit.h2_peer import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, SETTINGS, ErrorCodes,
                     Peer, SettingCodes, frame, serve)
 from kit import raw
 

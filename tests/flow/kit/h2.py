@@ -1,178 +1,253 @@
-"""Scripted servers of HTTP/2.  python3-h2 keeps the state of the connection; what it would refuse to
-send goes out with frame() or raw bytes."""
+"""An HTTP/2 client on a raw socket: h2 (python3-h2) where it behaves, frames by hand where not."""
+import struct
 import time
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.events import (DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived,
-                       WindowUpdated)
-from h2.exceptions import StreamClosedError
-from h2.settings import SettingCodes, Settings
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
+from . import SLOW, raw
 
-__all__ = ["DATA", "HEADERS", "PRIORITY", "RST_STREAM", "SETTINGS", "PUSH", "PING", "GOAWAY", "WINDOW",
-           "CONTINUATION", "END_STREAM", "ACK", "END_HEADERS", "ErrorCodes", "SettingCodes", "Peer",
-           "frame", "serve", "StreamReset", "WindowUpdated"]
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR = 0, 1, 2
+REFUSED, CANCEL, CALM = 7, 8, 11
 
 
 def frame(kind, flags=0, stream=0, payload=b""):
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-class Asked:
-    """A request as it came."""
+def literal(name, value):
+    """A field of a header block that uses neither tables nor Huffman."""
+    name, value = (s.encode("latin-1") if isinstance(s, str) else s for s in (name, value))
 
-    def __init__(self, stream, fields, conn):
-        self.id = stream
-        self.fields = [(n.lower(), v) for n, v in fields]
+    def text(s):
+        if len(s) < 127:
+            return bytes([len(s)]) + s
+        n, out = len(s) - 127, b"\x7f"
+        while n > 127:
+            out, n = out + bytes([n & 127 | 128]), n >> 7
+        return out + bytes([n]) + s
+
+    return b"\x00" + text(name) + text(value)
+
+
+def head(method="GET", path="/", fields=(), scheme="http", authority="a.test", **pseudo):
+    out = [(":method", method), (":scheme", scheme), (":path", path), (":authority", authority)]
+    out += [(f":{k}", v) for k, v in pseudo.items()]
+    return [f for f in out if f[1] is not None] + list(fields.items() if isinstance(fields, dict) else fields)
+
+
+def block(fields):
+    return b"".join(literal(n, v) for n, v in fields)
+
+
+class Answer:
+    """What came on a stream."""
+
+    def __init__(self):
+        self.status = None
+        self.fields, self.trailers, self.interim = [], [], []
         self.body = b""
-        self.trailers = []
         self.ended = False
         self.reset = None
-        self.conn = conn
 
     def get(self, name, default=None):
-        return next((v for n, v in self.fields if n == name), default)
+        return dict(self.fields).get(name, default)
 
-    method = property(lambda self: self.get(":method"))
-    path = property(lambda self: self.get(":path"))
+    @property
+    def over(self):
+        return self.ended or self.reset is not None
+
+    def __repr__(self):
+        return f"<{self.status} {self.fields} {self.body[:80]!r} ended={self.ended} reset={self.reset}>"
 
 
-class Peer:
-    """The server's side of the connection on a kit Stream; settings: what it says at first."""
-
-    def __init__(self, c, settings=None, window=None, start=True):
-        self.c = c
-        self.take = True  # what is received is given back as credit
-        self.asked = {}
-        self.new = []
-        self.resets = []
-        self.pings = 0
-        self.h = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1",
-                                              validate_outbound_headers=False,
-                                              normalize_outbound_headers=False))
-        values = {SettingCodes.MAX_CONCURRENT_STREAMS: 100}
-        values.update(settings or {})
-        if window is not None:
-            values[SettingCodes.INITIAL_WINDOW_SIZE] = window
-        self.h.local_settings = Settings(client=False, initial_values=values)
-        if start:
-            self.h.initiate_connection()
-            self.flush()
+class Client:
+    def __init__(self, port, tls=None, name="a.test", window=None, **more):
+        self.stream = raw.client(port, tls=tls, name=name, **more)
+        self.sock = self.stream.sock
+        self.scheme = "https" if tls else "http"
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(
+            client_side=True, header_encoding="utf-8", validate_outbound_headers=False,
+            normalize_outbound_headers=False))
+        self.answers = {}
+        self.goaways = []
+        self.pongs = self.acked = 0
+        self.eof = False
+        self.rest = b""
+        self.credit = True  # give windows back as data comes
+        self.settings = {}
+        self.h2.initiate_connection()
+        if window is None:
+            self.h2.increment_flow_control_window(1 << 24)
+        else:
+            self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+        self.flush()
+        if window is not None:  # h2 counts by it once it was acknowledged
+            self.until(lambda: self.acked >= 2)
 
     def flush(self):
-        data = self.h.data_to_send()
+        data = self.h2.data_to_send()
         if data:
-            self.c.send(data)
+            self.sock.sendall(data)
 
-    def raw(self, data):
+    def send(self, data):
+        self.sock.sendall(data)
+        return self
+
+    def answer(self, stream):
+        return self.answers.setdefault(stream, Answer())
+
+    def request(self, method="GET", path="/", fields=(), body=None, end=True, **pseudo):
+        stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, head(method, path, fields, self.scheme, **pseudo),
+                             end_stream=end and body is None)
         self.flush()
-        self.c.send(data)
+        if body is not None:
+            self.body(stream, body, end)
+        self.answer(stream)
+        return stream
 
-    def pump(self):
-        """Takes what comes next from the socket."""
-        data = self.c.sock.recv(65536)
-        if not data:
-            raise EOFError
-        for e in self.h.receive_data(data):
-            self.event(e)
-        self.flush()
-
-    def event(self, e):
-        if isinstance(e, RequestReceived):
-            a = self.asked[e.stream_id] = Asked(e.stream_id, e.headers, self.c.number)
-            self.new.append(a)
-            self.c.server.requests.append(a)
-        elif isinstance(e, DataReceived):
-            if e.stream_id in self.asked:
-                self.asked[e.stream_id].body += e.data
-            if self.take and e.flow_controlled_length:
-                try:
-                    self.h.acknowledge_received_data(e.flow_controlled_length, e.stream_id)
-                except StreamClosedError:
-                    pass
-        elif isinstance(e, TrailersReceived):
-            self.asked[e.stream_id].trailers = e.headers
-        elif isinstance(e, StreamEnded):
-            self.asked[e.stream_id].ended = True
-        elif isinstance(e, StreamReset):
-            self.resets.append((e.stream_id, e.error_code))
-            if e.stream_id in self.asked:
-                self.asked[e.stream_id].reset = e.error_code
-        elif type(e).__name__ == "PingReceived":
-            self.pings += 1
-
-    def until(self, condition):
-        while not condition():
-            self.pump()
-
-    def request(self, whole=True):
-        """The next request, with its body."""
-        self.until(lambda: self.new)
-        a = self.new.pop(0)
-        if whole:
-            self.until(lambda: a.ended or a.reset is not None)
-        return a
-
-    def head(self, a, status=200, fields=(), end=False):
-        self.h.send_headers(a.id, [(":status", str(status)), *fields], end_stream=end)
-        self.flush()
-
-    def data(self, a, data, end=False):
-        """All of it, as the window allows."""
-        while data:
-            n = min(len(data), self.h.local_flow_control_window(a.id), self.h.max_outbound_frame_size)
-            if n == 0:
-                self.pump()
-                continue
-            self.h.send_data(a.id, data[:n], end_stream=end and n == len(data))
-            data = data[n:]
-            self.flush()
-
-    def answer(self, a, body=b"ok", status=200, fields=()):
-        self.head(a, status, [*fields, ("content-length", str(len(body)))], end=not body)
-        self.data(a, body, end=True)
-
-    def fields(self, a, *fields, flags=END_HEADERS):
-        """HEADERS as they are, without anybody's judgement."""
-        block = self.h.encoder.encode(list(fields), huffman=False)
-        self.raw(frame(HEADERS, flags, a.id, block))
-
-    def reset(self, a, code=ErrorCodes.CANCEL):
-        self.h.reset_stream(a.id, code)
-        self.flush()
-
-    def goaway(self, last, code=0):
-        self.raw(frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big")))
-
-    def drain(self, seconds=0.5):
-        """Takes what comes until the peer ends, or the time has passed."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.c.sock.settimeout(max(0.01, end - time.monotonic()))
-            try:
-                self.pump()
-            except TimeoutError:
-                return
-            except (EOFError, OSError):
-                return
-
-
-def serve(reply=None, **more):
-    """A script for kit's Server: every request is answered, by reply(peer, asked) if there is one."""
-
-    def script(c):
-        p = Peer(c, **more)
+    def body(self, stream, data, end=True):
+        """Sends as the windows allow, taking what comes meanwhile."""
         while True:
-            a = p.request()
-            if a.reset is not None:
-                continue
-            if reply:
-                reply(p, a)
+            n = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size, len(data))
+            if n or not data:
+                self.h2.send_data(stream, data[:n], end_stream=end and n == len(data))
+                self.flush()
+                data = data[n:]
+                if not data:
+                    return
             else:
-                p.answer(a, a.body or b"ok")
+                self.take()
 
-    return script
+    def _event(self, e):
+        kind = type(e).__name__
+        if kind == "ResponseReceived":
+            a = self.answer(e.stream_id)
+            a.fields = [f for f in e.headers if f[0] != ":status"]
+            a.status = int(dict(e.headers)[":status"])
+        elif kind == "InformationalResponseReceived":
+            self.answer(e.stream_id).interim.append(e.headers)
+        elif kind == "DataReceived":
+            self.answer(e.stream_id).body += e.data
+            if self.credit and e.flow_controlled_length:
+                self.h2.increment_flow_control_window(e.flow_controlled_length)
+                if not self.answer(e.stream_id).ended:
+                    try:
+                        self.h2.increment_flow_control_window(e.flow_controlled_length, e.stream_id)
+                    except h2.exceptions.StreamClosedError:
+                        pass
+        elif kind == "TrailersReceived":
+            self.answer(e.stream_id).trailers = e.headers
+        elif kind == "StreamEnded":
+            self.answer(e.stream_id).ended = True
+        elif kind == "StreamReset":
+            self.answer(e.stream_id).reset = int(e.error_code)
+        elif kind == "RemoteSettingsChanged":
+            self.settings.update({int(k): v.new_value for k, v in e.changed_settings.items()})
+        elif kind == "ConnectionTerminated":
+            self.goaways.append((e.last_stream_id, int(e.error_code)))
+            # To h2 this is the end; to the RFC it is not (RFC 9113 6.8).
+            self.h2.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+        elif kind == "SettingsAcknowledged":
+            self.acked += 1
+        elif kind == "PingAckReceived":
+            self.pongs += 1
+
+    def take(self):
+        """What has come, waiting for something; False at the end."""
+        try:
+            data = self.sock.recv(65536)
+        except (ConnectionError, OSError) as e:
+            if isinstance(e, TimeoutError):
+                raise
+            data = b""
+        if not data:
+            self.eof = True
+            return False
+        self.rest += data
+        while len(self.rest) >= 9 and len(self.rest) >= 9 + int.from_bytes(self.rest[:3], "big"):
+            n = 9 + int.from_bytes(self.rest[:3], "big")
+            one, self.rest = self.rest[:n], self.rest[n:]
+            for e in self.h2.receive_data(one):
+                self._event(e)
+        try:
+            self.flush()
+        except OSError:
+            pass
+        return True
+
+    def until(self, condition, seconds=5):
+        end = time.monotonic() + seconds * SLOW
+        while not condition():
+            assert time.monotonic() < end, f"waited: {self.answers} {self.goaways}"
+            self.sock.settimeout(max(0.01, end - time.monotonic()))
+            if not self.take():
+                break
+        return condition()
+
+    def response(self, stream, seconds=5):
+        self.until(lambda: self.answer(stream).over, seconds)
+        return self.answer(stream)
+
+    def fetch(self, *args, **more):
+        return self.response(self.request(*args, **more))
+
+    def ended(self, seconds=5):
+        """Reads to the end of the connection."""
+        self.until(lambda: self.eof, seconds)
+        return self.eof
+
+    def close(self):
+        self.stream.close()
+
+
+class Raw:
+    """A client that only writes frames, and reads them as (type, flags, stream, payload)."""
+
+    def __init__(self, port, tls=None, hello=True, **more):
+        self.stream = raw.client(port, tls=tls, **more)
+        self.sock = self.stream.sock
+        self.rest = b""
+        if hello:
+            self.send(PREFACE + frame(SETTINGS) + frame(SETTINGS, ACK))
+
+    def send(self, data):
+        self.sock.sendall(data)
+        return self
+
+    def frames(self, wanted=None, seconds=5):
+        """Reads until a frame of that type (or the end) has come; all that came."""
+        out, end = [], time.monotonic() + seconds * SLOW
+        while True:
+            while len(self.rest) >= 9:
+                n = int.from_bytes(self.rest[:3], "big")
+                if len(self.rest) < 9 + n:
+                    break
+                kind, flags = self.rest[3], self.rest[4]
+                stream = int.from_bytes(self.rest[5:9], "big") & 0x7fffffff
+                out.append((kind, flags, stream, self.rest[9:9 + n]))
+                self.rest = self.rest[9 + n:]
+                if wanted is not None and kind == wanted:
+                    return out
+            assert time.monotonic() < end, f"waited: {out[-10:]}"
+            try:
+                data = self.sock.recv(65536)
+            except ConnectionError:
+                return out
+            if not data:
+                return out
+            self.rest += data
+
+    def goaway(self, seconds=5):
+        """The error code of the last GOAWAY before the end; None: there was none."""
+        codes = [int.from_bytes(f[3][4:8], "big") for f in self.frames(None, seconds) if f[0] == GOAWAY]
+        return codes[-1] if codes else None
+
+    def close(self):
+        self.stream.close()

@@ -5,9 +5,9 @@
 #ifndef TESTS_HTTP_RELAY_H
 #define TESTS_HTTP_RELAY_H
 
+#include "http/downstream.h"
 #include "http/field.h"
 #include "http/h1_client.h"
-#include "http/h1_server.h"
 #include "http/reply.h"
 
 struct relay_request {

@@ -6,7 +6,7 @@
 
 #include "peer.h"
 
-#include "http/h1_server.h"
+#include "http/downstream.h"
 
 /* ---------------------------------------------------------------- fake pool and flow */
 

@@ -52,7 +52,7 @@ static void fake_begin(struct request *r)
                 reply(r, reason_rows[r->refused].status, "refused\n");
                 return;
         }
-        if (fake.body_max && h1_server_limits(r, SEC, SEC, fake.body_max) != REASON_NONE) {
+        if (fake.body_max && r->client->limits(r, SEC, SEC, fake.body_max) != REASON_NONE) {
                 fake.failed = REASON_BODY_MAX;
                 reply(r, 413, "too much\n");
                 return;
@@ -105,11 +105,11 @@ static const struct flow_ops fake_flow = {fake_begin,    fake_req_ready, fake_re
 
 /* ---------------------------------------------------------------- fixture */
 
-static struct h1_server_conf conf;
+static struct downstream_conf conf;
 static struct peer client;
 static unsigned accepted;
 
-static const struct h1_server_conf *fake_refresh(struct loop *l UNUSED, void *listener)
+static const struct downstream_conf *fake_refresh(struct loop *l UNUSED, void *listener)
 {
         assert_ptr_equal(listener, &fake);
         return &conf;
@@ -121,7 +121,7 @@ static void connect_client(void)
         struct addr a = {.len = sizeof(struct sockaddr_in), .in = {.sin_family = AF_INET}};
         tcp_pair(fd);
         client = (struct peer){.fd = fd[0]};
-        h1_server_accept(loop, fd[1], &a, &conf, &fake);
+        downstream_accept(loop, fd[1], &a, &conf, &fake);
         accepted++;
 }
 
@@ -132,7 +132,7 @@ static int begin_test(void **state)
         loop_turn(loop, false);
         memset(&fake, 0, sizeof(fake));
         fake.answer = true;
-        conf = (struct h1_server_conf){
+        conf = (struct downstream_conf){
                 .limits = {4096, 2048, 20},
                 .head_us = 30 * SEC,
                 .idle_us = 30 * SEC,
@@ -152,12 +152,12 @@ static int end_test(void **state)
 {
         (void)state;
         peer_close(&client);
-        h1_server_close_all(loop, REASON_SHUTDOWN);
+        downstream_close_all(loop, REASON_SHUTDOWN);
         assert_null(fake.r);
         buf_clear(&fake.body);
         io_linger_end(loop);
         loop_turn(loop, false);
-        assert_int_equal(h1_server_count(loop), 0);
+        assert_int_equal(downstream_count(loop), 0);
         assert_int_equal(h1_loop(loop)->servers.live, 0);
         assert_int_equal(closed_connections, accepted);
         assert_int_equal(h1_loop_listener(loop, "test")->open, 0);
@@ -183,13 +183,13 @@ static void requests_follow_one_another(void **state)
                 PUMP_UNTIL(loop, fake.sent == i);
                 assert_string_equal(fake.target, "/a");
         }
-        struct h1_conn *c = CONTAINER_OF(h1_loop(loop)->connections.next, struct h1_conn, link);
-        assert_int_equal(c->state, CONN_IDLE); /* and holds nothing */
-        assert_null(c->io.in.first);
-        assert_null(c->io.out.first);
+        struct h1_conn *c = CONTAINER_OF(h1_loop(loop)->connections.next, struct h1_conn, d.link);
+        assert_int_equal(c->d.state, CONN_IDLE); /* and holds nothing */
+        assert_null(c->d.io.in.first);
+        assert_null(c->d.io.out.first);
         close(client.fd);
         client.fd = -1;
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
         assert_int_equal(fake.gone, 0);
 }
 
@@ -283,8 +283,8 @@ static void input_behind_a_request_is_bounded(void **state)
                         break;
                 pump_turns(loop, 5);
         }
-        struct h1_conn *c = CONTAINER_OF(h1_loop(loop)->connections.next, struct h1_conn, link);
-        assert_true(c->io.in.n > 0 && c->io.in.n <= PIPELINED_MAX + BUF_CHUNK);
+        struct h1_conn *c = CONTAINER_OF(h1_loop(loop)->connections.next, struct h1_conn, d.link);
+        assert_true(c->d.io.in.n > 0 && c->d.io.in.n <= PIPELINED_MAX + BUF_CHUNK);
         reply(fake.r, 200, "x");
         PUMP_UNTIL(loop, fake.refused == REASON_HEADER_LINE);
 }
@@ -387,7 +387,7 @@ static void refused_heads_reach_flow(void **state)
                 assert_int_equal(fake.refused, rows[i].why);
                 assert_int_equal(fake.begun, i + 1);
                 peer_close(&client);
-                PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                PUMP_UNTIL(loop, downstream_count(loop) == 0);
                 connect_client();
         }
 }
@@ -426,7 +426,7 @@ static void limits_have_their_status(void **state)
                 assert_int_equal(fake.refused, rows[i].why);
                 assert_string_equal(fake.target, i ? "/x" : "");
                 peer_close(&client);
-                PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                PUMP_UNTIL(loop, downstream_count(loop) == 0);
                 connect_client();
         }
 }
@@ -440,7 +440,7 @@ static void body_limits(void **state)
         EXPECT_END(&client);
         assert_int_equal(fake.failed, REASON_BODY_MAX);
         peer_close(&client);
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
 
         connect_client();
         fake.failed = REASON_NONE;
@@ -485,7 +485,7 @@ static void bad_bodies(void **state)
                         EXPECT_END(&client);
                         assert_int_equal(fake.failed, rows[i].why);
                         peer_close(&client);
-                        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                        PUMP_UNTIL(loop, downstream_count(loop) == 0);
                         connect_client();
                 }
 }
@@ -615,7 +615,7 @@ static void a_reset_is_gone(void **state)
         SEND(&client, "GET / HT");
         pump_turns(loop, 3);
         peer_reset(&client);
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
         assert_int_equal(fake.begun, 3);
 }
 
@@ -644,7 +644,7 @@ static void a_slow_reader_costs_little(void **state)
                 r->res_body.end = made == size;
                 r->res_body.stalled = !r->res_body.end;
                 unsigned rooms = fake.rooms;
-                most = MAX(most, buf_held(&r->res_body.data) + buf_held(&c->io.out));
+                most = MAX(most, buf_held(&r->res_body.data) + buf_held(&c->d.io.out));
                 r->client->res_ready(r);
                 while (fake.r && fake.rooms == rooms) {
                         peer_read(&client, 300000);
@@ -767,7 +767,7 @@ static void timeouts(void **state)
         /* Nothing at all comes. */
         conf.head_us = 50 * MSEC;
         peer_close(&client);
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
         connect_client();
         EXPECT_END(&client);
         assert_int_equal(fake.begun, 0);
@@ -804,7 +804,7 @@ static void timeouts(void **state)
         EXPECT_END(&client);
         assert_int_equal(fake.gone, 0);
         peer_close(&client);
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
 }
 
 /* The client takes nothing; but as long as it takes a little, it is waited for. */
@@ -820,7 +820,7 @@ static void a_reader_that_stops_is_given_up(void **state)
         struct h1_conn *c = r->client_ctx;
         r->res = (struct msg){.status = 200, .framing = FRAMING_LENGTH, .length = 1024 * MIB};
         r->client->head(r);
-        while (!c->io.writing) {
+        while (!c->d.io.writing) {
                 buf_put(&r->res_body.data, block, sizeof(block));
                 r->client->res_ready(r);
         }
@@ -841,12 +841,12 @@ static void draining(void **state)
         connect_client();
         SEND(&client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         PUMP_UNTIL(loop, fake.begun == 2);
-        h1_server_drain(loop, true);
+        downstream_drain(loop, true);
         EXPECT_END(&idle);
         reply(fake.r, 200, "y");
         EXPECT(&client, "Connection: close\r\n\r\ny");
         EXPECT_END(&client);
-        assert_int_equal(h1_server_drain(loop, false), 0);
+        assert_int_equal(downstream_drain(loop, false), 0);
         peer_close(&idle);
         peer_close(&client);
         connect_client();
@@ -854,7 +854,7 @@ static void draining(void **state)
         SEND(&client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         EXPECT(&client, FINE);
         PUMP_UNTIL(loop, fake.sent == 3);
-        assert_int_equal(h1_server_count(loop), 1);
+        assert_int_equal(downstream_count(loop), 1);
 }
 
 static void close_all_ends_requests(void **state)
@@ -863,7 +863,7 @@ static void close_all_ends_requests(void **state)
         fake.answer = false;
         SEND(&client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
         PUMP_UNTIL(loop, fake.begun == 1);
-        h1_server_close_all(loop, REASON_SHUTDOWN);
+        downstream_close_all(loop, REASON_SHUTDOWN);
         assert_int_equal(fake.gone, 1);
         assert_int_equal(fake.gone_why, REASON_SHUTDOWN);
 }

@@ -13,7 +13,7 @@
 static struct peer client, server;
 static int listener = -1;
 
-static struct h1_server_conf conf;
+static struct downstream_conf conf;
 
 static void connect_client(void)
 {
@@ -21,7 +21,7 @@ static void connect_client(void)
         struct addr a = {.len = sizeof(struct sockaddr_in), .in = {.sin_family = AF_INET}};
         tcp_pair(fd);
         client = (struct peer){.fd = fd[0]};
-        h1_server_accept(loop, fd[1], &a, &conf, &relay);
+        downstream_accept(loop, fd[1], &a, &conf, &relay);
 }
 
 static void accept_server(void)
@@ -39,13 +39,13 @@ static int begin_test(void **state)
         loop_turn(loop, false);
         memset(&relay, 0, sizeof(relay));
         list_init(&relay.idle);
-        conf = (struct h1_server_conf){.limits = {32768, 16384, 128},
-                                       .head_us = 30 * SEC,
-                                       .idle_us = 30 * SEC,
-                                       .body_us = 30 * SEC,
-                                       .send_us = 30 * SEC,
-                                       .flow = &relay_flow,
-                                       .name = "test"};
+        conf = (struct downstream_conf){.limits = {32768, 16384, 128},
+                                        .head_us = 30 * SEC,
+                                        .idle_us = 30 * SEC,
+                                        .body_us = 30 * SEC,
+                                        .send_us = 30 * SEC,
+                                        .flow = &relay_flow,
+                                        .name = "test"};
         listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         relay.server =
                 (struct addr){.len = sizeof(relay.server.in),
@@ -64,7 +64,7 @@ static int end_test(void **state)
         peer_close(&client);
         peer_close(&server);
         close(listener);
-        h1_server_close_all(loop, REASON_SHUTDOWN);
+        downstream_close_all(loop, REASON_SHUTDOWN);
         relay_close_idle();
         io_linger_end(loop);
         loop_turn(loop, false);

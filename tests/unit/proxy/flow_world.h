@@ -161,29 +161,17 @@ void accesslog_write(struct txn *t, const struct access_log_conf *log)
 /* ------------------------------------------------------------------ the client's codec, as faked
  */
 
-enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us, uint64_t body_max)
-{
-        (void)body_us, (void)send_us;
-        w.limits++;
-        w.body_max = body_max;
-        if (w.limits_why != REASON_NONE) {
-                r->limit = body_max;
-                r->measured = body_max + 1;
-        }
-        return w.limits_why;
-}
-
 static struct {
         struct loop *loop;
         int fd;
-        const struct h1_server_conf *conf;
+        const struct downstream_conf *conf;
         void *listener;
 } accepted;
 
-static struct h1_server_conf h1_conf;
+static struct downstream_conf listener_conf;
 
-void h1_server_accept(struct loop *l, int fd, const struct addr *peer,
-                      const struct h1_server_conf *conf, void *listener)
+void downstream_accept(struct loop *l, int fd, const struct addr *peer,
+                       const struct downstream_conf *conf, void *listener)
 {
         (void)peer;
         accepted.loop = l;
@@ -192,10 +180,10 @@ void h1_server_accept(struct loop *l, int fd, const struct addr *peer,
         accepted.listener = listener;
 }
 
-const struct h1_server_conf *gen_h1_conf(struct loop *l, const struct addr *addr)
+const struct downstream_conf *gen_downstream(struct loop *l, const struct addr *addr)
 {
         (void)l;
-        return addr == &w.listener.addr ? &h1_conf : NULL;
+        return addr == &w.listener.addr ? &listener_conf : NULL;
 }
 
 static void client_sent(void)
@@ -298,12 +286,26 @@ static const struct client_facts *client_facts(struct request *r)
         return &w.facts;
 }
 
+static enum reason client_limits(struct request *r, int64_t body_us, int64_t send_us,
+                                 uint64_t body_max)
+{
+        (void)body_us, (void)send_us;
+        w.limits++;
+        w.body_max = body_max;
+        if (w.limits_why != REASON_NONE) {
+                r->limit = body_max;
+                r->measured = body_max + 1;
+        }
+        return w.limits_why;
+}
+
 static const struct client_ops client_ops = {
         .interim = client_interim,
         .head = client_head,
         .res_ready = client_res_ready,
         .req_room = client_req_room,
         .cut = client_cut,
+        .limits = client_limits,
         .facts = client_facts,
 };
 

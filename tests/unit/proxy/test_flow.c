@@ -149,7 +149,7 @@ static void accepts(void **state)
         flow_accept(loop, 7, &w.facts.peer, &w.listener);
         assert_ptr_equal(accepted.loop, loop);
         assert_int_equal(accepted.fd, 7);
-        assert_ptr_equal(accepted.conf, &h1_conf);
+        assert_ptr_equal(accepted.conf, &listener_conf);
         assert_ptr_equal(accepted.listener, &w.listener);
 }
 

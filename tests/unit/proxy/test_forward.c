@@ -12,7 +12,8 @@ static struct {
         enum reason answer;
 } limits;
 
-enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us, uint64_t body_max)
+static enum reason note_limits(struct request *r, int64_t body_us, int64_t send_us,
+                               uint64_t body_max)
 {
         assert_ptr_equal(r, &one.r);
         limits.body_us = body_us;
@@ -21,6 +22,8 @@ enum reason h1_server_limits(struct request *r, int64_t body_us, int64_t send_us
         limits.calls++;
         return limits.answer;
 }
+
+static const struct client_ops noting_client = {.limits = note_limits, .facts = one_facts};
 
 static struct cidr nets[2];
 
@@ -33,6 +36,7 @@ static int setup(void **state)
         one.conf.trusted = nets;
         one.conf.n_trusted = 2;
         target("/x?q");
+        one.r.client = &noting_client;
         return 0;
 }
 

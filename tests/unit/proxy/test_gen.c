@@ -857,14 +857,15 @@ static void listeners(void **state)
         struct gen *g = build(whole);
 
         (void)state;
-        assert_null(gen_h1_conf(loops[0], &first)); /* before the first generation */
+        assert_null(gen_downstream(loops[0], &first)); /* before the first generation */
         install(g);
         assert_ptr_equal(gen_listen(g, &first), &g->conf->listens[0]);
         assert_ptr_equal(gen_listen(g, &third), &g->conf->listens[2]);
         assert_null(gen_listen(g, &gone));
-        assert_ptr_equal(gen_h1_conf(loops[0], &first), &g->listens[0]);
-        assert_ptr_equal(gen_h1_conf(loops[1], &third), &g->listens[2]);
-        assert_ptr_equal(gen_h1_conf(loops[0], &gone), &g->listens[3]); /* removed: still served */
+        assert_ptr_equal(gen_downstream(loops[0], &first), &g->listens[0]);
+        assert_ptr_equal(gen_downstream(loops[1], &third), &g->listens[2]);
+        assert_ptr_equal(gen_downstream(loops[0], &gone),
+                         &g->listens[3]); /* removed: still served */
         assert_ptr_equal(g->listens[0].refresh(loops[0], &fl), &g->listens[2]);
         uninstall(g);
 }

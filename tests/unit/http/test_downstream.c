@@ -2,7 +2,7 @@
  * The life of a client connection: TLS, plain HTTP where TLS is spoken, the PROXY protocol however
  * it is cut, the counters, and timeouts before a request.
  */
-#include "http/h1_server.c"
+#include "http/downstream.c"
 
 #include "peer.h"
 
@@ -16,7 +16,7 @@ static struct {
         char peer[ADDR_TEXT], local[ADDR_TEXT], scheme[8], version[16];
 } flow;
 
-static struct h1_server_conf conf;
+static struct downstream_conf conf;
 static struct peer client;
 static struct metric_region *metrics;
 static struct arena *arena;
@@ -66,7 +66,7 @@ static void connect_client(void)
         tcp_pair(fd);
         getpeername(fd[1], &a.sa, &a.len);
         client = (struct peer){.fd = fd[0]};
-        h1_server_accept(loop, fd[1], &a, &conf, NULL);
+        downstream_accept(loop, fd[1], &a, &conf, NULL);
 }
 
 static int begin_all(void **state)
@@ -103,11 +103,12 @@ static int begin_test(void **state)
         loop = loop_new(0, metric_slot(metrics, 0));
         loop_turn(loop, false);
         memset(&flow, 0, sizeof(flow));
-        conf = (struct h1_server_conf){.limits = {4096, 2048, 20},
-                                       .head_us = 30 * SEC,
-                                       .idle_us = 30 * SEC,
-                                       .flow = &fake_flow,
-                                       .name = "127.0.0.1:80"};
+        conf = (struct downstream_conf){.limits = {4096, 2048, 20},
+                                        .h1 = true,
+                                        .head_us = 30 * SEC,
+                                        .idle_us = 30 * SEC,
+                                        .flow = &fake_flow,
+                                        .name = "127.0.0.1:80"};
         client.fd = -1;
         return 0;
 }
@@ -116,7 +117,7 @@ static int end_test(void **state)
 {
         (void)state;
         peer_close(&client);
-        h1_server_close_all(loop, REASON_SHUTDOWN);
+        downstream_close_all(loop, REASON_SHUTDOWN);
         io_linger_end(loop);
         loop_turn(loop, false);
         assert_int_equal(h1_loop(loop)->servers.live, 0);
@@ -147,9 +148,9 @@ static void connections_are_counted(void **state)
                 EXPECT(&client, "fine\n");
                 assert_int_equal(sum(METRIC_CONNECTIONS, "listener=\"127.0.0.1:80\""), before + i);
                 assert_int_equal(sum(METRIC_CONNECTIONS_OPEN, "listener=\"127.0.0.1:80\""), 1);
-                assert_int_equal(h1_server_count(loop), 1);
+                assert_int_equal(downstream_count(loop), 1);
                 peer_close(&client);
-                PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                PUMP_UNTIL(loop, downstream_count(loop) == 0);
         }
         assert_int_equal(sum(METRIC_CONNECTIONS_OPEN, "listener=\"127.0.0.1:80\""), 0);
         assert_int_equal(sum(METRIC_CLOSES, "reason=\"client_closed\""), 3);
@@ -192,7 +193,7 @@ static void proxy_headers_name_the_client(void **state)
                                 assert_memory_equal(flow.peer, "127.0.0.1:", 10);
                         }
                         peer_close(&client);
-                        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                        PUMP_UNTIL(loop, downstream_count(loop) == 0);
                 }
         assert_int_equal(flow.gone, 0);
 }
@@ -213,7 +214,7 @@ static void bad_proxy_headers_end_the_connection(void **state)
         SEND(&client, "PROXY TC");
         pump_turns(loop, 3);
         peer_close(&client);
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
         conf.head_us = 30 * MSEC; /* or silent */
         connect_client();
         SEND(&client, "PROXY TC");
@@ -281,7 +282,7 @@ static void requests_over_tls(void **state)
                                 assert_string_equal(flow.peer, "1.2.3.4:11");
                         assert_int_equal(sum(METRIC_HANDSHAKES, rows[i].full), full + 1);
                         peer_close(&client);
-                        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                        PUMP_UNTIL(loop, downstream_count(loop) == 0);
                         connect_client();
                         if (proxied)
                                 SEND(&client, "PROXY TCP4 1.2.3.4 5.6.7.8 11 22\r\n");
@@ -289,7 +290,7 @@ static void requests_over_tls(void **state)
                         assert_int_equal(sum(METRIC_HANDSHAKES, rows[i].resumed), resumed + 1);
                         SSL_SESSION_free(s);
                         peer_close(&client);
-                        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+                        PUMP_UNTIL(loop, downstream_count(loop) == 0);
                 }
         tls_tickets_use(NULL);
         SSL_CTX_free(ctx);
@@ -329,7 +330,7 @@ static void broken_handshakes(void **state)
         connect_client();
         pump_turns(loop, 1);
         peer_close(&client);
-        PUMP_UNTIL(loop, h1_server_count(loop) == 0);
+        PUMP_UNTIL(loop, downstream_count(loop) == 0);
         assert_int_equal(flow.begun, 0);
 }
 

@@ -1,0 +1,84 @@
+/*
+ * Bytes, bodies and fields between weir and nghttp2.
+ *
+ * The difficulty is not to copy: nghttp2 reads from the chunks that the socket filled, writes what
+ * it must into one buffer, and of a DATA frame makes only the nine bytes in front; the body's
+ * chunks are moved from pipe to queue.
+ */
+#include "http/h2_session.h"
+
+#include "base/check.h"
+
+#define WORTH_MOVING (4 * KIB)
+
+int h2_session_feed(nghttp2_session *ng, struct buf *in)
+{
+        while (in->n > 0) {
+                str s = buf_front(in);
+                ssize_t n = nghttp2_session_mem_recv(ng, (const uint8_t *)s.p, s.n);
+                if (n < 0)
+                        return (int)n;
+                CHECK((size_t)n <= s.n && n > 0);
+                buf_drain(in, (size_t)n);
+        }
+        return 0;
+}
+
+int h2_session_fill(nghttp2_session *ng, struct buf *out)
+{
+        while (out->n < H2_OUT_HIGH) {
+                const uint8_t *p;
+                size_t had = out->n;
+                ssize_t n = nghttp2_session_mem_send(ng, &p);
+                if (n < 0)
+                        return (int)n;
+                if (n > 0)
+                        buf_put(out, p, (size_t)n);
+                else if (out->n == had) /* else DATA frames were put there by the callback */
+                        break;
+        }
+        return 0;
+}
+
+size_t h2_data_length(const struct pipe *p, size_t most)
+{
+        size_t front = buf_front(&p->data).n;
+        size_t n = MIN(most, p->data.n);
+        return front >= WORTH_MOVING && front < n ? front : n;
+}
+
+void h2_data_put(struct buf *out, const nghttp2_frame *frame, const uint8_t *head, struct pipe *p,
+                 size_t n)
+{
+        CHECK(frame->data.padlen == 0 && n <= p->data.n);
+        buf_put(out, head, 9);
+        if (n > 0)
+                buf_move(out, &p->data, n);
+}
+
+void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value)
+{
+        *VEC_ADD(a, out) = (nghttp2_nv){.name = (uint8_t *)name.p,
+                                        .namelen = name.n,
+                                        .value = (uint8_t *)value.p,
+                                        .valuelen = value.n};
+}
+
+void h2_fields_pass(struct arena *a, struct h2_fields *out, const struct fields *fs)
+{
+        FIELDS_EACH(f, fs)
+        {
+                if (f->id == FIELD_OTHER ||
+                    !(field_flags_of(f->id) & (FIELD_F_HOP | FIELD_F_FRAMING)))
+                        h2_fields_add(a, out, f->name, f->value);
+        }
+}
+
+void h2_fields_trailers(struct arena *a, struct h2_fields *out, const struct fields *fs)
+{
+        FIELDS_EACH(f, fs)
+        {
+                if (!(field_flags_of(f->id) & FIELD_F_NOTRAILER))
+                        h2_fields_add(a, out, f->name, f->value);
+        }
+}
