@@ -64,13 +64,13 @@ static str peer_text(struct peer *p)
         return buf_pullup(&p->got, p->got.n);
 }
 
-static bool peer_has(struct peer *p, const char *text)
+static UNUSED bool peer_has(struct peer *p, const char *text)
 {
         peer_read(p, SIZE_MAX);
         return str_find(peer_text(p), str_z(text)) >= 0;
 }
 
-static bool peer_ended(struct peer *p)
+static UNUSED bool peer_ended(struct peer *p)
 {
         peer_read(p, SIZE_MAX);
         return p->eof || p->reset;
