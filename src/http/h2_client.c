@@ -110,11 +110,16 @@ static void fail(struct h2_client *c, enum reason why)
 
 /* ---------------------------------------------------------------- what it may carry */
 
+static uint64_t ids_left(const struct h2_client *c)
+{
+        return (UINT64_C(0x80000001) - nghttp2_session_get_next_stream_id(c->session)) / 2;
+}
+
 static uint32_t room(const struct h2_client *c)
 {
         uint32_t limit = nghttp2_session_get_remote_settings(
                 c->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-        uint64_t ids = (UINT64_C(0x80000000) - nghttp2_session_get_next_stream_id(c->session)) / 2;
+        uint64_t ids = ids_left(c);
         if (c->goaway || c->broken || c->doubted)
                 return 0;
         limit = MIN(limit, H2_STREAMS_MAX);
@@ -139,8 +144,7 @@ static void settle(struct h2_client *c)
         if (c->state != H2_OPEN)
                 return;
         c->conn.room = room(c);
-        if (c->conn.busy == 0 && (c->goaway || c->doubted ||
-                                  nghttp2_session_get_next_stream_id(c->session) > INT32_MAX - 2)) {
+        if (c->conn.busy == 0 && (c->goaway || c->doubted || ids_left(c) == 0)) {
                 fail(c, c->goaway ? REASON_SERVER_CLOSED : REASON_DONE);
                 return;
         }

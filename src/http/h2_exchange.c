@@ -15,8 +15,8 @@
 
 #define INTERIM_MAX 16
 #define CONTINUE_US (1 * SEC) /* how long a body waits for a 100 that may never come */
-#define KEPT_MAX    (16 * KIB)
-#define HEAD_HARD   4 /* times the limit: a head that is larger costs the connection */
+
+#define HEAD_HARD 4 /* times the limit: a head that is larger costs the connection */
 
 static const struct exchange_ops exchange_ops;
 static void on_deadline(struct deadline *d);
@@ -404,7 +404,7 @@ static void keep(struct h2_stream *s, size_t n)
 {
         if (!s->keeping)
                 return;
-        if (s->kept.n + n > KEPT_MAX || s->got_head) {
+        if (s->kept.n + n > H2_KEPT_MAX || s->got_head) {
                 s->keeping = false;
                 buf_clear(&s->kept);
                 return;

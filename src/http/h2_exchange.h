@@ -24,6 +24,8 @@ struct h2_loop {
 };
 struct h2_loop *h2_loop(struct loop *l);
 
+#define H2_KEPT_MAX (16 * KIB) /* of a body, for a request that the server gives back */
+
 enum h2_state {
         H2_CONNECTING, /* TCP, TLS */
         H2_SETTLING,   /* until the server's SETTINGS */

@@ -399,7 +399,10 @@ static void ops_head(struct request *r)
         struct h2_fields out = {0};
         char status[4], length[24];
         bool no_body = r->req.method == METHOD_HEAD || r->res.status == 204 || r->res.status == 304;
-        bool bodiless = no_body || (r->res.framing == FRAMING_NONE && !r->tunnel);
+        /* What has no body ends with its head: gRPC clients take nothing else for an error that has
+         * no trailers. */
+        bool over = pipe_done(&r->res_body) && r->res.trailers.n == 0;
+        bool bodiless = no_body || (!r->tunnel && (over || r->res.framing == FRAMING_NONE));
         put_status(&out, r->arena, status, r->tunnel ? 200 : r->res.status);
         if (r->tunnel)
                 fields_del(&r->res.fields, STR("Sec-WebSocket-Accept"));

@@ -29,6 +29,9 @@ class Service(grpc.GenericRpcHandler):
         self.cancelled = threading.Event()
         self.deadline = None
 
+    def __str__(self):
+        return f"{HOST}:{self.port}"
+
     def service(self, details):
         name = details.method.rpartition("/")[2]
         make = {"Unary": grpc.unary_unary_rpc_method_handler, "Down": grpc.unary_stream_rpc_method_handler,
