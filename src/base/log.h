@@ -16,7 +16,7 @@
 
 #define LOG_LINE 2048
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level { LOG_NONE = -1, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 extern enum log_level log_level; /* lines above it are not built; set by log_to_fd, at any time */
 

@@ -34,6 +34,7 @@ def test_example_is_right(weir, ca, example):
     w.conf.write_text(prepared(w, ca, example.read_text()))
     done = w.command("-t")
     assert done.returncode == 0, done.stderr
+    assert " error [" not in done.stderr, "a check that passes is quiet"
 
 
 def test_there_are_examples():
