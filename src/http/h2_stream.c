@@ -89,6 +89,7 @@ static void reset(struct h2_stream *s, uint32_t code)
 
 static void arm(struct h2_stream *s, enum conn_timer what, int64_t us)
 {
+        s->mark = s->h->sent;
         s->timer = (uint8_t)what;
         deadline_set(s->r->loop, &s->deadline, us, expired);
 }
@@ -140,14 +141,6 @@ static void refuse(struct h2_stream *s, enum reason why)
         stop_input(s);
         r->req_body.end = true;
         h2_due(s, H2_DUE_BEGIN);
-}
-
-void h2_stream_refuse(struct h2_stream *s, enum reason why)
-{
-        if (!s->r || s->begun)
-                return;
-        (void)h2_head_end(&s->head, s->r->arena, &s->r->req, true);
-        refuse(s, why);
 }
 
 static void body_failed(struct h2_stream *s, enum reason why)
@@ -333,6 +326,7 @@ int h2_stream_put(struct h2_stream *s, const nghttp2_frame *frame, const uint8_t
         if (s->counted)
                 s->left -= n;
         s->r->bytes_out += n;
+        s->h->sent += n;
         return 0;
 }
 
@@ -507,6 +501,13 @@ static const struct client_ops client_ops = {
 
 /* ---------------------------------------------------------------- deadlines */
 
+/* The client takes what it is sent; it is weir that sends it other streams, by their priority. */
+static bool others_come_first(const struct h2_stream *s)
+{
+        return s->h->sent != s->mark &&
+               nghttp2_session_get_stream_remote_window_size(s->h->ng, s->id) > 0;
+}
+
 static void expired(struct deadline *dl)
 {
         struct h2_stream *s = CONTAINER_OF(dl, struct h2_stream, deadline);
@@ -518,6 +519,8 @@ static void expired(struct deadline *dl)
         if (what == TIMER_BODY) {
                 body_failed(s, REASON_CLIENT_BODY);
                 h2_server_wake(s->h);
+        } else if (what == TIMER_SEND && others_come_first(s)) {
+                arm(s, TIMER_SEND, s->send_us);
         } else if (what == TIMER_SEND) {
                 reset(s, NGHTTP2_CANCEL);
                 h2_stream_gone(s, REASON_CLIENT_SEND);

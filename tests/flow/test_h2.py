@@ -205,6 +205,8 @@ def test_bad_heads(weir_for_all, server_for_all, h2c, fields, wanted, request):
         assert status == 400 or wanted == 501
     assert frames[-1][3] == b"passed"
     assert len(s.requests) == before + 1
+    if reset:
+        w.wait_log("h2_protocol: a frame was refused: ")
 
 
 def test_what_passes(weir, server, h2c):
@@ -223,6 +225,16 @@ def test_what_passes(weir, server, h2c):
     assert s.last().line == "OPTIONS * HTTP/1.1"
     c.fetch(path="/%2F;a//b?%20#x"[:-2])
     assert s.last().target == "/%2F;a//b?%20"
+
+
+def test_functions_and_log(weir, server, h2c):
+    s = server(answer(b"ok"))
+    w = proxied(weir, s, "module headers; access_log stdout; ".replace("stdout", "access.log") +
+                "host f.test { function headers { set response X-F on; set request X-Host $header_host; } "
+                "route / { proxy u; } } ")
+    a = h2c(w.http).fetch(path="/f", authority="f.test")
+    assert a.get("x-f") == "on" and s.last().get("x-host") == "f.test"
+    until(lambda: '"GET /f HTTP/2.0" 200 2 ' in (w.dir / "access.log").read_text(), "the line")
 
 
 def test_bad_bodies(weir, server, h2c):
@@ -371,6 +383,14 @@ def test_priorities(weir, server, h2c):
         c.take()
         order += [i for i in c.answers if c.answers[i].ended and i not in order]
     assert order == [urgent, raised, normal, low]
+
+
+def test_a_buffered_upload(weir, server, h2c):
+    s = server(lambda q: answer(b"%d" % len(q.body)))
+    w = proxied(weir, s, "buffer request=1m response=1m; ")
+    c = h2c(w.http)
+    for size in (0, 10, 70_000, 900_000, 3_000_000):
+        assert c.fetch("POST", body=b"b" * size).body == b"%d" % size
 
 
 # ---------------------------------------------------------------- tunnels
