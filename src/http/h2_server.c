@@ -19,7 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DRAIN_WAIT SEC /* for the answer to the PING */
+#define DRAIN_WAIT SEC  /* for the answer to the PING */
+#define QUEUE_MAX  1000 /* frames, beside those of the streams */
 #define WINDOW_MAX (INT64_C(1) << 30)
 #define FATAL      NGHTTP2_ERR_CALLBACK_FAILURE
 
@@ -278,6 +279,7 @@ static int on_frame_send(nghttp2_session *ng UNUSED, const nghttp2_frame *frame,
                 h2_stream_sent(s, 0, end);
         else if (frame->hd.type == NGHTTP2_RST_STREAM &&
                  (frame->rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR ||
+                  frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM ||
                   frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR ||
                   frame->rst_stream.error_code == NGHTTP2_STREAM_CLOSED ||
                   frame->rst_stream.error_code == NGHTTP2_FRAME_SIZE_ERROR))
@@ -452,6 +454,14 @@ static void feed(struct h2_server *h)
         if (error) {
                 h->over = reason_of(h, error);
                 buf_clear(&d->io.in);
+        }
+        /* Answers pile up while the client reads none: more than any honest one would make. */
+        size_t waiting = nghttp2_session_get_outbound_queue_size(h->ng);
+        size_t bound = QUEUE_MAX + 4 * (size_t)h->limits.max_streams;
+        if (waiting > bound && h->over == REASON_NONE) {
+                h->guard.measured = waiting;
+                h->guard.limit = bound;
+                h->over = REASON_H2_RESETS;
         }
         if (h->head_id && !deadline_armed(&h->head))
                 deadline_set(d->io.loop, &h->head, d->conf->head_us, head_expired);

@@ -101,8 +101,8 @@ static void settle_timer(struct h2_stream *s, bool progress)
         if (s->head_sent && !s->out_end && r->res_body.data.n > 0) {
                 if (progress || s->timer != TIMER_SEND)
                         arm(s, TIMER_SEND, s->send_us);
-        } else if (s->begun && !s->in_done && !s->tunnel && !s->expect && r->req_body.data.n == 0) {
-                /* With anything in the pipe it may be the window that holds the client. */
+        } else if (s->begun && !s->in_done && !s->tunnel && !s->expect &&
+                   nghttp2_session_get_stream_local_window_size(s->h->ng, s->id) > 0) {
                 if (progress || s->timer != TIMER_BODY)
                         arm(s, TIMER_BODY, s->body_us);
         } else if (s->timer != TIMER_NONE) {
@@ -182,11 +182,14 @@ void h2_stream_head(struct h2_stream *s, bool end)
 
 /* ---------------------------------------------------------------- request bodies */
 
-/* Gives back what has left the pipe; more, when the pipe is to hold more than a window. */
+/* Gives back what has left the pipe.  While more than a window is collected it gives back all until
+ * the pipe is full, which the last window may overfill: nghttp2 announces credit by halves of a
+ * window only, and a pipe that lacks less would never be filled. */
 static void give_credit(struct h2_stream *s)
 {
-        size_t waits = s->r->req_body.data.n + s->early.n, high = s->r->req_body.high;
-        size_t keep = waits + WINDOW > high ? MIN(waits, waits + WINDOW - high) : 0;
+        const struct pipe *p = &s->r->req_body;
+        bool collecting = p->high > WINDOW && !pipe_full(p);
+        size_t keep = collecting ? 0 : p->data.n + s->early.n;
         if (s->in_done)
                 keep = 0;
         if (s->held <= keep)
