@@ -9,7 +9,8 @@ static void rows_are_sound(void **state)
         for (int i = 0; i < REASONS; i++) {
                 const struct reason_row *r = &reason_rows[i];
                 assert_non_null(r->word);
-                assert_int_equal(strspn(r->word, "abcdefghijklmnopqrstuvwxyz0123456789_"), strlen(r->word));
+                assert_int_equal(strspn(r->word, "abcdefghijklmnopqrstuvwxyz0123456789_"),
+                                 strlen(r->word));
                 assert_true(r->status == 0 || (r->status >= 400 && r->status <= 599));
                 assert_ptr_equal(reason_word((enum reason)i), r->word);
                 for (int k = 0; k < i; k++)
