@@ -9,6 +9,8 @@
 
 #include "base/log.h"
 
+#include <stdio.h>
+
 static uint32_t limit_of(const struct h2_limits *lim, enum h2_abuse what)
 {
         switch (what) {
@@ -87,7 +89,10 @@ void h2_guard_say(const struct h2_guard *g, struct loop *l, const struct addr *p
                 return;
         addr_print(peer, text);
         snprintf(subject, sizeof(subject), "client %s", text);
-        log_info(subject, "%s: %s (limit %llu, measured %llu)", reason_word(why),
-                 reason_rows[why].text, (unsigned long long)g->limit,
-                 (unsigned long long)g->measured);
+        if (g->limit)
+                log_info(subject, "%s: %s (limit %llu, measured %llu)", reason_word(why),
+                         reason_rows[why].text, (unsigned long long)g->limit,
+                         (unsigned long long)g->measured);
+        else
+                log_info(subject, "%s: %s", reason_word(why), reason_rows[why].text);
 }

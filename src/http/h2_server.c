@@ -14,9 +14,13 @@
  */
 #include "http/h2_server.h"
 
+#include "base/log.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 
-#define DRAIN_WAIT SEC /* for the answer to the PING */
+#define DRAIN_WAIT SEC  /* for the answer to the PING */
+#define QUEUE_MAX  1000 /* frames, beside those of the streams */
 #define WINDOW_MAX (INT64_C(1) << 30)
 #define FATAL      NGHTTP2_ERR_CALLBACK_FAILURE
 
@@ -86,11 +90,16 @@ static void end_with_goaway(struct h2_server *h, enum reason why)
         downstream_close_lingering(d, why);
 }
 
-static void say_abuse(struct h2_server *h, enum reason why)
+static const struct client_facts *facts_of(struct h2_server *h)
 {
         if (!h->facts.serial)
                 downstream_facts(h->d, &h->facts);
-        h2_guard_say(&h->guard, h->d->io.loop, &h->facts.peer, why);
+        return &h->facts;
+}
+
+static void say(struct h2_server *h, enum reason why)
+{
+        h2_guard_say(&h->guard, h->d->io.loop, &facts_of(h)->peer, why);
 }
 
 static bool is_abuse(enum reason why)
@@ -126,6 +135,8 @@ static void head_expired(struct deadline *dl)
 {
         struct h2_server *h = CONTAINER_OF(dl, struct h2_server, head);
         CHECK_OBJ(h, H2_SERVER_MAGIC);
+        h->guard.limit = 0;
+        say(h, REASON_CLIENT_HEAD);
         end_with_goaway(h, REASON_CLIENT_HEAD);
 }
 
@@ -164,6 +175,22 @@ static int on_invalid_header(nghttp2_session *ng UNUSED, const nghttp2_frame *fr
                              uint8_t flags UNUSED, void *arg UNUSED)
 {
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+/* A stream that nghttp2 refuses is reset, and flow never hears of it: the log does. */
+static int on_invalid_frame(nghttp2_session *ng UNUSED, const nghttp2_frame *frame UNUSED,
+                            int error, void *arg)
+{
+        static _Thread_local struct log_quota quota;
+        struct h2_server *h = arg;
+        char text[ADDR_TEXT], subject[ADDR_TEXT + 16];
+        if (log_level < LOG_INFO || !log_quota(&quota, 50))
+                return 0;
+        addr_print(&facts_of(h)->peer, text);
+        snprintf(subject, sizeof(subject), "client %s", text);
+        log_info(subject, "%s: a frame was refused: %s", reason_word(REASON_H2_PROTOCOL),
+                 nghttp2_strerror(error));
+        return 0;
 }
 
 static int on_frame_recv(nghttp2_session *ng UNUSED, const nghttp2_frame *frame, void *arg)
@@ -252,6 +279,7 @@ static int on_frame_send(nghttp2_session *ng UNUSED, const nghttp2_frame *frame,
                 h2_stream_sent(s, 0, end);
         else if (frame->hd.type == NGHTTP2_RST_STREAM &&
                  (frame->rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR ||
+                  frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM ||
                   frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR ||
                   frame->rst_stream.error_code == NGHTTP2_STREAM_CLOSED ||
                   frame->rst_stream.error_code == NGHTTP2_FRAME_SIZE_ERROR))
@@ -285,6 +313,7 @@ static const nghttp2_session_callbacks *callbacks(void)
         nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
         nghttp2_session_callbacks_set_on_header_callback2(c, on_header);
         nghttp2_session_callbacks_set_on_invalid_header_callback2(c, on_invalid_header);
+        nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(c, on_invalid_frame);
         nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data_chunk);
         nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
@@ -354,7 +383,7 @@ static bool ended(struct h2_server *h)
         struct downstream *d = h->d;
         if (h->over != REASON_NONE) {
                 if (is_abuse(h->over))
-                        say_abuse(h, h->over);
+                        say(h, h->over);
                 end_with_goaway(h, h->over);
                 return true;
         }
@@ -425,6 +454,14 @@ static void feed(struct h2_server *h)
         if (error) {
                 h->over = reason_of(h, error);
                 buf_clear(&d->io.in);
+        }
+        /* Answers pile up while the client reads none: more than any honest one would make. */
+        size_t waiting = nghttp2_session_get_outbound_queue_size(h->ng);
+        size_t bound = QUEUE_MAX + 4 * (size_t)h->limits.max_streams;
+        if (waiting > bound && h->over == REASON_NONE) {
+                h->guard.measured = waiting;
+                h->guard.limit = bound;
+                h->over = REASON_H2_RESETS;
         }
         if (h->head_id && !deadline_armed(&h->head))
                 deadline_set(d->io.loop, &h->head, d->conf->head_us, head_expired);

@@ -31,14 +31,14 @@ struct h2_server {
         nghttp2_session *ng;
         struct list streams, due;
         uint32_t n_streams, requests;
-        bool pumping : 1;       /* pump() is on the stack: nobody need ask for it */
-        bool noticed : 1;       /* GOAWAY without a last stream has been sent */
-        bool last_said : 1;     /* and the one that names it */
-        bool eof : 1;           /* the client has finished sending */
-        bool client_goaway : 1; /* and says that it asks no more */
-        enum reason over;       /* why the connection ends now; NONE: it does not */
-        size_t unsent;          /* when TIMER_SEND was armed */
-        int64_t send_us;
+        bool pumping : 1;            /* pump() is on the stack: nobody need ask for it */
+        bool noticed : 1;            /* GOAWAY without a last stream has been sent */
+        bool last_said : 1;          /* and the one that names it */
+        bool eof : 1;                /* the client has finished sending */
+        bool client_goaway : 1;      /* and says that it asks no more */
+        enum reason over;            /* why the connection ends now; NONE: it does not */
+        size_t unsent;               /* when TIMER_SEND was armed */
+        uint64_t sent;               /* bytes of DATA, ever */
         struct deadline head, drain; /* a header block, the answer to the PING behind GOAWAY */
         int32_t head_id;             /* the stream whose header block is being received, or 0 */
         struct h2_guard guard;
@@ -57,6 +57,7 @@ struct h2_stream {
         struct deadline deadline;
         int64_t body_us, send_us;
         uint64_t body_max, left; /* left: of a response with a length */
+        uint64_t mark;           /* what the connection had sent when TIMER_SEND was armed */
         size_t held;             /* bytes received whose window is not given back */
         struct buf early;        /* of a tunnel that is not up yet */
         uint8_t due;
@@ -94,7 +95,6 @@ void h2_stream_run(struct h2_stream *s);             /* what is due */
 void h2_stream_sent(struct h2_stream *s, size_t bytes,
                     bool end); /* a frame has gone to the queue */
 int h2_stream_put(struct h2_stream *s, const nghttp2_frame *frame, const uint8_t *head, size_t n);
-void h2_stream_refuse(struct h2_stream *s, enum reason why); /* its head does not come to an end */
 /* Its request ends without (the rest of) a response. */
 void h2_stream_gone(struct h2_stream *s, enum reason why);
 void h2_stream_free(struct h2_stream *s);

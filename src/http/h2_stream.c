@@ -89,6 +89,7 @@ static void reset(struct h2_stream *s, uint32_t code)
 
 static void arm(struct h2_stream *s, enum conn_timer what, int64_t us)
 {
+        s->mark = s->h->sent;
         s->timer = (uint8_t)what;
         deadline_set(s->r->loop, &s->deadline, us, expired);
 }
@@ -100,8 +101,8 @@ static void settle_timer(struct h2_stream *s, bool progress)
         if (s->head_sent && !s->out_end && r->res_body.data.n > 0) {
                 if (progress || s->timer != TIMER_SEND)
                         arm(s, TIMER_SEND, s->send_us);
-        } else if (s->begun && !s->in_done && !s->tunnel && !s->expect && r->req_body.data.n == 0) {
-                /* With anything in the pipe it may be the window that holds the client. */
+        } else if (s->begun && !s->in_done && !s->tunnel && !s->expect &&
+                   nghttp2_session_get_stream_local_window_size(s->h->ng, s->id) > 0) {
                 if (progress || s->timer != TIMER_BODY)
                         arm(s, TIMER_BODY, s->body_us);
         } else if (s->timer != TIMER_NONE) {
@@ -140,14 +141,6 @@ static void refuse(struct h2_stream *s, enum reason why)
         stop_input(s);
         r->req_body.end = true;
         h2_due(s, H2_DUE_BEGIN);
-}
-
-void h2_stream_refuse(struct h2_stream *s, enum reason why)
-{
-        if (!s->r || s->begun)
-                return;
-        (void)h2_head_end(&s->head, s->r->arena, &s->r->req, true);
-        refuse(s, why);
 }
 
 static void body_failed(struct h2_stream *s, enum reason why)
@@ -189,11 +182,14 @@ void h2_stream_head(struct h2_stream *s, bool end)
 
 /* ---------------------------------------------------------------- request bodies */
 
-/* Gives back what has left the pipe; more, when the pipe is to hold more than a window. */
+/* Gives back what has left the pipe.  While more than a window is collected it gives back all until
+ * the pipe is full, which the last window may overfill: nghttp2 announces credit by halves of a
+ * window only, and a pipe that lacks less would never be filled. */
 static void give_credit(struct h2_stream *s)
 {
-        size_t waits = s->r->req_body.data.n + s->early.n, high = s->r->req_body.high;
-        size_t keep = waits + WINDOW > high ? MIN(waits, waits + WINDOW - high) : 0;
+        const struct pipe *p = &s->r->req_body;
+        bool collecting = p->high > WINDOW && !pipe_full(p);
+        size_t keep = collecting ? 0 : p->data.n + s->early.n;
         if (s->in_done)
                 keep = 0;
         if (s->held <= keep)
@@ -333,6 +329,7 @@ int h2_stream_put(struct h2_stream *s, const nghttp2_frame *frame, const uint8_t
         if (s->counted)
                 s->left -= n;
         s->r->bytes_out += n;
+        s->h->sent += n;
         return 0;
 }
 
@@ -510,6 +507,13 @@ static const struct client_ops client_ops = {
 
 /* ---------------------------------------------------------------- deadlines */
 
+/* The client takes what it is sent; it is weir that sends it other streams, by their priority. */
+static bool others_come_first(const struct h2_stream *s)
+{
+        return s->h->sent != s->mark &&
+               nghttp2_session_get_stream_remote_window_size(s->h->ng, s->id) > 0;
+}
+
 static void expired(struct deadline *dl)
 {
         struct h2_stream *s = CONTAINER_OF(dl, struct h2_stream, deadline);
@@ -521,6 +525,8 @@ static void expired(struct deadline *dl)
         if (what == TIMER_BODY) {
                 body_failed(s, REASON_CLIENT_BODY);
                 h2_server_wake(s->h);
+        } else if (what == TIMER_SEND && others_come_first(s)) {
+                arm(s, TIMER_SEND, s->send_us);
         } else if (what == TIMER_SEND) {
                 reset(s, NGHTTP2_CANCEL);
                 h2_stream_gone(s, REASON_CLIENT_SEND);

@@ -205,6 +205,8 @@ def test_bad_heads(weir_for_all, server_for_all, h2c, fields, wanted, request):
         assert status == 400 or wanted == 501
     assert frames[-1][3] == b"passed"
     assert len(s.requests) == before + 1
+    if reset:
+        w.wait_log("h2_protocol: a frame was refused: ")
 
 
 def test_what_passes(weir, server, h2c):
@@ -223,6 +225,16 @@ def test_what_passes(weir, server, h2c):
     assert s.last().line == "OPTIONS * HTTP/1.1"
     c.fetch(path="/%2F;a//b?%20#x"[:-2])
     assert s.last().target == "/%2F;a//b?%20"
+
+
+def test_functions_and_log(weir, server, h2c):
+    s = server(answer(b"ok"))
+    w = proxied(weir, s, "module headers; access_log stdout; ".replace("stdout", "access.log") +
+                "host f.test { function headers { set response X-F on; set request X-Host $header_host; } "
+                "route / { proxy u; } } ")
+    a = h2c(w.http).fetch(path="/f", authority="f.test")
+    assert a.get("x-f") == "on" and s.last().get("x-host") == "f.test"
+    until(lambda: '"GET /f HTTP/2.0" 200 2 ' in (w.dir / "access.log").read_text(), "the line")
 
 
 def test_bad_bodies(weir, server, h2c):
@@ -373,6 +385,14 @@ def test_priorities(weir, server, h2c):
     assert order == [urgent, raised, normal, low]
 
 
+def test_a_buffered_upload(weir, server, h2c):
+    s = server(lambda q: answer(b"%d" % len(q.body)))
+    w = proxied(weir, s, "buffer request=1m response=1m; ")
+    c = h2c(w.http)
+    for size in (0, 10, 70_000, 900_000, 3_000_000):
+        assert c.fetch("POST", body=b"b" * size).body == b"%d" % size
+
+
 # ---------------------------------------------------------------- tunnels
 
 def websocket(c, **more):
@@ -505,6 +525,10 @@ def test_client_body(weir, server, h2c):
     assert c.response(i).status == 408
     assert c.fetch().status == 200
     w.wait_metric("weir_limit_hits_total", 1, setting="timeout client_body")
+    w.reload(PLAIN % "" + "timeout client_body=300ms; buffer request=1m; " + PROXY)
+    i = c.request("POST", end=False)  # also while it is collected
+    c.body(i, b"a" * 50_000, end=False)
+    assert c.response(i).status == 408
 
 
 def test_client_send(weir, server, h2c):
@@ -548,6 +572,12 @@ def made_you_reset(c):
         time.sleep(0.0005)  # at once they would be too many streams
 
 
+def refused(c):
+    """More streams than are allowed, by a client that reads and acknowledges nothing."""
+    for i in range(1, 100_001, 2):
+        c.send(get(i, 4))
+
+
 def bomb(c):
     # one entry of 4000 bytes in the dynamic table, then references to it, a byte each
     name = h2.literal("x-b", "a" * 4000)
@@ -577,6 +607,7 @@ ATTACKS = {
     "rapid reset": (resets, "h2_resets", "http2 resets"),
     "slow reset": (slow_resets, "h2_resets", "http2 resets"),
     "made you reset": (made_you_reset, "h2_resets", "http2 resets"),
+    "refused streams": (refused, "h2_resets", "http2 resets"),
     "pings": (many(h2.frame(h2.PING, 0, 0, b"12345678")), "h2_pings", "http2 pings"),
     "settings": (many(h2.frame(h2.SETTINGS)), "h2_settings", "http2 settings"),
     "priority": (many(h2.frame(h2.PRIORITY, 0, 5, b"\0\0\0\0\x10")), "h2_priorities", "http2 priorities"),
@@ -599,7 +630,9 @@ def test_attacks(weir, server, h2c, attack, word, setting):
         return int(fields[11]) + int(fields[12])
 
     before = cpu()
-    c = h2c(w.http, kind=h2.Raw)
+    c = h2c(w.http, kind=h2.Raw, hello=attack != refused)
+    if attack == refused:
+        c.send(h2.PREFACE + h2.frame(h2.SETTINGS))
     try:
         attack(c)
     except OSError:
