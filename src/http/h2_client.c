@@ -239,27 +239,37 @@ static void feed(struct h2_client *c)
                 buf_clear(&c->io.in);
 }
 
+/* All that waits, up to READ_MAX, goes through nghttp2 before anybody is told: exchanges then get
+ * more at once. */
+static enum io_result read_some(struct h2_client *c, size_t *got)
+{
+        enum io_result r = IO_OK;
+        bool empty = false;
+        *got = 0;
+        while (r == IO_OK && !empty && !c->broken && *got < READ_MAX) {
+                size_t before = c->io.in.n;
+                r = io_read(&c->io, READ_MAX - *got, &empty);
+                *got += c->io.in.n - before;
+                feed(c);
+        }
+        return r;
+}
+
 static void readable(struct io *io)
 {
         struct h2_client *c = client_of(io);
-        if (!c->session) { /* nothing is due before ready() */
+        size_t got;
+        if (!c->session) /* nothing is due before ready() */
                 return;
-        }
-        switch (io_read(&c->io, READ_MAX, NULL)) {
-        case IO_OK:
-                feed(c);
+        enum io_result r = read_some(c, &got);
+        if (got > 0) {
                 if (c->broken) /* a GOAWAY should still reach the server that broke the rules */
                         flush(c);
                 follow_up(c);
                 h2_schedule(c);
-                break;
-        case IO_AGAIN:
-                break;
-        case IO_EOF:
-        case IO_ERROR:
-                fail(c, c->conn.busy > 0 ? REASON_UPSTREAM_RESET : REASON_SERVER_CLOSED);
-                break;
         }
+        if (r == IO_EOF || r == IO_ERROR)
+                fail(c, c->conn.busy > 0 ? REASON_UPSTREAM_RESET : REASON_SERVER_CLOSED);
 }
 
 /* Whether it is a frame for which a server may be thanked. */

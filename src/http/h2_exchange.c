@@ -1,12 +1,10 @@
 /*
- * HTTP/2 towards servers: exchanges as streams (h2_exchange.h).
+ * HTTP/2 towards servers: exchanges as streams, and what the server answers (h2_exchange.h).
  *
  * The one difficulty is credit.  A stream's window is as large as a pipe: what the server may send
  * is what the pipe can take, and only bytes that have left the pipe are given back, so a slow
  * client holds one pipe's worth and no other stream waits for it (the connection's window is given
- * back at once).  In the other direction a body leaves its pipe when the server's window takes it;
- * while there is nothing to send, or nothing may be sent, nghttp2 is told "deferred" and woken
- * again.
+ * back at once).
  */
 #include "http/h2_exchange.h"
 
@@ -15,13 +13,12 @@
 
 #define INTERIM_MAX 16
 #define CONTINUE_US (1 * SEC) /* how long a body waits for a 100 that may never come */
-
-#define HEAD_HARD 4 /* times the limit: a head that is larger costs the connection */
+#define HEAD_HARD   4         /* times the limit: a head that is larger costs the connection */
 
 static const struct exchange_ops exchange_ops;
 static void on_deadline(struct deadline *d);
 
-static struct h2_stream *stream_of(struct exchange *x)
+struct h2_stream *h2_stream_of(struct exchange *x)
 {
         CHECK_OBJ(x, EXCHANGE_MAGIC);
         struct h2_stream *s = x->codec_ctx;
@@ -30,23 +27,23 @@ static struct h2_stream *stream_of(struct exchange *x)
         return s;
 }
 
-static struct h2_stream *stream_here(struct h2_client *c, int32_t id)
+struct h2_stream *h2_stream_here(struct h2_client *c, int32_t id)
 {
         return id == 0 ? NULL : nghttp2_session_get_stream_user_data(c->session, id);
 }
 
-static void note(struct h2_stream *s)
+void h2_note(struct h2_stream *s)
 {
         if (s->x && !list_linked(&s->news))
                 list_push(&s->c->news, &s->news);
 }
 
 /* Why the exchange fails: the first reason counts. */
-static void note_failure(struct h2_stream *s, enum reason why)
+void h2_note_failure(struct h2_stream *s, enum reason why)
 {
         if (s->why == REASON_NONE)
                 s->why = why;
-        note(s);
+        h2_note(s);
 }
 
 static void arm(struct h2_stream *s, enum h2_timer what, int64_t us)
@@ -90,7 +87,7 @@ void h2_bind(struct h2_client *c, struct exchange *x)
 }
 
 /* nghttp2 has done with the stream, or never knew it. */
-static void stream_closed(struct h2_stream *s)
+void h2_stream_closed(struct h2_stream *s)
 {
         if (s->closed)
                 return;
@@ -117,7 +114,7 @@ struct exchange *h2_detach(struct h2_stream *s)
         if (s->closed)
                 file_dead(s);
         else if (s->id == 0)
-                stream_closed(s);
+                h2_stream_closed(s);
         return x;
 }
 
@@ -178,7 +175,7 @@ void h2_fail_all(struct h2_client *c, enum reason why)
 /* ---------------------------------------------------------------- timers */
 
 /* Which silence counts now: the server takes nothing, answers nothing, or stops in the middle. */
-static void settle_timer(struct h2_stream *s)
+void h2_settle_timer(struct h2_stream *s)
 {
         struct exchange *x = s->x;
         bool sending = !s->out_done && (!x->wrote || x->r->req_body.data.n > 0 ||
@@ -203,7 +200,7 @@ static void settle_timer(struct h2_stream *s)
         }
 }
 
-static void wake_body(struct h2_stream *s)
+void h2_wake_body(struct h2_stream *s)
 {
         if (!s->deferred || s->closed)
                 return;
@@ -216,8 +213,8 @@ static void wake_body(struct h2_stream *s)
 static void ask_for_body(struct h2_stream *s)
 {
         s->awaiting = false;
-        wake_body(s);
-        settle_timer(s);
+        h2_wake_body(s);
+        h2_settle_timer(s);
         s->x->user->req_room(s->x);
 }
 
@@ -242,7 +239,7 @@ static void on_deadline(struct deadline *d)
                 break;
         case H2_TIMER_SEND:
                 if (s->sent != s->mark)
-                        settle_timer(s);
+                        h2_settle_timer(s);
                 else
                         timed_out(s, REASON_RESPONSE_TIMEOUT);
                 break;
@@ -262,269 +259,11 @@ static void on_deadline(struct deadline *d)
         }
 }
 
-/* ---------------------------------------------------------------- the request goes out */
-
-struct names { /* of nghttp2, in the request's arena */
-        struct arena *a;
-        nghttp2_nv *v;
-        size_t n;
-};
-
-static void put(struct names *to, str name, str value, uint8_t flags)
-{
-        to->v[to->n++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.p,
-                                      .namelen = name.n,
-                                      .value = (uint8_t *)(uintptr_t)(value.n ? value.p : ""),
-                                      .valuelen = value.n,
-                                      .flags = flags};
-}
-
-static str lower(struct arena *a, str s)
-{
-        char *p = arena_dupz(a, s);
-        for (size_t i = 0; p && i < s.n; i++)
-                p[i] = str_lower(p[i]);
-        return p ? str_of(p, s.n) : STR_NONE;
-}
-
-static void put_field(struct h2_loop *h, struct names *to, const struct field *f)
-{
-        str name = f->id != FIELD_OTHER ? h->lower[f->id] : lower(to->a, f->name);
-        bool secret = f->id == FIELD_AUTHORIZATION || f->id == FIELD_PROXY_AUTHORIZATION;
-        if (name.n)
-                put(to, name, f->value, secret ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE);
-}
-
-static bool field_passes(const struct field *f)
-{
-        return f->id == FIELD_OTHER ||
-               (!(field_flags_of(f->id) & (FIELD_F_HOP | FIELD_F_FRAMING)) &&
-                f->id != FIELD_EXPECT);
-}
-
-static bool is_websocket(const struct msg *m)
-{
-        return m->upgrade.n && field_list_has(m->upgrade, STR("websocket"));
-}
-
-/* TE is hop-by-hop; what the client said of trailers is true of us as well. */
-static bool takes_trailers(const struct request *r)
-{
-        FIELDS_EACH(f, &r->req.fields)
-        {
-                if (f->id == FIELD_TE && field_list_has(f->value, STR("trailers")))
-                        return true;
-        }
-        return false;
-}
-
-static void put_head(struct h2_stream *s, struct names *to)
-{
-        struct exchange *x = s->x;
-        const struct msg *m = x->req;
-        char digits[20];
-        put(to, STR(":method"), s->connect ? STR("CONNECT") : m->method_text, 0);
-        if (s->connect)
-                put(to, STR(":protocol"), STR("websocket"), 0);
-        put(to, STR(":scheme"), s->c->io.tls ? STR("https") : STR("http"), 0);
-        if (m->authority.n)
-                put(to, STR(":authority"), m->authority, 0);
-        put(to, STR(":path"), m->target, 0);
-        FIELDS_EACH(f, &m->fields)
-        {
-                if (field_passes(f) && !(s->connect && str_ieq(f->name, STR("Sec-WebSocket-Key"))))
-                        put_field(h2_loop(s->c->io.loop), to, f);
-        }
-        if (takes_trailers(x->r))
-                put(to, STR("te"), STR("trailers"), 0);
-        if (m->expect_continue)
-                put(to, STR("expect"), STR("100-continue"), 0);
-        if (m->framing == FRAMING_LENGTH && !s->connect) {
-                str n = arena_dup(to->a, str_of(digits, str_put_u64(digits, m->length)));
-                put(to, STR("content-length"), n, 0);
-        }
-}
-
-/* Fields of a request's trailers, with END_STREAM; or none, and the last DATA has it. */
-static bool put_trailers(struct h2_stream *s)
-{
-        const struct fields *fs = &s->x->r->req.trailers;
-        struct names to = {.a = s->x->r->arena};
-        if (fs->n == 0)
-                return false;
-        to.v = ARENA_ARRAY(to.a, nghttp2_nv, fs->n);
-        if (!to.v)
-                return false;
-        FIELDS_EACH(f, fs)
-        {
-                if (!(field_flags_of(f->id) & (FIELD_F_NOTRAILER | FIELD_F_HOP | FIELD_F_FRAMING)))
-                        put_field(h2_loop(s->c->io.loop), &to, f);
-        }
-        return to.n > 0 && nghttp2_submit_trailer(s->c->session, s->id, to.v, to.n) == 0;
-}
-
-static ssize_t body_later(struct h2_stream *s)
-{
-        s->deferred = true;
-        return NGHTTP2_ERR_DEFERRED;
-}
-
-/* How much of the body goes into the next DATA; h2_send_data takes it. */
-static ssize_t read_body(nghttp2_session *session UNUSED, int32_t id UNUSED, uint8_t *to UNUSED,
-                         size_t most, uint32_t *flags, nghttp2_data_source *source,
-                         void *ctx UNUSED)
-{
-        struct h2_stream *s = source->ptr;
-        CHECK_OBJ(s, H2_STREAM_MAGIC);
-        if (!s->x || s->awaiting || s->connect)
-                return body_later(s);
-        struct pipe *p = &s->x->r->req_body;
-        bool counted = s->x->req->framing == FRAMING_LENGTH && !s->tunnel;
-        size_t n = MIN(p->data.n, most);
-        bool end = p->end && n == p->data.n;
-        if (n == 0 && !end)
-                return body_later(s);
-        if (counted && (n > s->left || (end && n < s->left))) {
-                note_failure(s,
-                             REASON_INTERNAL); /* not what was announced: it cannot be completed */
-                return body_later(s);
-        }
-        s->left -= counted ? n : 0;
-        *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-        if (end) {
-                *flags |= NGHTTP2_DATA_FLAG_EOF;
-                if (!s->tunnel && put_trailers(s))
-                        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        }
-        return (ssize_t)n;
-}
-
-/* What was taken is kept while the server may still give the request back. */
-static void keep(struct h2_stream *s, size_t n)
-{
-        if (!s->keeping)
-                return;
-        if (s->kept.n + n > H2_KEPT_MAX || s->got_head) {
-                s->keeping = false;
-                buf_clear(&s->kept);
-                return;
-        }
-        char *to = buf_reserve(&s->kept, n);
-        buf_commit(&s->kept, buf_copy_out(&s->x->r->req_body.data, 0, to, n));
-}
-
-int h2_send_data(nghttp2_session *session UNUSED, nghttp2_frame *frame UNUSED, const uint8_t *head,
-                 size_t n, nghttp2_data_source *source, void *ctx)
-{
-        struct h2_client *c = ctx;
-        struct h2_stream *s = source->ptr;
-        CHECK_OBJ(s, H2_STREAM_MAGIC);
-        buf_put(&c->io.out, head, 9);
-        if (n == 0)
-                return 0;
-        CHECK(s->x != NULL);
-        keep(s, n);
-        buf_move(&c->io.out, &s->x->r->req_body.data, n);
-        s->x->body_taken = true;
-        s->sent += n;
-        s->took = true;
-        note(s);
-        return 0;
-}
-
-void h2_stream_frame_sent(struct h2_client *c, const nghttp2_frame *frame)
-{
-        struct h2_stream *s = stream_here(c, frame->hd.stream_id);
-        if (!s || !s->x || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
-                return;
-        s->x->wrote = true;
-        s->out_done = s->out_done || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-        s->out_ended = true;
-        note(s);
-}
-
-/* A request that nghttp2 did not send: a GOAWAY came first, or ids have run out. */
-void h2_stream_not_sent(struct h2_client *c, const nghttp2_frame *frame)
-{
-        if (frame->hd.type != NGHTTP2_HEADERS)
-                return;
-        LIST_EACH (n, &c->streams) {
-                struct h2_stream *s = CONTAINER_OF(n, struct h2_stream, link);
-                if (s->id == frame->hd.stream_id && (!s->x || !s->x->wrote)) {
-                        if (s->x) {
-                                s->not_sent = true;
-                                note_failure(s, REASON_UPSTREAM_REFUSED);
-                        }
-                        stream_closed(s);
-                        return;
-                }
-        }
-}
-
-static bool submit(struct h2_stream *s)
-{
-        struct exchange *x = s->x;
-        struct names to = {.a = x->r->arena};
-        nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
-        bool no_body =
-                !s->connect &&
-                (x->req->framing == FRAMING_NONE ||
-                 (x->r->req_body.end && x->r->req_body.data.n == 0 && x->r->req.trailers.n == 0));
-        int32_t id;
-        to.v = ARENA_ARRAY(to.a, nghttp2_nv, x->req->fields.n + 8);
-        if (!to.v)
-                return false;
-        put_head(s, &to);
-        if (no_body && x->req->framing == FRAMING_LENGTH && x->req->length > 0)
-                return false;
-        id = nghttp2_submit_request(s->c->session, NULL, to.v, to.n, no_body ? NULL : &body, s);
-        if (id < 0)
-                return false;
-        s->id = id;
-        return true;
-}
-
-static void ops_start(struct exchange *x)
-{
-        struct h2_stream *s = stream_of(x);
-        struct request *r = x->r;
-        CHECK(x->phase == EXCHANGE_IDLE);
-        x->phase = EXCHANGE_WAITING;
-        x->sent_at = s->c->io.loop->now;
-        h2_schedule(s->c);
-        s->connect = is_websocket(x->req) && x->accept_upgrade;
-        if (s->connect && nghttp2_session_get_remote_settings(
-                                  s->c->session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 1) {
-                note_failure(s, REASON_UPSTREAM_NO_TUNNEL);
-                return;
-        }
-        s->left = x->req->length;
-        s->keeping = true;
-        s->awaiting = !r->req_body.end && x->req->expect_continue && r->req_body.data.n == 0;
-        if (!submit(s)) {
-                note_failure(s, REASON_INTERNAL);
-                return;
-        }
-        settle_timer(s);
-        if (!r->req_body.end && !s->awaiting)
-                x->user->req_room(x);
-}
-
-static void ops_req_ready(struct exchange *x)
-{
-        struct h2_stream *s = stream_of(x);
-        s->awaiting = false; /* the client did not wait either */
-        if (x->phase == EXCHANGE_IDLE || s->c->state != H2_OPEN)
-                return;
-        wake_body(s);
-        settle_timer(s);
-}
-
 /* ---------------------------------------------------------------- the response comes in */
 
 int h2_on_begin_headers(nghttp2_session *session UNUSED, const nghttp2_frame *frame, void *ctx)
 {
-        struct h2_stream *s = stream_here(ctx, frame->hd.stream_id);
+        struct h2_stream *s = h2_stream_here(ctx, frame->hd.stream_id);
         if (!s)
                 return 0;
         s->m = (struct msg){.version = 20, .keep_alive = true};
@@ -571,14 +310,14 @@ int h2_on_header(nghttp2_session *session UNUSED, const nghttp2_frame *frame, co
                  size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags UNUSED,
                  void *ctx)
 {
-        struct h2_stream *s = stream_here(ctx, frame->hd.stream_id);
+        struct h2_stream *s = h2_stream_here(ctx, frame->hd.stream_id);
         enum reason why;
         str n = str_of(name, name_n), v = str_of(value, value_n);
         if (!s || !s->x)
                 return 0;
         s->x->got_byte = true;
         if (!within_limits(s, name_n, value_n)) {
-                note_failure(s, REASON_UPSTREAM_HEADER_MAX);
+                h2_note_failure(s, REASON_UPSTREAM_HEADER_MAX);
                 return s->m_bytes > (uint64_t)s->x->head_max * HEAD_HARD
                                ? NGHTTP2_ERR_CALLBACK_FAILURE
                                : 0;
@@ -587,7 +326,7 @@ int h2_on_header(nghttp2_session *session UNUSED, const nghttp2_frame *frame, co
                 return 0;
         why = str_eq(n, STR(":status")) ? take_status(&s->m, v) : take_field(s, n, v);
         if (why != REASON_NONE)
-                note_failure(s, why);
+                h2_note_failure(s, why);
         return 0;
 }
 
@@ -597,9 +336,9 @@ int h2_on_invalid_header(nghttp2_session *session UNUSED, const nghttp2_frame *f
                          const uint8_t *value UNUSED, size_t value_n UNUSED, uint8_t flags UNUSED,
                          void *ctx)
 {
-        struct h2_stream *s = stream_here(ctx, frame->hd.stream_id);
+        struct h2_stream *s = h2_stream_here(ctx, frame->hd.stream_id);
         if (s)
-                note_failure(s, REASON_UPSTREAM_HEAD);
+                h2_note_failure(s, REASON_UPSTREAM_HEAD);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
@@ -608,7 +347,7 @@ static void take_interim(struct h2_stream *s)
         struct h2_interim *i = ARENA_NEW(s->x->r->arena, struct h2_interim);
         if (!i || ++s->interims > INTERIM_MAX || s->m.status == 101 ||
             fields_get(&s->m.fields, FIELD_CONTENT_LENGTH)) {
-                note_failure(s, REASON_UPSTREAM_HEAD);
+                h2_note_failure(s, REASON_UPSTREAM_HEAD);
                 return;
         }
         i->m = s->m;
@@ -659,7 +398,7 @@ static void take_final(struct h2_stream *s, bool end)
         else
                 res->framing = end ? FRAMING_NONE : FRAMING_CHUNKED;
         s->connect = false;
-        note(s);
+        h2_note(s);
 }
 
 static void take_trailers(struct h2_stream *s)
@@ -668,7 +407,7 @@ static void take_trailers(struct h2_stream *s)
         {
                 unsigned flags = field_flags_of(f->id);
                 if (flags & FIELD_F_FRAMING) {
-                        note_failure(s, REASON_UPSTREAM_FRAMING);
+                        h2_note_failure(s, REASON_UPSTREAM_FRAMING);
                         return;
                 }
                 if (flags & FIELD_F_NOTRAILER)
@@ -680,12 +419,12 @@ static void take_trailers(struct h2_stream *s)
 static void stream_ended(struct h2_stream *s)
 {
         s->ended = true;
-        note(s);
+        h2_note(s);
 }
 
 void h2_stream_frame_came(struct h2_client *c, const nghttp2_frame *frame)
 {
-        struct h2_stream *s = stream_here(c, frame->hd.stream_id);
+        struct h2_stream *s = h2_stream_here(c, frame->hd.stream_id);
         bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
         if (!s || !s->x || s->why != REASON_NONE)
                 return;
@@ -697,7 +436,7 @@ void h2_stream_frame_came(struct h2_client *c, const nghttp2_frame *frame)
                         take_interim(s);
                 else
                         take_final(s, end);
-                note(s);
+                h2_note(s);
                 break;
         case NGHTTP2_DATA:
                 break;
@@ -733,7 +472,7 @@ int h2_on_data(nghttp2_session *session, uint8_t flags UNUSED, int32_t id, const
                size_t n, void *ctx)
 {
         struct h2_client *c = ctx;
-        struct h2_stream *s = stream_here(c, id);
+        struct h2_stream *s = h2_stream_here(c, id);
         (void)nghttp2_session_consume_connection(session, n);
         if (!s || !s->x || s->why != REASON_NONE)
                 return 0;
@@ -741,16 +480,16 @@ int h2_on_data(nghttp2_session *session, uint8_t flags UNUSED, int32_t id, const
         buf_put(&p->data, data, n);
         p->passed += n;
         s->more = true;
-        note(s);
+        h2_note(s);
         return 0;
 }
 
 void h2_stream_invalid(struct h2_client *c, const nghttp2_frame *frame, int error)
 {
-        struct h2_stream *s = stream_here(c, frame->hd.stream_id);
+        struct h2_stream *s = h2_stream_here(c, frame->hd.stream_id);
         if (s)
-                note_failure(s, error == NGHTTP2_ERR_HTTP_HEADER ? REASON_UPSTREAM_HEAD
-                                                                 : REASON_UPSTREAM_FRAMING);
+                h2_note_failure(s, error == NGHTTP2_ERR_HTTP_HEADER ? REASON_UPSTREAM_HEAD
+                                                                    : REASON_UPSTREAM_FRAMING);
 }
 
 static enum reason close_reason(const struct h2_stream *s, uint32_t code)
@@ -764,16 +503,16 @@ static enum reason close_reason(const struct h2_stream *s, uint32_t code)
 
 int h2_on_stream_close(nghttp2_session *session UNUSED, int32_t id, uint32_t code, void *ctx)
 {
-        struct h2_stream *s = stream_here(ctx, id);
+        struct h2_stream *s = h2_stream_here(ctx, id);
         if (!s)
                 return 0;
         if (s->x && (!s->ended || (s->tunnel && code != NGHTTP2_NO_ERROR)))
-                note_failure(s, close_reason(s, code));
+                h2_note_failure(s, close_reason(s, code));
         if (s->x && s->tunnel && s->ended) { /* the server wants no more either */
                 s->out_done = s->out_ended = true;
-                note(s);
+                h2_note(s);
         }
-        stream_closed(s);
+        h2_stream_closed(s);
         return 0;
 }
 
@@ -825,13 +564,13 @@ static void tell_head(struct h2_stream *s)
         s->awaiting = false; /* whoever still sends a body may do so */
         if (s->tunnel)
                 x->r->req_body.end = x->r->req_body.stalled = false;
-        wake_body(s);
+        h2_wake_body(s);
         if (s->ended && !s->tunnel) {
                 complete(s);
         } else {
                 x->r->res_body.end = s->ended;
                 give_credit(s);
-                settle_timer(s);
+                h2_settle_timer(s);
         }
         x->user->head(x);
 }
@@ -845,7 +584,7 @@ static void tell_body(struct h2_stream *s)
         } else {
                 x->r->res_body.end = s->ended;
                 give_credit(s);
-                settle_timer(s);
+                h2_settle_timer(s);
         }
         x->user->res_ready(x);
 }
@@ -860,7 +599,7 @@ static void tell_sent(struct h2_stream *s)
                 tell_body(s);
                 return;
         }
-        settle_timer(s);
+        h2_settle_timer(s);
         if (took && p->stalled && !pipe_full(p))
                 x->user->req_room(x);
 }
@@ -902,22 +641,22 @@ void h2_tell(struct h2_client *c)
 
 static void ops_res_room(struct exchange *x)
 {
-        struct h2_stream *s = stream_of(x);
+        struct h2_stream *s = h2_stream_of(x);
         x->r->res_body.stalled = false;
         if (s->c->state != H2_OPEN)
                 return;
         give_credit(s);
-        settle_timer(s);
+        h2_settle_timer(s);
 }
 
 static void ops_abort(struct exchange *x, enum reason why UNUSED)
 {
-        call_off(stream_of(x));
+        call_off(h2_stream_of(x));
 }
 
 static const struct exchange_ops exchange_ops = {
-        .start = ops_start,
-        .req_ready = ops_req_ready,
+        .start = h2_start,
+        .req_ready = h2_req_ready,
         .res_room = ops_res_room,
         .abort = ops_abort,
 };

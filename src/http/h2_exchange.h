@@ -117,7 +117,18 @@ struct h2_stream {
 /* ---- h2_client.c */
 void h2_schedule(struct h2_client *c); /* what is to be written goes out at the end of this turn */
 
+/* ---- h2_request.c */
+void h2_start(struct exchange *x);
+void h2_req_ready(struct exchange *x);
+
 /* ---- h2_exchange.c */
+struct h2_stream *h2_stream_of(struct exchange *x);
+struct h2_stream *h2_stream_here(struct h2_client *c, int32_t id); /* NULL: none, or closed */
+void h2_note(struct h2_stream *s);                                 /* there is news */
+void h2_note_failure(struct h2_stream *s, enum reason why);        /* the first one counts */
+void h2_stream_closed(struct h2_stream *s); /* nghttp2 has done with it, or never knew it */
+void h2_settle_timer(struct h2_stream *s);
+void h2_wake_body(struct h2_stream *s);
 void h2_bind(struct h2_client *c, struct exchange *x);
 void h2_tell(struct h2_client *c); /* the news */
 struct exchange *h2_detach(struct h2_stream *s);

@@ -351,7 +351,7 @@ def test_a_fast_upload_to_a_slow_server_costs_little(h2, connect):
         p.drain()
 
     w = h2(script)
-    body = os.urandom(1 << 20) * 8
+    body = os.urandom(1 << 20) * 6
     c = connect(w.http)
     before = memory(w)
     t = threading.Thread(target=lambda: c.send(request("PUT", "/", [f"Content-Length: {len(body)}"]) + body))

@@ -28,7 +28,7 @@ class Asked:
     def __init__(self, stream, fields, conn):
         self.id = stream
         self.fields = [(n.lower(), v) for n, v in fields]
-        self.body = b""
+        self.body = bytearray()
         self.trailers = []
         self.ended = False
         self.reset = None
@@ -133,6 +133,7 @@ class Peer:
             self.flush()
 
     def answer(self, a, body=b"ok", status=200, fields=()):
+        body = bytes(body)
         self.head(a, status, [*fields, ("content-length", str(len(body)))], end=not body)
         self.data(a, body, end=True)
 

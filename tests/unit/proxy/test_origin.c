@@ -494,6 +494,45 @@ static void a_kept_connection_that_had_closed_is_free(void **state)
         assert_int_equal(metric_of(METRIC_RETRIES, "upstream=\"users\""), 3);
 }
 
+/* What a server gives back unprocessed is sent again whatever its method, once for nothing. */
+static void what_is_given_back_is_sent_again(void **state)
+{
+        struct call *c;
+
+        (void)state;
+        begin(1, 0);
+        eff.retry_attempts = 1;
+        c = call_start(call_new(METHOD_POST, STR("")));
+        client_connected(1, REASON_NONE);
+        client(1)->x->refused = true;
+        client_fails(1, REASON_UPSTREAM_REFUSED, true);
+        assert_int_equal(connects, 2);
+        assert_int_equal(c->t.attempts, 1);
+        assert_int_equal(u->set->m[0].server->failures, 0);
+        client_connected(2, REASON_NONE);
+        client(2)->x->refused = true;
+        client_fails(2, REASON_UPSTREAM_REFUSED, true);
+        assert_int_equal(c->failures, 1);
+        assert_int_equal(c->why, REASON_UPSTREAM_REFUSED);
+        assert_int_equal(metric_of(METRIC_REFUSED, "upstream=\"users\""), 2);
+        call_end(c);
+}
+
+static void what_is_given_back_without_its_body_is_not(void **state)
+{
+        struct call *c;
+
+        (void)state;
+        begin(1, 0);
+        c = call_start(call_new(METHOD_POST, STR("body")));
+        client_connected(1, REASON_NONE);
+        client(1)->x->refused = true; /* the body was taken, and is gone */
+        client_fails(1, REASON_UPSTREAM_REFUSED, true);
+        assert_int_equal(connects, 1);
+        assert_int_equal(c->failures, 1);
+        call_end(c);
+}
+
 static void nothing_is_sent_again_after_a_head(void **state)
 {
         struct call *c;
@@ -800,6 +839,8 @@ int main(void)
                 ORIGIN_TEST(the_body_is_asked_for_after_the_start),
                 ORIGIN_TEST(a_request_is_sent_again_only_where_it_may),
                 ORIGIN_TEST(a_kept_connection_that_had_closed_is_free),
+                ORIGIN_TEST(what_is_given_back_is_sent_again),
+                ORIGIN_TEST(what_is_given_back_without_its_body_is_not),
                 ORIGIN_TEST(nothing_is_sent_again_after_a_head),
                 ORIGIN_TEST(attempts_are_a_bound),
                 ORIGIN_TEST(the_budget_is_a_bound),

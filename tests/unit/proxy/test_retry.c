@@ -15,6 +15,10 @@ static void causes_are_classed(void **state)
         assert_int_equal(retry_class(REASON_CONNECT_TIMEOUT), RETRY_CONNECT_ERROR | RETRY_TIMEOUT);
         assert_int_equal(retry_class(REASON_UPSTREAM_RESET), RETRY_RESET);
         assert_int_equal(retry_class(REASON_RESPONSE_TIMEOUT), RETRY_TIMEOUT);
+        assert_int_equal(retry_class(REASON_UPSTREAM_STREAM_RESET), RETRY_RESET);
+        assert_int_equal(retry_class(REASON_UPSTREAM_REFUSED), RETRY_CONNECT_ERROR | RETRY_RESET);
+        assert_int_equal(retry_class(REASON_UPSTREAM_PING), RETRY_RESET | RETRY_TIMEOUT);
+        assert_int_equal(retry_class(REASON_UPSTREAM_NO_TUNNEL), 0);
         /* A server that talks nonsense would do so again, and what went wrong here is no server's
          * doing. */
         assert_int_equal(retry_class(REASON_UPSTREAM_HEAD), 0);
