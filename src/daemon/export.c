@@ -75,7 +75,7 @@ static void news_gen(struct board_gen *b, const struct worker *w, const struct g
         uint64_t live = 0;
 
         for (unsigned i = 0; i < w->n_loops; i++)
-                live += __atomic_load_n(&g->per_loop[i].live, __ATOMIC_RELAXED);
+                live += gen_live(&g->per_loop[i]);
         atomic_store_explicit(&b->number, g->number, memory_order_relaxed);
         atomic_store_explicit(&b->requests, live, memory_order_relaxed);
         atomic_store_explicit(&b->made_ms, (uint64_t)(g->made / MSEC), memory_order_relaxed);

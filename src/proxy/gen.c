@@ -471,7 +471,7 @@ static void end_now(struct loop_task *task)
 {
         struct gen_end *e = CONTAINER_OF(task, struct gen_end, task);
         struct gen_loop *gl = e->gl;
-        CHECK(gl->live == 0 && gl->retired);
+        CHECK(gen_live(gl) == 0 && gl->retired);
         if (instances_pending(gl->gen->instances, gl->loop) != 0) {
                 deadline_set(gl->loop, &e->again, RECHECK, end_again);
                 return;
@@ -495,8 +495,11 @@ static void schedule_end(struct gen_loop *gl)
 
 void gen_drop(struct gen_loop *gl)
 {
-        CHECK(gl->live > 0);
-        if (--gl->live == 0 && UNLIKELY(gl->retired))
+        uint32_t live = gen_live(gl) - 1;
+
+        CHECK(live != UINT32_MAX);
+        atomic_store_explicit(&gl->live, live, memory_order_relaxed);
+        if (live == 0 && UNLIKELY(gl->retired))
                 schedule_end(gl);
 }
 
@@ -512,7 +515,7 @@ void gen_commit(struct gen *g, struct loop *l)
         old->current = false;
         old->retired = true;
         instances_retire(old->gen->instances, l);
-        if (old->live == 0)
+        if (gen_live(old) == 0)
                 schedule_end(old);
 }
 

@@ -40,8 +40,9 @@ struct house {
         void *ctx;
 };
 
-struct gen_loop {      /* one loop's part; written by that loop only */
-        uint32_t live; /* requests, handshakes ... that hold it here */
+struct gen_loop { /* one loop's part; written by that loop only */
+        /* Requests, handshakes ... that hold it here; only the loop writes. */
+        _Atomic uint32_t live;
         bool prepared, current, retired, acked;
         struct loop *loop;
         struct gen *gen;
@@ -78,10 +79,14 @@ void gen_free(struct gen *g);
 bool gen_prepare(struct gen *g, struct loop *l);
 void gen_abort(struct gen *g, struct loop *l);
 void gen_commit(struct gen *g, struct loop *l);
-struct gen_loop *gen_current(struct loop *l); /* NULL before the first */
+struct gen_loop *gen_current(struct loop *l);              /* NULL before the first */
+static inline uint32_t gen_live(const struct gen_loop *gl) /* any thread */
+{
+        return atomic_load_explicit(&gl->live, memory_order_relaxed);
+}
 static inline void gen_hold(struct gen_loop *gl)
 {
-        gl->live++;
+        atomic_store_explicit(&gl->live, gen_live(gl) + 1, memory_order_relaxed);
 }
 void gen_drop(struct gen_loop *gl); /* may schedule the acknowledgement */
 /* The listener of that address in generation g, or NULL (removed). */
