@@ -28,9 +28,14 @@ bool log_level_parse(str name, enum log_level *out); /* error warn info debug */
 void log_write(enum log_level level, const char *subject, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void log_vwrite(enum log_level level, const char *subject, const char *fmt, va_list ap);
 
+static inline bool log_wants(enum log_level level) /* lines of this level are built; any thread */
+{
+        return (int)level <= (int)__atomic_load_n(&log_level, __ATOMIC_RELAXED);
+}
+
 #define LOG(level, subject, ...)                                                                   \
         do {                                                                                       \
-                if ((int)(level) <= (int)__atomic_load_n(&log_level, __ATOMIC_RELAXED))            \
+                if (log_wants(level))                                                              \
                         log_write((level), (subject), __VA_ARGS__);                                \
         } while (0)
 #define log_error(subject, ...) LOG(LOG_ERROR, subject, __VA_ARGS__)

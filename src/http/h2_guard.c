@@ -85,7 +85,7 @@ void h2_guard_say(const struct h2_guard *g, struct loop *l, const struct addr *p
                 metric_add(metric_series(l->metrics, METRIC_LIMIT_HITS, buf_front(&labels)), 1);
                 buf_clear(&labels);
         }
-        if (log_level < LOG_INFO || !log_quota(&quota, 50))
+        if (!log_wants(LOG_INFO) || !log_quota(&quota, 50))
                 return;
         addr_print(peer, text);
         snprintf(subject, sizeof(subject), "client %s", text);

@@ -232,7 +232,7 @@ static void host_log(weir_task *t, int32_t level, const char *fmt, ...)
         char subject[256];
         va_list ap;
 
-        if (l > log_level || (t != NULL && !task_valid(t, ~0u, "log")))
+        if (!log_wants(l) || (t != NULL && !task_valid(t, ~0u, "log")))
                 return;
         if (t != NULL && t->kind == TASK_REQUEST)
                 snprintf(subject, sizeof(subject), "%s request %.*s", t->inst->subject,

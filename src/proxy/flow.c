@@ -111,7 +111,7 @@ static void say_refused(struct flow *f, enum reason why)
         char peer[ADDR_TEXT] = "?", subject[ADDR_TEXT + 16];
         const struct client_facts *facts = r->client ? r->client->facts(r) : NULL;
 
-        if (log_level < LOG_INFO || !log_quota(&quota, 50))
+        if (!log_wants(LOG_INFO) || !log_quota(&quota, 50))
                 return;
         if (facts != NULL)
                 addr_print(&facts->peer, peer);

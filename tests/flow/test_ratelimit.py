@@ -104,7 +104,8 @@ def test_redis(weir, redis):
 
 def test_two_weirs_share_one_redis(weir, redis):
     r = redis()
-    both = [weir(redis_conf("rate=1/m burst=6 key=$client_ip name=shared"), redis=r) for _ in range(2)]
+    both = [weir(redis_conf("rate=1/m burst=6 key=$client_ip name=shared", "timeout connect=2s command=2s;"), redis=r)
+            for _ in range(2)]
     seen = collections.Counter(fetch(both[i % 2].http).status for i in range(20))
     assert 6 <= seen[200] <= 7
 
