@@ -184,7 +184,7 @@ static int on_invalid_frame(nghttp2_session *ng UNUSED, const nghttp2_frame *fra
         static _Thread_local struct log_quota quota;
         struct h2_server *h = arg;
         char text[ADDR_TEXT], subject[ADDR_TEXT + 16];
-        if (log_level < LOG_INFO || !log_quota(&quota, 50))
+        if (!log_wants(LOG_INFO) || !log_quota(&quota, 50))
                 return 0;
         addr_print(&facts_of(h)->peer, text);
         snprintf(subject, sizeof(subject), "client %s", text);
