@@ -101,7 +101,7 @@ void h2_trailer_add(struct h2_head *h, struct arena *a, struct fields *out,
 
 /* ---------------------------------------------------------------- the whole */
 
-/* Crumbs become one field again (RFC 9113 8.2.3). */
+/* Crumbs become one field again (RFC 9113 8.2.3); an empty one would leave a blank at its end. */
 static bool join_cookies(struct h2_head *h, struct arena *a, struct fields *fs)
 {
         if (h->cookies < 2)
@@ -111,7 +111,7 @@ static bool join_cookies(struct h2_head *h, struct arena *a, struct fields *fs)
                 return false;
         FIELDS_EACH(f, fs)
         {
-                if (f->id != FIELD_COOKIE)
+                if (f->id != FIELD_COOKIE || f->value.n == 0)
                         continue;
                 if (p != text) {
                         memcpy(p, "; ", 2);

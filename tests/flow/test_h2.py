@@ -227,6 +227,14 @@ def test_what_passes(weir, server, h2c):
     assert s.last().target == "/%2F;a//b?%20"
 
 
+@pytest.mark.parametrize("crumbs, cookie", [(["", "a=1", "", "", "b=2", ""], "a=1; b=2"), (["", ""], ""), (["a=1", ""], "a=1")])
+def test_empty_crumbs_leave_no_blanks_in_the_cookie(weir, server, h2c, crumbs, cookie):
+    s = server(answer(b"ok"))
+    w = proxied(weir, s)
+    h2c(w.http).fetch(fields=[("cookie", c) for c in crumbs])
+    assert s.last().all("cookie") == [cookie]
+
+
 def test_functions_and_log(weir, server, h2c):
     s = server(answer(b"ok"))
     w = proxied(weir, s, "module headers; access_log stdout; ".replace("stdout", "access.log") +

@@ -734,7 +734,7 @@ def test_a_server_that_is_drained_by_goaway_gets_no_new_requests(h2):
 
 def test_reload_keeps_the_connection_and_a_change_of_protocol_does_not(weir, server):
     s = server(script=serve())
-    w = weir(conf(), s=s)
+    w = weir(conf(top="threads 1;"), s=s)
     fetch(w.http)
     w.reload()
     fetch(w.http)
