@@ -18,7 +18,6 @@
 #include <stdlib.h>
 
 #define ALIGN     ((size_t)16)
-#define KEEP_MAX  1024 /* recycled chunks of a thread: 4 MiB */
 #define VEC_FIRST ((size_t)8)
 
 /* In front of each chunk or single block; 16 bytes, so that what follows is aligned. */
@@ -42,7 +41,7 @@ struct arena {
         struct hook *hooks; /* last added first */
 };
 
-static _Thread_local struct page_pool recycled = {.bytes = ARENA_CHUNK, .max = KEEP_MAX};
+static _Thread_local struct page_pool recycled = {.bytes = ARENA_CHUNK};
 
 static struct head *block_new(size_t size)
 {
@@ -56,17 +55,14 @@ static struct head *block_new(size_t size)
 
 static void block_free(struct head *h)
 {
-        if (h->size == ARENA_CHUNK && !page_pool_full(&recycled)) {
+        if (h->size == ARENA_CHUNK) {
                 /* not the head: the leak checker follows no link in poisoned memory */
                 POISON(h + 1, ARENA_CHUNK - sizeof(*h));
                 page_pool_put(&recycled, h);
                 return;
         }
         UNPOISON(h, h->size);
-        if (h->size == ARENA_CHUNK)
-                page_unmap(h, ARENA_CHUNK);
-        else
-                free(h);
+        free(h);
 }
 
 static void blocks_free(struct head *h)

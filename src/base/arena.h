@@ -13,7 +13,7 @@
 
 #include <stdarg.h>
 
-#define ARENA_CHUNK (4 * KIB) /* a page, so that it goes back to the system whole */
+#define ARENA_CHUNK (8 * KIB) /* whole pages, which go back to the system; a plain request fits */
 
 struct arena; /* opaque; lives inside its own first chunk */
 

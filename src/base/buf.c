@@ -20,11 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define KEEP_MAX 1024 /* recycled chunks of a thread: 16 MiB, until they are trimmed */
-#define SMALL    ((size_t)2048)
-#define WHOLE    (sizeof(struct chunk) + BUF_CHUNK)
+#define SMALL ((size_t)2048)
+#define WHOLE (sizeof(struct chunk) + BUF_CHUNK)
 
-static _Thread_local struct page_pool recycled = {.bytes = WHOLE, .max = KEEP_MAX};
+static _Thread_local struct page_pool recycled = {.bytes = WHOLE};
 
 static struct chunk *chunk_new(size_t cap)
 {
@@ -46,7 +45,7 @@ static struct chunk *chunk_new(size_t cap)
 
 static void chunk_free(struct chunk *c)
 {
-        if (c->cap != BUF_CHUNK || page_pool_full(&recycled)) {
+        if (c->cap != BUF_CHUNK) {
                 page_unmap(c, sizeof(*c) + c->cap);
                 return;
         }

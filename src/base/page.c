@@ -49,6 +49,8 @@ void page_unmap(void *p, size_t n)
 
 #endif
 
+#define TRIM_MAX 2048 /* a few ms */
+
 static void unmap_kept(struct page_pool *p, unsigned n)
 {
         while (n-- > 0) {
@@ -61,9 +63,9 @@ static void unmap_kept(struct page_pool *p, unsigned n)
 
 size_t page_pool_trim(struct page_pool *p)
 {
-        size_t n = p->low;
+        unsigned n = MIN(p->low, TRIM_MAX);
 
-        unmap_kept(p, p->low);
+        unmap_kept(p, n);
         return n * p->bytes;
 }
 

@@ -16,12 +16,14 @@
 void *page_map(size_t n); /* n bytes, zeroed, at a page's begin; aborts when memory is out */
 void page_unmap(void *p, size_t n); /* the whole of what page_map(n) gave */
 
-/* Recycled mappings of one size; belongs to one thread.  The first word of a kept one is the link
- * to the next, the rest the user may poison. */
+/* Recycled mappings of one size; belongs to one thread.  As many are kept as were in use at once,
+ * until a trim finds that they are not needed: with a bound below what a load has in flight, each
+ * request would map and unmap.  The first word of a kept one is the link to the next, the rest the
+ * user may poison. */
 struct page_pool {
         void *free;
-        size_t bytes;         /* of each */
-        unsigned n, low, max; /* kept now; the fewest since the last trim; the most */
+        size_t bytes;    /* of each */
+        unsigned n, low; /* kept now; the fewest since the last trim */
 };
 
 static inline void *page_pool_get(struct page_pool *p) /* its bytes are anything */
@@ -35,20 +37,15 @@ static inline void *page_pool_get(struct page_pool *p) /* its bytes are anything
         return m;
 }
 
-static inline bool page_pool_full(const struct page_pool *p)
-{
-        return p->n >= p->max;
-}
-
-static inline void page_pool_put(struct page_pool *p, void *m) /* asks for one that is not full */
+static inline void page_pool_put(struct page_pool *p, void *m)
 {
         memcpy(m, &p->free, sizeof(p->free));
         p->free = m;
         p->n++;
 }
 
-/* Called now and then: unmaps those that were not needed since the call before; returns the bytes.
- */
+/* Called now and then: unmaps of those that were not needed since the call before as many as hold
+ * nobody up; returns the bytes. */
 size_t page_pool_trim(struct page_pool *p);
 void page_pool_end(struct page_pool *p); /* unmaps all */
 

@@ -36,7 +36,7 @@ static void chunks_come_back(void **state)
         arena_thread_end();
         for (int i = 0; i < 10; i++) {
                 a = arena_new(0);
-                for (int k = 0; k < 100; k++)
+                for (size_t k = 0; k < 5 * ARENA_CHUNK / 200; k++)
                         memset(arena_alloc(a, 200), 0xff, 200);
                 arena_free(a);
                 assert_in_range(recycled.n, 5, 7);
@@ -71,7 +71,7 @@ static void rest_of_a_chunk_is_used(void **state)
         char *first = arena_alloc(a, 16), *second;
 
         (void)state;
-        assert_non_null(arena_alloc(a, 4048)); /* fits no longer, but leaves less than we have */
+        assert_non_null(arena_alloc(a, ARENA_CHUNK - 48)); /* fits no longer, but leaves less than we have */
         second = arena_alloc(a, 16);
         assert_ptr_equal(second, first + 16);
         arena_free(a);

@@ -317,16 +317,21 @@ static void uncommitted_room_is_given_back(void **state)
         assert_int_equal(recycled.n, 0);
 }
 
-static void recycling_is_bounded(void **state)
+static void what_was_in_use_at_once_is_kept_until_it_is_trimmed(void **state)
 {
         struct buf b = BUF_INIT;
         static char zeros[BUF_CHUNK];
+        unsigned many = 3000;
 
         (void)state;
-        for (int i = 0; i < 2 * KEEP_MAX; i++)
+        for (unsigned i = 0; i < many; i++)
                 buf_put(&b, zeros, BUF_CHUNK);
         buf_clear(&b);
-        assert_int_equal(recycled.n, KEEP_MAX);
+        assert_int_equal(recycled.n, many);
+        assert_int_equal(buf_thread_trim(), 0);        /* all were needed since */
+        assert_true(buf_thread_trim() < many * WHOLE); /* not all in one go */
+        assert_true(buf_thread_trim() > 0);
+        assert_int_equal(recycled.n, 0);
         buf_thread_end();
         assert_null(recycled.free);
 }
@@ -392,7 +397,7 @@ int main(void)
                 cmocka_unit_test(whole_chunks_are_not_copied),
                 cmocka_unit_test(small_pieces_share_chunks),
                 cmocka_unit_test(uncommitted_room_is_given_back),
-                cmocka_unit_test(recycling_is_bounded),
+                cmocka_unit_test(what_was_in_use_at_once_is_kept_until_it_is_trimmed),
                 cmocka_unit_test(recycled_chunks_are_poisoned),
                 cmocka_unit_test(formats),
                 cmocka_unit_test(misuse_aborts),
