@@ -116,7 +116,8 @@ struct function_conf {
         int on_error;
         int64_t timeout, budget; /* default 5s, 10ms */
         uint64_t memory;         /* 0: the request's */
-        uint32_t written;        /* which of these five were, for conf's own use */
+        uint32_t log_lines;      /* a second; 0: any number */
+        uint32_t written;        /* which of these six were, for conf's own use */
         const struct tree *tree; /* its words and block, until linked */
         const struct template_scope *scope;
         struct argument_places *places; /* for conf_function_error */
