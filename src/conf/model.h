@@ -96,9 +96,9 @@ struct settings {
         uint64_t request_memory; /* arena of a request, functions included */
 };
 
-/* Per key: route, then upstream, then host, then top, then the default.  Any may be NULL but top.
- */
-void settings_merge(struct settings *out, const struct settings *route,
+/* Per key (of error_page: per status): route, then upstream, then host, then top, then the default.
+ * Any may be NULL but top.  Pages of several scopes are put together in a. */
+void settings_merge(struct arena *a, struct settings *out, const struct settings *route,
                     const struct settings *upstream, const struct settings *host,
                     const struct settings *top);
 
