@@ -190,22 +190,43 @@ void log_write(enum log_level level, const char *subject, const char *fmt, ...)
         va_end(ap);
 }
 
+uint32_t log_quota_missed(struct log_quota *q)
+{
+        return __atomic_exchange_n(&q->dropped, 0, __ATOMIC_RELAXED);
+}
+
 /* Several threads may share a quota; what they lose to each other is a line more or less. */
-bool log_quota(struct log_quota *q, uint32_t burst)
+static bool window_begins(struct log_quota *q)
 {
         struct timespec ts;
-        uint32_t missed;
 
         clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-        if (__atomic_load_n(&q->window, __ATOMIC_RELAXED) != ts.tv_sec) {
-                __atomic_store_n(&q->window, ts.tv_sec, __ATOMIC_RELAXED);
-                __atomic_store_n(&q->used, 0, __ATOMIC_RELAXED);
-                missed = __atomic_exchange_n(&q->dropped, 0, __ATOMIC_RELAXED);
-                if (missed)
-                        log_warn(NULL, "%u lines like the next one were left out", missed);
-        }
+        if (__atomic_load_n(&q->window, __ATOMIC_RELAXED) == ts.tv_sec)
+                return false;
+        __atomic_store_n(&q->window, ts.tv_sec, __ATOMIC_RELAXED);
+        __atomic_store_n(&q->used, 0, __ATOMIC_RELAXED);
+        return true;
+}
+
+static bool quota_take(struct log_quota *q, uint32_t burst)
+{
         if (__atomic_fetch_add(&q->used, 1, __ATOMIC_RELAXED) < burst)
                 return true;
         __atomic_fetch_add(&q->dropped, 1, __ATOMIC_RELAXED);
         return false;
+}
+
+bool log_quota(struct log_quota *q, uint32_t burst)
+{
+        uint32_t missed = window_begins(q) ? log_quota_missed(q) : 0;
+
+        if (missed)
+                log_warn(NULL, "%u lines like the next one were left out", missed);
+        return quota_take(q, burst);
+}
+
+bool log_quota_silent(struct log_quota *q, uint32_t burst)
+{
+        (void)window_begins(q);
+        return quota_take(q, burst);
 }

@@ -50,6 +50,9 @@ struct log_quota {
         uint32_t used, dropped;
 };
 bool log_quota(struct log_quota *q, uint32_t burst);
+/* The same without a word: whoever asks also says, later, how many were left out since then. */
+bool log_quota_silent(struct log_quota *q, uint32_t burst);
+uint32_t log_quota_missed(struct log_quota *q); /* and begins to count anew */
 
 uint64_t log_dropped(void); /* lines that could not be written, since the process began */
 bool log_is_stderr(void);   /* nothing else was given by log_to_fd yet */

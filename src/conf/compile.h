@@ -141,6 +141,7 @@ str compile_function_label(struct arena *a, const struct function_conf *f);
 #define FUNCTION_WRITTEN(name) (1u << ((name).p[0] - 'a'))
 #define FUNCTION_TIMEOUT       (5 * SEC)
 #define FUNCTION_BUDGET        (10 * MSEC)
+#define FUNCTION_LOG_LINES     10
 
 /* CIDRs of a when line. */
 bool compile_client_nets(struct compile *c, struct word *const *word, size_t n, struct when *out);

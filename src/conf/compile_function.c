@@ -13,6 +13,9 @@ static const struct value_row function_time = {TYPE_TIME, 0, sizeof(int64_t), 10
 static const struct value_row function_size = {
         TYPE_SIZE, 0, sizeof(int64_t), 4096, INT64_C(1) << 30, 0, -1, NULL};
 
+static const struct value_row function_count = {TYPE_COUNT, 0,   sizeof(uint32_t), 1, 1000000, OFF,
+                                                -1,         NULL};
+
 static void function_parameter(struct compile *c, struct function_conf *f, str name,
                                const struct word *w)
 {
@@ -37,6 +40,8 @@ static void function_parameter(struct compile *c, struct function_conf *f, str n
                 (void)compile_word(c, &function_time, "timeout", w, &f->timeout);
         } else if (str_eq(name, STR("budget"))) {
                 (void)compile_word(c, &function_time, "budget", w, &f->budget);
+        } else if (str_eq(name, STR("log_lines"))) {
+                (void)compile_word(c, &function_count, "log_lines", w, &f->log_lines);
         } else {
                 (void)compile_word(c, &function_size, "memory", w, &f->memory);
         }
@@ -44,8 +49,9 @@ static void function_parameter(struct compile *c, struct function_conf *f, str n
 
 bool compile_is_function_parameter(str name)
 {
-        static const str names[] = {STR_INIT("name"), STR_INIT("on_error"), STR_INIT("timeout"),
-                                    STR_INIT("budget"), STR_INIT("memory")};
+        static const str names[] = {STR_INIT("name"),    STR_INIT("on_error"),
+                                    STR_INIT("timeout"), STR_INIT("budget"),
+                                    STR_INIT("memory"),  STR_INIT("log_lines")};
 
         for (size_t i = 0; i < COUNT(names); i++) {
                 if (str_eq(name, names[i]))
@@ -130,6 +136,7 @@ void compile_function(struct compile *c, struct scope *s, const struct args *a)
                                     .module = w->text,
                                     .timeout = FUNCTION_TIMEOUT,
                                     .budget = FUNCTION_BUDGET,
+                                    .log_lines = FUNCTION_LOG_LINES,
                                     .tree = a->node,
                                     .shared = f};
         f->scope = compile_names(c->conf, s->route ? s->route->regex : NULL, true);

@@ -31,13 +31,6 @@ void compile_server(struct compile *c, struct scope *s, const struct args *a)
         /* Whether the port is tls's or not is known only when the block has ended. */
         if (!compile_address(c, w, 0, &server.addr, &server.host, &server.port))
                 return;
-        for (size_t i = 0; i < b->servers.n; i++) {
-                if (str_eq(b->servers.v[i].text, server.text)) {
-                        report_error(c->rep, &w->pos, "server %.*s exists already (line %u)",
-                                     STR_ARG(server.text), b->servers.v[i].pos.line);
-                        return;
-                }
-        }
         *VEC_ADD(c->a, &b->servers) = server;
 }
 
@@ -181,6 +174,32 @@ static void fill_ports(struct upstream_build *b)
         }
 }
 
+static bool same_server(const struct server_conf *a, const struct server_conf *b)
+{
+        if (a->addr.len != 0 || b->addr.len != 0)
+                return a->addr.len != 0 && b->addr.len != 0 && addr_equal(&a->addr, &b->addr);
+        return a->port == b->port && str_ieq(a->host, b->host);
+}
+
+/* Once the ports are known: one server may be written in several ways. */
+static void check_servers(struct compile *c, const struct upstream_build *b)
+{
+        for (size_t i = 0; i < b->servers.n; i++) {
+                const struct server_conf *s = &b->servers.v[i], *first = b->servers.v;
+                while (!same_server(first, s))
+                        first++;
+                if (first == s)
+                        continue;
+                if (str_eq(first->text, s->text))
+                        report_error(c->rep, &s->pos, "server %.*s exists already (line %u)",
+                                     STR_ARG(s->text), first->pos.line);
+                else
+                        report_error(c->rep, &s->pos,
+                                     "server %.*s exists already as %.*s (line %u)",
+                                     STR_ARG(s->text), STR_ARG(first->text), first->pos.line);
+        }
+}
+
 void compile_upstream(struct compile *c, struct scope *s, const struct args *a)
 {
         struct upstream_build b = {.name = a->word[0]};
@@ -202,6 +221,7 @@ void compile_upstream(struct compile *c, struct scope *s, const struct args *a)
                              STR_ARG(b.u.name));
         check_protocol(c, &b);
         fill_ports(&b);
+        check_servers(c, &b);
         b.u.servers = COMPILE_TAKE(c->a, b.servers);
         b.u.n_servers = b.servers.n;
         b.u.index = (uint32_t)c->upstreams.n;

@@ -91,38 +91,10 @@ static void link_log(struct compile *c, struct settings *own)
 
 /* ------------------------------------------------------------------ effective settings */
 
-/* Pages are laid over each other one by one, the nearest scope first. */
-static void merge_pages(struct compile *c, struct settings *eff,
-                        const struct settings *const *scopes, size_t n)
-{
-        VEC(struct error_page) pages = {0};
-        size_t used = 0;
-
-        for (size_t i = 0; i < n; i++)
-                used += scopes[i] && scopes[i]->n_error_pages > 0;
-        if (used < 2)
-                return;
-        for (size_t i = 0; i < n; i++) {
-                for (size_t k = 0; scopes[i] && k < scopes[i]->n_error_pages; k++) {
-                        struct error_page page = scopes[i]->error_pages[k];
-                        size_t old = 0;
-                        while (old < pages.n && pages.v[old].status != page.status)
-                                old++;
-                        if (old == pages.n)
-                                *VEC_ADD(c->a, &pages) = page;
-                }
-        }
-        eff->error_pages = pages.v;
-        eff->n_error_pages = pages.n;
-}
-
 static void effective(struct compile *c, struct settings *out, const struct settings *route,
                       const struct settings *upstream, const struct settings *host)
 {
-        const struct settings *scopes[] = {route, upstream, host, &c->conf->top};
-
-        settings_merge(out, route, upstream, host, &c->conf->top);
-        merge_pages(c, out, scopes, COUNT(scopes));
+        settings_merge(c->a, out, route, upstream, host, &c->conf->top);
 }
 
 /* ------------------------------------------------------------------ routes */

@@ -73,6 +73,7 @@ static void named_block(struct linking *l, const struct tree *t)
         f->shared = f;
         f->timeout = FUNCTION_TIMEOUT;
         f->budget = FUNCTION_BUDGET;
+        f->log_lines = FUNCTION_LOG_LINES;
         f->scope = compile_names(l->c, NULL, true);
         f->label = compile_function_label(l->a, f);
         str key = arena_printf(l->a, "%.*s %.*s", STR_ARG(f->module), STR_ARG(f->name));
@@ -140,6 +141,8 @@ static void inherit(struct function_conf *f, const struct function_conf *shared)
                 f->budget = shared->budget;
         if (!(f->written & FUNCTION_WRITTEN(STR("memory"))))
                 f->memory = shared->memory;
+        if (!(f->written & FUNCTION_WRITTEN(STR("log_lines"))))
+                f->log_lines = shared->log_lines;
 }
 
 static void use_block(struct linking *l, struct function_conf *f, const struct word *w)

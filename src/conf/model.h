@@ -96,9 +96,9 @@ struct settings {
         uint64_t request_memory; /* arena of a request, functions included */
 };
 
-/* Per key: route, then upstream, then host, then top, then the default.  Any may be NULL but top.
- */
-void settings_merge(struct settings *out, const struct settings *route,
+/* Per key (of error_page: per status): route, then upstream, then host, then top, then the default.
+ * Any may be NULL but top.  Pages of several scopes are put together in a. */
+void settings_merge(struct arena *a, struct settings *out, const struct settings *route,
                     const struct settings *upstream, const struct settings *host,
                     const struct settings *top);
 
@@ -116,7 +116,8 @@ struct function_conf {
         int on_error;
         int64_t timeout, budget; /* default 5s, 10ms */
         uint64_t memory;         /* 0: the request's */
-        uint32_t written;        /* which of these five were, for conf's own use */
+        uint32_t log_lines;      /* a second; 0: any number */
+        uint32_t written;        /* which of these six were, for conf's own use */
         const struct tree *tree; /* its words and block, until linked */
         const struct template_scope *scope;
         struct argument_places *places; /* for conf_function_error */

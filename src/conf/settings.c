@@ -57,7 +57,32 @@ void settings_defaults(struct settings *out)
         *out = d;
 }
 
-void settings_merge(struct settings *out, const struct settings *route,
+/* Pages are laid over each other one by one, the nearest scope first. */
+static void merge_pages(struct arena *a, struct settings *out, const struct settings *const *scopes,
+                        size_t n)
+{
+        VEC(struct error_page) pages = {0};
+        size_t used = 0;
+
+        for (size_t i = 0; i < n; i++)
+                used += scopes[i] && scopes[i]->n_error_pages > 0;
+        if (used < 2)
+                return;
+        for (size_t i = 0; i < n; i++) {
+                for (size_t k = 0; scopes[i] && k < scopes[i]->n_error_pages; k++) {
+                        struct error_page page = scopes[i]->error_pages[k];
+                        size_t old = 0;
+                        while (old < pages.n && pages.v[old].status != page.status)
+                                old++;
+                        if (old == pages.n)
+                                *VEC_ADD(a, &pages) = page;
+                }
+        }
+        out->error_pages = pages.v;
+        out->n_error_pages = pages.n;
+}
+
+void settings_merge(struct arena *a, struct settings *out, const struct settings *route,
                     const struct settings *upstream, const struct settings *host,
                     const struct settings *top)
 {
@@ -75,5 +100,6 @@ void settings_merge(struct settings *out, const struct settings *route,
                 overlay(&merged, &defaults);
         }
         CHECK(merged.set == all);
+        merge_pages(a, &merged, scopes, COUNT(scopes));
         *out = merged;
 }

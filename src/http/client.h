@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "http/request.h"
+#include "net/io.h"
 #include "net/tls.h"
 
 struct client_conn;
@@ -62,6 +63,19 @@ static inline void client_close(struct client_conn *c, enum reason why) /* no ca
 static inline str client_error(struct client_conn *c) /* of a failed connect, in words */
 {
         return c->ops->error(c);
+}
+
+/* Why a connection ended on which io_read has failed.  A server of TLS 1.3 that refuses our
+ * certificate, or the want of one, says so when our handshake is over (RFC 8446 4.4.2.4). */
+static inline enum reason client_lost(const struct io *io)
+{
+        return io->tls && tls_facts(io->tls)->broken ? REASON_UPSTREAM_TLS : REASON_UPSTREAM_RESET;
+}
+/* The words for x, which fails for that reason; before the io is closed. */
+static inline void client_explain(const struct io *io, enum reason why, struct exchange *x)
+{
+        if (why == REASON_UPSTREAM_TLS && io->tls)
+                x->error = arena_dup(x->r->arena, tls_facts(io->tls)->error);
 }
 
 #endif

@@ -139,6 +139,7 @@ static void fail(struct h1_client *c, enum reason why)
         struct exchange *x = detach(c);
         struct request *r = x->r;
         request_hold(r);
+        client_explain(&c->io, why, x);
         close_and_tell(c, why);
         x->user->failed(x, why);
         request_drop(r);
@@ -485,7 +486,7 @@ static void busy_readable(struct h1_client *c)
                 server_ended(c);
                 break;
         case IO_ERROR:
-                fail(c, REASON_UPSTREAM_RESET);
+                fail(c, client_lost(&c->io));
                 break;
         }
 }

@@ -100,8 +100,17 @@ static void fail(struct h2_client *c, enum reason why)
         if (c->state == H2_CLOSED)
                 return;
         if (c->state == H2_SETTLING) {
-                connect_failed(c, REASON_CONNECT_FAILED, "the server does not speak HTTP/2");
+                if (why == REASON_UPSTREAM_TLS)
+                        connect_failed(c, why, NULL);
+                else
+                        connect_failed(c, REASON_CONNECT_FAILED,
+                                       "the server does not speak HTTP/2");
                 return;
+        }
+        LIST_EACH (n, &c->streams) {
+                struct h2_stream *s = CONTAINER_OF(n, struct h2_stream, link);
+                if (s->x)
+                        client_explain(&c->io, why, s->x);
         }
         end_client(c, why);
         c->conn.pool->closed(&c->conn, why);
@@ -269,7 +278,8 @@ static void readable(struct io *io)
                 h2_schedule(c);
         }
         if (r == IO_EOF || r == IO_ERROR)
-                fail(c, c->conn.busy > 0 ? REASON_UPSTREAM_RESET : REASON_SERVER_CLOSED);
+                fail(c, c->conn.busy > 0 || c->state == H2_SETTLING ? client_lost(io)
+                                                                    : REASON_SERVER_CLOSED);
 }
 
 /* Whether it is a frame for which a server may be thanked. */

@@ -177,6 +177,7 @@ struct exchange {
         bool wrote;      /* at least one byte of the request left */
         bool body_taken; /* at least one byte was taken out of r->req_body: cannot be sent again */
         bool got_byte;   /* at least one byte of a response came */
+        str error;       /* why it failed in words, in r's arena; absent: the reason says it all */
         bool refused;    /* the server said that it processed nothing of it: safe to send again */
         bool accept_upgrade;      /* the request asked for one: a 101 is legal */
         int64_t sent_at, head_at; /* loop time */

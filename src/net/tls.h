@@ -88,6 +88,7 @@ struct tls_facts {             /* valid as long as the peer */
         bool resumed, client_verified;
         uint64_t policy; /* of the verification it went through */
         str error;       /* last failure in words, for the log */
+        bool broken;     /* that was a record or the peer's alert, not the socket */
         bool plain_http; /* the handshake failed because the client spoke plain HTTP */
 };
 const struct tls_facts *tls_facts(struct tls_peer *p);

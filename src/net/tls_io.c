@@ -265,6 +265,7 @@ static void explain(struct tls_peer *p)
         long verify = SSL_get_verify_result(p->ssl);
         size_t n;
 
+        p->facts.broken = p->sock_error == 0 && ERR_peek_error() != 0;
         if (p->sock_error != 0) {
                 ERR_clear_error();
                 set_error(p, strerror(p->sock_error));

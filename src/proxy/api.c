@@ -224,15 +224,21 @@ static const void *host_cell_get(weir_task *t, weir_cell *cell)
 
 /* ------------------------------------------------------------------ observing */
 
+#define LINES_OF_THREADS 10 /* a second, of all threads that modules have made */
+
 static void host_log(weir_task *t, int32_t level, const char *fmt, ...)
 {
         enum log_level l = level <= WEIR_LOG_ERROR   ? LOG_ERROR
                            : level >= WEIR_LOG_DEBUG ? LOG_DEBUG
                                                      : (enum log_level)(level - 1);
+        static struct log_quota threads;
         char subject[256];
         va_list ap;
 
         if (!log_wants(l) || (t != NULL && !task_valid(t, ~0u, "log")))
+                return;
+        if (t == NULL ? !log_quota(&threads, LINES_OF_THREADS)
+                      : t->il != NULL && !instance_may_log(t->il, t->use->log_lines))
                 return;
         if (t != NULL && t->kind == TASK_REQUEST)
                 snprintf(subject, sizeof(subject), "%s request %.*s", t->inst->subject,

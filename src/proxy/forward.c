@@ -161,7 +161,8 @@ void forward_target(struct txn *t)
         }
         /* A function chose an upstream that the route does not name. */
         struct settings *eff = ARENA_NEW(t->r->arena, struct settings);
-        settings_merge(eff, &route->own, &t->upstream->own, &route->host->own, &t->gen->conf->top);
+        settings_merge(t->r->arena, eff, &route->own, &t->upstream->own, &route->host->own,
+                       &t->gen->conf->top);
         t->eff = eff;
 }
 

@@ -180,6 +180,7 @@ static void bind_results(struct instance_loop *il, struct metric_slot *metrics)
 
         metric_label(&b, "function", i->conf->name);
         il->over = metric_series(metrics, METRIC_FUNCTION_OVER, buf_pullup(&b, b.n));
+        il->lines_held = metric_series(metrics, METRIC_FUNCTION_LINES, buf_pullup(&b, b.n));
         for (unsigned r = 0; r < CALL_RESULTS; r++) {
                 buf_clear(&b);
                 metric_label(&b, "function", i->conf->name);
@@ -187,6 +188,32 @@ static void bind_results(struct instance_loop *il, struct metric_slot *metrics)
                 il->results[r] = metric_series(metrics, METRIC_FUNCTION_CALLS, buf_pullup(&b, b.n));
         }
         buf_clear(&b);
+}
+
+static void tell_held(struct instance_loop *il)
+{
+        uint32_t n = log_quota_missed(&il->lines);
+
+        deadline_clear(&il->held);
+        if (n > 0)
+                log_warn(il->inst->subject, "%u of its lines were left out (log_lines=%u)", n,
+                         il->inst->conf->log_lines);
+}
+
+static void held_due(struct deadline *d)
+{
+        tell_held(CONTAINER_OF(d, struct instance_loop, held));
+}
+
+bool instance_may_log(struct instance_loop *il, uint32_t lines)
+{
+        if (lines == 0 || log_quota_silent(&il->lines, lines))
+                return true;
+        if (il->lines_held != NULL)
+                metric_add(il->lines_held, 1);
+        if (!deadline_armed(&il->held))
+                deadline_set(il->sl->loop, &il->held, SEC, held_due);
+        return false;
 }
 
 static struct instance_loop *part_new(struct instance *i, struct set_loop *sl)
@@ -211,6 +238,7 @@ static void part_end(struct instance *i, const struct loop *l)
         if (il == NULL)
                 return;
         task_drop_works(il, true);
+        tell_held(il);
         if (il->inited && i->desc->loop_fini != NULL) {
                 crumb_enter(i->copy, i->index, MODULE_LOOP_FINI);
                 i->desc->loop_fini(i->inst, il->data);

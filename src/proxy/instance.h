@@ -50,6 +50,9 @@ struct instance_loop {
         uint32_t n_works;
         bool inited; /* loop_fini is due */
         struct log_quota quota;
+        struct log_quota lines; /* of the module's own */
+        struct deadline held;   /* armed while some were held back and nobody was told */
+        metric_cell *lines_held;
 };
 
 struct instance {
@@ -174,6 +177,10 @@ struct weir_metric {
         size_t n_bounds;
         metric_cell **cells; /* by thread, as instance.loops; NULL: nobody counts there */
 };
+
+/* Whether the function may write one more line to the log now (log_lines=); what is held back is
+ * counted, and told in one line a second later. */
+bool instance_may_log(struct instance_loop *il, uint32_t lines);
 
 /* ---- host calls of create (instance.c) */
 weir_err instance_conf_error(weir_conf *t, const void *at, const char *fmt, ...) PRINTF_LIKE(3, 4);

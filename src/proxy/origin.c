@@ -409,8 +409,9 @@ static bool nobody_failed(const struct origin *o, enum reason why)
         if (x->refused)
                 return !o->fresh && body_is_here(o);
         return x->reused && !x->got_byte && !o->head_given &&
-               (why == REASON_UPSTREAM_RESET || why == REASON_SERVER_CLOSED) && body_is_here(o) &&
-               (!x->wrote || method_safe(o->req->method));
+               (why == REASON_UPSTREAM_RESET || why == REASON_UPSTREAM_TLS ||
+                why == REASON_SERVER_CLOSED) &&
+               body_is_here(o) && (!x->wrote || method_safe(o->req->method));
 }
 
 static void on_failed(struct exchange *x, enum reason why)
@@ -426,7 +427,7 @@ static void on_failed(struct exchange *x, enum reason why)
                 send_to(o);
                 return;
         }
-        attempt_failed(o, why, STR_NONE, x->wrote && !x->refused);
+        attempt_failed(o, why, x->error, x->wrote && !x->refused);
 }
 
 static const struct exchange_user exchange_calls = {

@@ -123,6 +123,56 @@ def test_hash_keeps_and_moves_little(weir, server):
     assert all(second[k] == v for k, v in first.items() if v != b"c")
 
 
+def bring_back(w, address):
+    """A server that was away comes back now."""
+    for state in ("down", "up"):
+        assert w.command("server", "u", address, state).returncode == 0
+
+
+@pytest.mark.parametrize("slow_start, share", [("10m", (1, 12)), ("off", (50, 50))])
+@pytest.mark.parametrize("policy", ["round_robin", "random"])
+def test_slow_start_gives_a_server_little_at_first(weir, server, slow_start, share, policy):
+    servers = named(server, "a", "b")
+    w = weir(conf(f"balance {policy}; server @a@; server @b@; slow_start {slow_start};"), **servers)
+    assert min(collections.Counter(spread(w, 40)).values()) >= 5, "those there from the start have their full share"
+    bring_back(w, servers["b"].address)
+    seen = collections.Counter(spread(w, 100))
+    spare = 0 if policy == "round_robin" else 25 if slow_start == "off" else 8
+    assert max(share[0] - spare, 0) <= seen["b"] <= share[1] + spare, seen
+
+
+def test_slow_start_ends_with_the_full_share(weir, server):
+    servers = named(server, "a", "b")
+    w = weir(conf("server @a@; server @b@; slow_start 1s;"), **servers)
+    bring_back(w, servers["b"].address)
+    shares = []
+
+    def even():
+        shares.append(spread(w, 20).count("b"))
+        return shares[-2:] == [10, 10]
+
+    until(even, lambda: f"half of the requests, it got {shares} of 20 each")
+    assert shares[0] < 10, shares
+
+
+def test_least_time_prefers_who_answers_sooner(weir, server):
+    """And it is no verdict for ever: who becomes slow gets less than who is quick by then."""
+    pause = {b"a": 0.03, b"b": 0}
+
+    def waits(name):
+        def reply(_):
+            time.sleep(pause[name])
+            return answer(name)
+
+        return reply
+
+    w = weir(conf("balance least_time; server @a@; server @b@;"), a=server(waits(b"a")), b=server(waits(b"b")))
+    seen = collections.Counter(spread(w, 40))
+    assert 1 <= seen["a"] <= 5, seen
+    pause.update({b"a": 0, b"b": 0.1})
+    until(lambda: spread(w, 10).count("a") >= 9, "the other one to be preferred", 15)
+
+
 def test_backup_only_when_the_others_are_gone(weir, server):
     servers = named(server, "a", "b")
     w = weir(conf("server @a@; server @b@ backup; eject failures=1 for=300ms;"), **servers)

@@ -369,3 +369,24 @@ def test_pinned_ones_are_served_and_said_to_stay(weir, zoo):
     w.wait_log("it is marked nodelete")
     w.reload("listen 127.0.0.1:@http@; host * { route / { respond 200 other; } }")
     until(lambda: fetch(w.http).body == b"other", "the new configuration")
+
+
+@pytest.mark.parametrize("chosen", ["by the route", "by a function"])
+def test_an_upstreams_settings_hold_whoever_chose_it(weir, server, zoo, chosen):
+    """Error pages are laid over each other status by status, its timeout is the nearest one's."""
+    path = build(ZOO / "choose.c", zoo("null").with_name("choose.so"))
+    silent = server(script=lambda c: (c.server.take(c), c.read_all()))
+    w = weir(f"""module choose {path}; listen 127.0.0.1:@http@; error_page 502 503 504 text=top; timeout response=20s;
+        upstream other {{ server {server()}; }}
+        upstream u {{ server @backend@; retry off; eject off; timeout response=100ms; error_page 502 504 text=upstream; }}
+        host * {{ error_page 502 503 text=host;
+            route / {{ {"" if chosen == "by the route" else "function choose to=u;"}
+                error_page 502 text=route; proxy {"u" if chosen == "by the route" else "other"}; }} }}""", backend=silent)
+    r = fetch(w.http)
+    assert (r.status, r.body) == (504, b"upstream")
+    silent.stop_listening()
+    r = fetch(w.http)
+    assert (r.status, r.body) == (502, b"route")
+    assert w.command("server", "u", silent.address, "down").returncode == 0
+    r = fetch(w.http)
+    assert (r.status, r.body) == (503, b"host")

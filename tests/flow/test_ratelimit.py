@@ -212,6 +212,45 @@ def test_a_store_that_talks_nonsense_decides_nothing(weir, server, kind):
     assert time.monotonic() - started < 2 * SLOW
 
 
+def logged_by_the_function(w):
+    lines = [line for line in w.log().splitlines() if "function ratelimit f" in line]
+    held = [line for line in lines if "of its lines were left out" in line]
+    return len(lines) - len(held), held
+
+
+@pytest.mark.parametrize("kind", ["full", "loading"])
+def test_errors_of_a_store_do_not_flood_the_log(weir, server, kind):
+    s = server(script=scripted_redis(NONSENSE[kind]))
+    w = weir(redis_conf("rate=1/m key=$arg_k on_store_error=allow name=f log_lines=3",
+                        "timeout connect=1s command=1s;"), redis=s)
+    started = time.monotonic()
+    with raw.client(w.http) as c:
+        for i in range(500):
+            assert c.send(raw.request(target=f"/?k={i}")).response().status == 200
+    seconds = int(time.monotonic() - started) + 2
+    asked = w.metric("weir_redis_commands_total", store="main", result="error")
+    held = w.metric("weir_function_log_held_total", function="f")
+    assert asked >= 490
+    w.wait_log(r"warn  \[function ratelimit f .*\] \d+ of its lines were left out \(log_lines=3\)")
+
+    def told():
+        return sum(int(line.split("] ")[1].split()[0]) for line in logged_by_the_function(w)[1])
+
+    until(lambda: told() == held, lambda: f"{held} lines to be told of, {told()} are:\n{w.log()}")
+    written, lines = logged_by_the_function(w)
+    assert 3 <= written <= 3 * seconds and len(lines) <= seconds
+    assert written + held == asked
+
+
+def test_a_function_may_log_all_it_wants(weir, server):
+    s = server(script=scripted_redis(NONSENSE["full"]))
+    w = weir(redis_conf("rate=1/m key=$arg_k name=f log_lines=off", "timeout connect=1s command=1s;"), redis=s)
+    count(w, 30)
+    asked = w.metric("weir_redis_commands_total", store="main", result="error")
+    assert asked >= 25
+    until(lambda: logged_by_the_function(w) == (asked, []), "a line for each")
+
+
 def test_a_store_that_drips(weir, server):
     s = server(script=scripted_redis([bytes([b]) for b in DECISION]))
     w = weir(redis_conf("rate=1/m key=$arg_k on_store_error=deny", "timeout connect=200ms command=2s;"), redis=s)

@@ -361,6 +361,21 @@ def test_upstream_sni_and_client_certificate(weir, server, ca):
     assert names == ["s.test"]
 
 
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_upstream_that_misses_a_client_certificate_says_so(weir, server, ca, version, protocol):
+    """With TLS 1.3 its alert comes after our side of the handshake is over."""
+    ctx = ca.server(ca.cert("s.test"), client_ca=True)
+    ctx.maximum_version = version
+    ctx.set_alpn_protocols([protocol])
+    s = server(tls=ctx)
+    w = weir(upstream(f"protocol {protocol}; tls ca={ca.cert_file} name=s.test; eject off;"), backend=s)
+    assert fetch(w.http).status == 502
+    w.wait_metric("weir_local_replies_total", 1, reason="upstream_tls")
+    w.wait_log(r"warn  \[upstream \w+\] server 127.0.0.1:\d+: TLS to the server failed: .*alert")
+    assert s.requests == []
+
+
 def test_upstream_needs_the_systems_trust_unless_told_otherwise(weir, server, ca):
     s = server(tls=ca.server(ca.cert("s.test")))
     w = weir(upstream("tls name=s.test;"), backend=s)

@@ -253,6 +253,13 @@ static void quota(void **state)
         q = (struct log_quota){.window = -1, .dropped = 7};
         assert_true(log_quota(&q, 10));
         assert_non_null(strstr(line_read(), "7 lines like the next one were left out"));
+        q = (struct log_quota){.window = -1, .dropped = 7};
+        assert_true(log_quota_silent(&q, 1));
+        assert_string_equal(line_read(), "");
+        while (log_quota_silent(&q, 1)) /* a second may have passed */
+                ;
+        assert_int_equal(log_quota_missed(&q), 8);
+        assert_int_equal(log_quota_missed(&q), 0);
 }
 
 int main(void)

@@ -5,6 +5,20 @@
 
 #define ALL ((UINT64_C(1) << SETTINGS) - 1)
 
+static struct arena *a;
+
+static int setup(void **state UNUSED)
+{
+        a = arena_new(0);
+        return 0;
+}
+
+static int teardown(void **state UNUSED)
+{
+        arena_free(a);
+        return 0;
+}
+
 static void defaults(void **state)
 {
         struct settings s;
@@ -48,7 +62,7 @@ static void nearest_wins(void **state)
                         scope[i].set = have >> i & 1 ? UINT64_C(1) << SET_CONNECT |
                                                                UINT64_C(1) << SET_UPGRADE
                                                      : UINT64_C(1) << SET_HEADER_FIELDS;
-                settings_merge(&out, &scope[0], &scope[1], &scope[2], &scope[3]);
+                settings_merge(a, &out, &scope[0], &scope[1], &scope[2], &scope[3]);
                 assert_int_equal(out.set, ALL);
                 while (first < 4 && !(have >> first & 1))
                         first++;
@@ -66,7 +80,7 @@ static void absent_scopes(void **state)
         struct settings top = {.set = UINT64_C(1) << SET_QUEUE, .queue = SEC}, out;
 
         (void)state;
-        settings_merge(&out, NULL, NULL, NULL, &top);
+        settings_merge(a, &out, NULL, NULL, NULL, &top);
         assert_int_equal(out.queue, SEC);
         assert_int_equal(out.set, ALL);
 }
@@ -83,12 +97,35 @@ static void logs_and_pages(void **state)
         struct settings off = {.set = log_bit}, out;
 
         (void)state;
-        settings_merge(&out, NULL, NULL, NULL, &top);
+        settings_merge(a, &out, NULL, NULL, NULL, &top);
         assert_ptr_equal(out.access_log, &log);
         assert_int_equal(out.n_error_pages, 1);
-        settings_merge(&out, &off, NULL, NULL, &top);
+        settings_merge(a, &out, &off, NULL, NULL, &top);
         assert_null(out.access_log); /* off is said, not absent */
         assert_int_equal(out.n_error_pages, 1);
+}
+
+/* Status by status, and each from the nearest scope that has one. */
+static void pages_of_all_scopes(void **state)
+{
+        struct error_page near[] = {{502, STR("near"), STR("text/plain"), STR_NONE}};
+        struct error_page far[] = {{502, STR("far"), STR("text/plain"), STR_NONE},
+                                   {503, STR("far"), STR("text/plain"), STR_NONE}};
+        struct settings top = {
+                .set = UINT64_C(1) << SET_ERROR_PAGES, .error_pages = far, .n_error_pages = 2};
+        struct settings upstream = {
+                .set = UINT64_C(1) << SET_ERROR_PAGES, .error_pages = near, .n_error_pages = 1};
+        struct settings out;
+
+        (void)state;
+        settings_merge(a, &out, NULL, &upstream, NULL, &top);
+        assert_int_equal(out.n_error_pages, 2);
+        assert_int_equal(out.error_pages[0].status, 502);
+        assert_true(str_eq(out.error_pages[0].body, STR("near")));
+        assert_int_equal(out.error_pages[1].status, 503);
+        settings_merge(a, &out, &top, &upstream, NULL, &top);
+        assert_int_equal(out.n_error_pages, 2);
+        assert_true(str_eq(out.error_pages[0].body, STR("far")));
 }
 
 int main(void)
@@ -98,7 +135,8 @@ int main(void)
                 cmocka_unit_test(nearest_wins),
                 cmocka_unit_test(absent_scopes),
                 cmocka_unit_test(logs_and_pages),
+                cmocka_unit_test(pages_of_all_scopes),
         };
 
-        return cmocka_run_group_tests(tests, NULL, NULL);
+        return cmocka_run_group_tests(tests, setup, teardown);
 }
