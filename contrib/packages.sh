@@ -5,7 +5,7 @@ libpcre2-dev libhiredis-dev libnghttp2-dev libc-ares-dev libjansson-dev"
 
 demo_packages="python3 openssl curl ca-certificates"
 
-test_packages="$demo_packages libcmocka-dev python3-pytest python3-h2 python3-grpcio nghttp2-client nghttp2-server
+test_packages="$demo_packages libcmocka-dev python3-pytest python3-cryptography python3-h2 python3-grpcio nghttp2-client nghttp2-server
 redis-server nginx-light nodejs haproxy wrk
 strace clang libclang-rt-14-dev llvm clang-format cppcheck mandoc xz-utils util-linux procps"
 
