@@ -31,6 +31,7 @@ src/proxy/gen.* conf/conf.h
 src/proxy/instance.c conf/conf.h
 src/proxy/cases.c conf/conf.h
 src/proxy/cases.h conf/report.h
+src/proxy/staple.c conf/report.h
 '
 # HEADER HOME...; a header that is not listed belongs to libc and may be anywhere.
 # A module may use any library but those that would let it wait behind the loop's back.

@@ -40,6 +40,18 @@ void compile_listen_hosts(struct compile *c, struct scope *s, const struct args 
         l->n_hosts = a->n;
 }
 
+/* ocsp=FILE|fetch|off */
+static bool certificate_ocsp(struct compile *c, const struct args *a, struct listen_cert *cert)
+{
+        const struct word *w = compile_key(a, "ocsp");
+
+        if (!w || compile_is(w, "off"))
+                return true;
+        cert->ocsp_pos = w->pos;
+        cert->ocsp = compile_is(w, "fetch") ? LISTEN_OCSP_FETCH : LISTEN_OCSP_FILE;
+        return cert->ocsp == LISTEN_OCSP_FETCH || compile_file(c, w, &cert->ocsp_file);
+}
+
 void compile_certificate(struct compile *c, struct scope *s, const struct args *a)
 {
         const struct word *key = compile_key(a, "key");
@@ -54,7 +66,8 @@ void compile_certificate(struct compile *c, struct scope *s, const struct args *
         cert.cert_pos = a->word[0]->pos;
         cert.key_pos = key->pos;
         bool ok = compile_file(c, a->word[0], &cert.cert);
-        if (compile_file(c, key, &cert.key) && ok)
+        ok = compile_file(c, key, &cert.key) && ok;
+        if (certificate_ocsp(c, a, &cert) && ok)
                 *VEC_ADD(c->a, &build_of(s)->certs) = cert;
 }
 

@@ -154,6 +154,11 @@ void compile_resolver(struct compile *c, struct scope *s, const struct args *a)
         c->conf->n_resolvers = a->n;
 }
 
+void compile_ocsp_fetch(struct compile *c, struct scope *s, const struct args *a)
+{
+        compile_keys(c, s, a, c->conf);
+}
+
 /* ------------------------------------------------------------------ redis */
 
 /* A secret read from a file mostly ends in a line end that nobody meant. */

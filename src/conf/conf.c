@@ -84,6 +84,7 @@ static void compile_conf(struct compile *c, const struct tree *root)
         size_t n_rest;
 
         compile_defaults(c, TOP, c->conf);
+        compile_key_defaults(c, TOP, "ocsp_fetch", c->conf);
         c->names_top = top.names = compile_names(c->conf, NULL, false);
         c->names_log = compile_names(c->conf, NULL, true);
         read_modules(c, root, rest, &n_rest);

@@ -453,6 +453,10 @@ static void put_listen_tls(struct dump *d, const struct listen_conf *l)
                 begin(d, "certificate");
                 put_word(d, l->certs[i].cert.file);
                 put_pair(d, "key", l->certs[i].key.file);
+                if (l->certs[i].ocsp == LISTEN_OCSP_FETCH)
+                        put_pair(d, "ocsp", STR("fetch"));
+                else if (l->certs[i].ocsp == LISTEN_OCSP_FILE)
+                        put_pair(d, "ocsp", l->certs[i].ocsp_file.file);
                 end(d);
         }
         begin(d, "versions");
@@ -630,6 +634,9 @@ static void put_top(struct dump *d, struct arena *a, const struct conf *c)
                 end(d);
         }
         put_words(d, "resolver", c->resolvers, c->n_resolvers);
+        begin(d, "ocsp_fetch");
+        put_keys(d, TOP, "ocsp_fetch", c);
+        end(d);
         for (size_t i = 0; i < c->n_modules; i++) {
                 begin(d, "module");
                 put_word(d, c->modules[i].name);

@@ -263,9 +263,14 @@ struct upstream_conf {
 
 /* ------------------------------------------------------------------ listeners */
 
+enum listen_ocsp { LISTEN_OCSP_OFF, LISTEN_OCSP_FILE, LISTEN_OCSP_FETCH };
+
 struct listen_cert {
         struct file_text cert, key;
         struct conf_pos cert_pos, key_pos;
+        enum listen_ocsp ocsp;
+        struct file_text ocsp_file; /* a response in DER */
+        struct conf_pos ocsp_pos;
 };
 
 struct listen_conf {
@@ -327,6 +332,7 @@ struct conf {
         str admin_text;
         uint64_t store_size, max_connections;
         int64_t shutdown_timeout, drain_delay;
+        int64_t ocsp_timeout, ocsp_retry;
         const struct cidr *trusted;
         size_t n_trusted;
         const str *resolvers;

@@ -44,7 +44,8 @@ void children_prepare_house(struct master *m, const struct plan_head *h)
                 m->children[i].index = i;
                 m->children[i].channel = m->children[i].crash_fd = -1;
         }
-        m->metrics = metric_region_new(m->n_children * (m->loops + 1) + 1, SLOT_BYTES);
+        /* Each loop's and control thread's, then the master's and the fetcher's. */
+        m->metrics = metric_region_new(m->n_children * (m->loops + 1) + 2, SLOT_BYTES);
         m->slot = metric_slot(m->metrics, m->n_children * (m->loops + 1));
         metric_slot_begin(m->slot);
         m->inflight = inflight_region_new(m->n_children);

@@ -103,6 +103,9 @@ void export_news(struct worker *w)
         say(&news->loops, w->n_loops);
         say(&news->leaked, module_leaked());
         say(&news->pid, (uint64_t)getpid());
+        if (w->current)
+                staple_show(&w->current->staples, w->house.control->metrics,
+                            w->house.control->wall / SEC);
 }
 
 /* One line for each generation that is alive anywhere, with its requests over all workers. */

@@ -13,6 +13,7 @@
 #include "base/crypto.h"
 #include "base/log.h"
 #include "conf/conf.h"
+#include "daemon/fetcher.h"
 #include "daemon/notify.h"
 #include "daemon/proc.h"
 
@@ -307,6 +308,7 @@ bool master_reopen(struct master *m, char *err, size_t cap)
 {
         bool ok = logs_reopen(&m->logs, err, cap);
 
+        fetcher_restart(m); /* it has the old log */
         for (unsigned i = 0; i < m->n_children; i++) {
                 struct child *c = &m->children[i];
                 if (c->state != CHILD_NONE && (!logs_send(&m->logs, c->channel, false) ||
@@ -332,6 +334,8 @@ static void reap(struct master *m)
                         m->reload.checker.pid = 0; /* what it said comes by the channel */
                 else if (pid == m->upgrade_pid)
                         upgrade_reaped(m, status);
+                else if (fetcher_reaped(m, pid, status))
+                        continue;
                 else if (m->store)
                         children_reaped(m, pid, status);
         }
@@ -436,12 +440,14 @@ static void begin(struct master *m, const struct options *o, char **argv, int re
         crypto_init();
         tls_init();
         m->tickets = tls_tickets_new();
+        m->staples = tls_staples_new();
         m->checker_board = board_new(1, 0);
         upgrade_take_over(m);
 }
 
 static void end(struct master *m)
 {
+        fetcher_stop(m);
         sockets_end(&m->sockets, !m->replaced);
         pid_file_remove(m);
         copies_close(&m->copies);

@@ -113,8 +113,12 @@ struct master {
         struct inflight_region *inflight;
         struct store *store;
         struct tls_tickets *tickets;
+        struct tls_staples *staples;
         struct board *board, *checker_board;
         struct master_timer rotate;
+        pid_t fetcher_pid;    /* 0: none */
+        int fetcher_lifeline; /* it ends when this is closed */
+        struct master_timer fetcher_again;
 
         struct sockets sockets;
         struct logs logs;

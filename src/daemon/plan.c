@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "daemon/memfd.h"
+#include "net/tls_staple.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -44,13 +45,36 @@ static bool fill_head(struct plan_head *h, const struct conf *c, struct arena *a
                put_text(h->control, sizeof(h->control), c->control, "control", a, error);
 }
 
+/* The certificates with ocsp=fetch, each once, to ids; false: there are too many. */
+static bool list_fetches(const struct conf *c, uint8_t (*ids)[32], uint32_t *n)
+{
+        for (size_t i = 0; i < c->n_listens; i++) {
+                for (size_t k = 0; k < c->listens[i].n_certs; k++) {
+                        const struct listen_cert *cert = &c->listens[i].certs[k];
+                        uint8_t id[32];
+                        uint32_t at = 0;
+                        if (cert->ocsp != LISTEN_OCSP_FETCH)
+                                continue;
+                        tls_staple_id(cert->cert.text, id);
+                        while (at < *n && memcmp(ids[at], id, sizeof(id)) != 0)
+                                at++;
+                        if (at == TLS_STAPLES_MAX)
+                                return false;
+                        memcpy(ids[at], id, sizeof(id));
+                        *n = MAX(*n, at + 1);
+                }
+        }
+        return true;
+}
+
 int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, str *error)
 {
         struct plan_head *h = ARENA_NEW(a, struct plan_head);
         struct plan_listen *listens = ARENA_ARRAY(a, struct plan_listen, c->n_listens + 1);
         struct plan_log *logs = ARENA_ARRAY(a, struct plan_log, c->n_access_logs + 1);
         struct plan_module *modules = ARENA_ARRAY(a, struct plan_module, c->n_modules + 1);
-        str parts[4];
+        uint8_t(*fetches)[32] = arena_zalloc(a, TLS_STAPLES_MAX * sizeof(*fetches));
+        str parts[5];
         int fd;
 
         if (c->n_listens > LISTENS_MAX || c->n_access_logs > LISTENS_MAX ||
@@ -79,10 +103,16 @@ int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, 
                         return -1;
                 memcpy(m->sha, shas[i], sizeof(m->sha));
         }
+        if (!list_fetches(c, fetches, &h->n_fetches)) {
+                *error = arena_printf(a, "more than %u certificates with ocsp=fetch",
+                                      TLS_STAPLES_MAX);
+                return -1;
+        }
         parts[0] = str_of(h, sizeof(*h));
         parts[1] = str_of(listens, c->n_listens * sizeof(*listens));
         parts[2] = str_of(logs, c->n_access_logs * sizeof(*logs));
         parts[3] = str_of(modules, c->n_modules * sizeof(*modules));
+        parts[4] = str_of(fetches, h->n_fetches * sizeof(*fetches));
         fd = memfd_make("weir-plan", parts, COUNT(parts));
         if (fd < 0)
                 *error = arena_printf(a, "memfd: %s", strerror(errno));
@@ -103,11 +133,12 @@ static bool head_sane(const struct plan_head *h, size_t n)
 
         if (n < sizeof(*h) || h->magic != PLAN_MAGIC || h->size != sizeof(*h))
                 return false;
-        if (h->n_listens > LISTENS_MAX || h->n_logs > LISTENS_MAX || h->n_modules > LISTENS_MAX)
+        if (h->n_listens > LISTENS_MAX || h->n_logs > LISTENS_MAX || h->n_modules > LISTENS_MAX ||
+            h->n_fetches > TLS_STAPLES_MAX)
                 return false;
         size = sizeof(*h) + (uint64_t)h->n_listens * sizeof(struct plan_listen) +
                (uint64_t)h->n_logs * sizeof(struct plan_log) +
-               (uint64_t)h->n_modules * sizeof(struct plan_module);
+               (uint64_t)h->n_modules * sizeof(struct plan_module) + (uint64_t)h->n_fetches * 32;
         return size == n && ENDS(h->error_log) && ENDS(h->pid_file) && ENDS(h->control) &&
                addr_fits(&h->admin);
 }
@@ -139,6 +170,7 @@ struct plan *plan_map(int fd)
         p.listens = (const void *)(p.head + 1);
         p.logs = (const void *)(p.listens + p.head->n_listens);
         p.modules = (const void *)(p.logs + p.head->n_logs);
+        p.fetches = (const void *)(p.modules + p.head->n_modules);
         if (!lists_sane(&p))
                 goto refused;
         out = malloc(sizeof(*out));

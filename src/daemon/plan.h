@@ -24,6 +24,7 @@ struct plan_head {
         struct addr admin;
         char error_log[PATH_MAX], pid_file[PATH_MAX], control[PATH_MAX];
         uint32_t n_listens, n_logs, n_modules;
+        uint32_t n_fetches;
         uint32_t has_ticket_keys; /* a file has them: the master does not rotate its own */
 };
 #define PLAN_MAGIC UINT32_C(0x4e414c50)
@@ -49,6 +50,8 @@ struct plan {
         const struct plan_listen *listens;
         const struct plan_log *logs;
         const struct plan_module *modules;
+        const uint8_t (
+                *fetches)[32]; /* names of the certificates whose OCSP responses are fetched */
         str map;
 };
 

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "conf/conf.h"
 #include "daemon/bundle.h"
+#include "daemon/fetcher.h"
 #include "daemon/memfd.h"
 #include "daemon/notify.h"
 #include "daemon/proc.h"
@@ -415,6 +416,7 @@ static void apply(struct master *m)
                 children_prepare_house(m, r->plan->head);
         else
                 compare_fixed(m);
+        fetcher_claim(m);
         if (!prepare_all(m))
                 return;
         if (first) { /* the workers start from it: COMMITTING until all serve */
@@ -425,6 +427,7 @@ static void apply(struct master *m)
                 if (m->parent_fd < 0)
                         master_pid_file(m);
                 children_start(m);
+                fetcher_restart(m);
                 return;
         }
         r->state = RELOAD_PREPARING;
@@ -465,6 +468,7 @@ static void commit(struct master *m)
         adopt(m);
         children_tell(m, WIRE_COMMIT, &number, sizeof(number));
         children_tell_error_log(m);
+        fetcher_restart(m);
         sockets_commit(&m->sockets);
         master_end_drain(m);
         if (m->reload.state == RELOAD_COMMITTING && all(m, true))

@@ -326,6 +326,8 @@ static bool stop_leaving_on_loop(struct worker *w, struct loop *l, void *arg)
 static void stopped_leaving(struct worker *w, bool ok, void *arg)
 {
         (void)ok;
+        if (w->current)
+                staple_hide(&w->current->staples, w->house.control->metrics);
         /* The one before may end as soon as the last loop has switched. */
         w->current = w->preparing;
         worker_fan(w, switch_on_loop, switched, arg);
@@ -574,6 +576,7 @@ static void make_loops(struct worker *w)
 static void make_house(struct worker *w)
 {
         tls_tickets_use(w->m->tickets);
+        tls_staples_use(w->m->staples);
         w->house.loops = w->loops;
         w->house.n_loops = w->n_loops;
         w->house.store = w->m->store;

@@ -134,8 +134,7 @@ static BIO *pem_open(str pem)
         return b;
 }
 
-/* All certificates of a text; NULL when there is none or one is broken. */
-static STACK_OF(X509) * pem_certificates(str pem)
+STACK_OF(X509) * tls_pem_certificates(str pem)
 {
         STACK_OF(X509) *all = sk_X509_new_null();
         BIO *b = pem_open(pem);
@@ -159,7 +158,7 @@ static STACK_OF(X509) * pem_certificates(str pem)
 static bool load_pair(SSL_CTX *ctx, str cert, str cert_file, str key, str key_file, struct arena *a,
                       str *err)
 {
-        STACK_OF(X509) *chain = pem_certificates(cert);
+        STACK_OF(X509) *chain = tls_pem_certificates(cert);
         EVP_PKEY *pkey = NULL;
         BIO *b;
         bool ok = false;
@@ -206,7 +205,7 @@ out:
 static bool load_authorities(SSL_CTX *ctx, str pem, str file, bool announce, struct arena *a,
                              str *err)
 {
-        STACK_OF(X509) *all = pem_certificates(pem);
+        STACK_OF(X509) *all = tls_pem_certificates(pem);
         X509_STORE *store = SSL_CTX_get_cert_store(ctx);
 
         if (all == NULL) {
@@ -432,7 +431,7 @@ static SSL_CTX *sibling(const struct tls_server *s, X509 *x)
 static bool server_add(struct tls_server *s, const struct tls_server_conf *c,
                        const struct tls_pair *pair, struct arena *a, str *err)
 {
-        STACK_OF(X509) *chain = pem_certificates(pair->cert_pem);
+        STACK_OF(X509) *chain = tls_pem_certificates(pair->cert_pem);
         SSL_CTX *ctx;
         bool fresh;
 
@@ -451,6 +450,7 @@ static bool server_add(struct tls_server *s, const struct tls_server_conf *c,
         }
         if (!load_pair(ctx, pair->cert_pem, pair->cert_file, pair->key_pem, pair->key_file, a, err))
                 return false;
+        tls_staple_attach(ctx, SSL_CTX_get0_certificate(ctx), pair);
         if (fresh)
                 add_names(s, ctx, SSL_CTX_get0_certificate(ctx));
         return true;
@@ -482,6 +482,9 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         for (size_t i = 0; i < c->n_pairs; i++) {
                 digest_text(&b, c->pairs[i].cert_pem);
                 digest_text(&b, c->pairs[i].key_pem);
+                digest_text(&b, c->pairs[i].ocsp);
+                digest_number(&b, c->pairs[i].staple.all ? (int64_t)c->pairs[i].staple.at : -1);
+                digest_number(&b, c->pairs[i].staple.epoch);
         }
         digest_number(&b, -1);
         for (size_t i = 0; i < c->n_alpn; i++)

@@ -14,12 +14,18 @@
 
 #include "base/arena.h"
 #include "base/reason.h"
+#include "net/tls_staple.h"
 
 enum { TLS_CLIENT_OFF, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRED };
 
 struct tls_pair {
         str cert_pem, key_pem;
         str cert_file, key_file; /* names for messages */
+        /* OCSP: a response that was judged, and until when it counts; or the place of those that
+         * are fetched. */
+        str ocsp;
+        int64_t ocsp_next;
+        struct tls_staple_ref staple;
 };
 
 struct tls_server_conf { /* one listener, all texts already read */

@@ -102,6 +102,7 @@ static void init_once(void)
         crypto_init();
         CHECK(OPENSSL_init_ssl(0, NULL) == 1);
         tls_ticket_init();
+        tls_staple_init();
         bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weir");
         CHECK(bio_method != NULL);
         BIO_meth_set_read(bio_method, bio_read);

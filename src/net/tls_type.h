@@ -78,9 +78,16 @@ struct tls_peer {
 };
 #define TLS_PEER_MAGIC UINT32_C(0x544c5350)
 
+/* All certificates of a text; NULL when there is none or one is broken. */
+STACK_OF(X509) * tls_pem_certificates(str pem);
+
 /* Makes the ticket callback of a server context speak to the process's ring, if there is one. */
 void tls_tickets_attach(SSL_CTX *ctx);
 void tls_ticket_init(void);
+
+/* Makes ctx answer with the pair's staple, if it has one, when x is the certificate it shows. */
+void tls_staple_attach(SSL_CTX *ctx, X509 *x, const struct tls_pair *pair);
+void tls_staple_init(void);
 
 /* The text of the oldest error in this thread's queue, which is then empty.  Into cap bytes, never
  * empty. */

@@ -119,11 +119,14 @@ static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l,
 {
         struct arena *a = g->conf->arena;
         struct tls_pair *pairs = ARENA_ARRAY(a, struct tls_pair, MAX(l->n_certs, 1));
-        for (size_t i = 0; i < l->n_certs; i++)
+        bool stapled = true;
+        for (size_t i = 0; i < l->n_certs; i++) {
                 pairs[i] = (struct tls_pair){.cert_pem = l->certs[i].cert.text,
                                              .key_pem = l->certs[i].key.text,
                                              .cert_file = l->certs[i].cert.file,
                                              .key_file = l->certs[i].key.file};
+                stapled = staple_prepare(&g->staples, &l->certs[i], &pairs[i], a, rep) && stapled;
+        }
         /* Whoever speaks HTTP/1.1 takes HTTP/1.0 too: clients may offer that alone. */
         str *alpn = ARENA_ARRAY(a, str, l->n_protocols + 1);
         size_t n_alpn = l->n_protocols;
@@ -147,6 +150,10 @@ static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l,
         str error = STR_NONE;
         struct tls_server *s = tls_server_new(&conf, a, &error);
         unsigned before = rep->errors;
+        if (s != NULL && !stapled) { /* said already */
+                tls_server_drop(s);
+                return NULL;
+        }
         if (s == NULL)
                 tls_mistakes(l, &conf, a, rep);
         if (s == NULL && rep->errors == before) /* only together they do not fit */
@@ -198,6 +205,9 @@ static bool build_listens(struct gen *g, struct report *rep)
         bool ok = true;
         g->tls = ARENA_ARRAY(c->arena, struct tls_server *, c->n_listens + 1);
         g->listens = ARENA_ARRAY(c->arena, struct downstream_conf, c->n_listens + 1);
+        for (size_t i = 0; i < c->n_listens; i++)
+                g->staples.cap += c->listens[i].n_certs;
+        g->staples.v = ARENA_ARRAY(c->arena, struct staple_show, g->staples.cap + 1);
         for (size_t i = 0; i < c->n_listens; i++) {
                 const struct listen_conf *l = &c->listens[i];
                 listener_conf(&g->listens[i], &l->eff, l->text, c->arena);

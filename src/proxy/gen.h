@@ -19,6 +19,7 @@
 #include "module/module.h"
 #include "proxy/chain.h"
 #include "proxy/route.h"
+#include "proxy/staple.h"
 #include "proxy/upstream.h"
 
 /* This process, as generations see it.  Owned by worker or checker. */
@@ -54,7 +55,8 @@ struct gen {
         struct house *house;
         struct conf *conf;
         struct route_table *routes;
-        struct tls_server **tls;     /* by listen index; NULL: plain */
+        struct tls_server **tls; /* by listen index; NULL: plain */
+        struct staples staples;
         struct upstream **upstreams; /* by upstream index */
         struct tls_client **upstream_tls;
         struct redis_conf *redises; /* by store index */

@@ -23,19 +23,22 @@ class Authority:
                 "-days", 30, "-subj", f"/CN={name}", "-keyout", self.key_file,
                 "-out", self.cert_file)
 
-    def cert(self, *names, days=30, client=False):
-        """(certificate, key) files for these DNS names or addresses."""
+    def cert(self, *names, days=30, client=False, more="", chain=False):
+        """(certificate, key) files for these DNS names or addresses; more: extensions as openssl
+        writes them; chain: the authority's certificate follows in the file."""
         self.count += 1
         stem = self.dir / f"c{self.count}"
         cert, key, csr, ext = (f"{stem}.{e}" for e in ("pem", "key", "csr", "ext"))
         alt = ",".join(("IP:" if n[0].isdigit() else "DNS:") + n for n in names)
         use = "clientAuth" if client else "serverAuth,clientAuth"
         Path(ext).write_text(f"subjectAltName={alt}\nextendedKeyUsage={use}\n"
-                             "basicConstraints=CA:FALSE\n")
+                             f"basicConstraints=CA:FALSE\n{more}\n")
         openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                 "-subj", f"/CN={names[0]}", "-keyout", key, "-out", csr)
         openssl("x509", "-req", "-in", csr, "-CA", self.cert_file, "-CAkey", self.key_file,
                 "-CAcreateserial", "-days", days, "-extfile", ext, "-out", cert)
+        if chain:
+            Path(cert).write_text(Path(cert).read_text() + self.cert_file.read_text())
         for path in (cert, key):
             os.chmod(path, 0o644)
         return cert, key
