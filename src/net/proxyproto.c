@@ -1,10 +1,14 @@
 /*
- * PROXY protocol headers, both versions, read from the front of a connection.
+ * PROXY protocol headers, both versions, read from the front of a connection, and written.
  *
- * The difficulty is to say "not valid" as soon as it is known and "more" only while the bytes could
- * still become a header, so that a client that speaks something else is not waited for.
+ * The difficulty in reading is to say "not valid" as soon as it is known and "more" only while the
+ * bytes could still become a header, so that a client that speaks something else is not waited for.
  */
 #include "net/proxyproto.h"
+
+#include "base/check.h"
+
+#include <arpa/inet.h>
 
 #define V1_MAX   107 /* with CRLF, section 2.1 */
 #define V2_HEAD  16
@@ -212,11 +216,12 @@ bool proxyproto_ssl(str tlvs, struct proxyproto_ssl *out)
         subs = str_from(value, SSL_HEAD);
         *out = (struct proxyproto_ssl){
                 .tls = client & 0x01,
-                .certificate = (client & 0x06) != 0,
+                .cert_conn = client & 0x02,
+                .cert_sess = client & 0x04,
                 .version = proxyproto_tlv(subs, PROXYPROTO_SSL_VERSION),
                 .cn = proxyproto_tlv(subs, PROXYPROTO_SSL_CN),
         };
-        out->verified = out->certificate && memcmp(value.p + 1, "\0\0\0", 4) == 0;
+        out->verified = (client & 0x06) && memcmp(value.p + 1, "\0\0\0", 4) == 0;
         return true;
 }
 
@@ -288,4 +293,126 @@ int proxyproto_parse(str in, struct proxyproto *out)
         if (agrees(in, "PROXY ", 6))
                 return in.n < 6 ? 0 : parse_v1(in, out);
         return -1;
+}
+
+/* ---- writing ---- */
+
+struct ends {
+        uint8_t src[16], dst[16];
+        uint16_t sport, dport;
+        bool v4; /* both are v4-mapped: the last four bytes */
+};
+
+static bool is_v4(const uint8_t ip[16])
+{
+        static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+        return memcmp(ip, mapped, sizeof(mapped)) == 0;
+}
+
+/* One family for both, so one of IPv4 beside one of IPv6 becomes v4-mapped. */
+static bool ends_of(struct ends *e, const struct proxyproto_says *says)
+{
+        if (says->local || !addr_bytes(&says->src, e->src) || !addr_bytes(&says->dst, e->dst))
+                return false;
+        e->sport = addr_port(&says->src);
+        e->dport = addr_port(&says->dst);
+        e->v4 = is_v4(e->src) && is_v4(e->dst);
+        return true;
+}
+
+static void write_v1(struct buf *out, const struct proxyproto_says *says)
+{
+        char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
+        struct ends e;
+        int family, skip;
+
+        if (!ends_of(&e, says)) {
+                buf_puts(out, STR("PROXY UNKNOWN\r\n"));
+                return;
+        }
+        family = e.v4 ? AF_INET : AF_INET6;
+        skip = e.v4 ? 12 : 0;
+        CHECK(inet_ntop(family, e.src + skip, from, sizeof(from)) != NULL);
+        CHECK(inet_ntop(family, e.dst + skip, to, sizeof(to)) != NULL);
+        buf_printf(out, "PROXY TCP%c %s %s %u %u\r\n", e.v4 ? '4' : '6', from, to, e.sport,
+                   e.dport);
+}
+
+/* The body of a version 2 header; nothing in it can be longer than it has room for. */
+struct body {
+        char p[1536];
+        size_t n;
+};
+
+static void put(struct body *b, const void *p, size_t n)
+{
+        CHECK(n <= sizeof(b->p) - b->n);
+        memcpy(b->p + b->n, p, n);
+        b->n += n;
+}
+
+static void put16(struct body *b, size_t v)
+{
+        put(b, (char[]){(char)(v >> 8), (char)v}, 2);
+}
+
+static void put_tlv(struct body *b, char type, str value, size_t max)
+{
+        if (value.n == 0 || value.n > max)
+                return;
+        put(b, &type, 1);
+        put16(b, value.n);
+        put(b, value.p, value.n);
+}
+
+static void put_ssl(struct body *b, const struct proxyproto_ssl *ssl)
+{
+        struct body sub = {.n = 0};
+        char client = (char)(1 | ssl->cert_conn << 1 | ssl->cert_sess << 2);
+
+        put(&sub, (char[]){client, 0, 0, 0, (char)!ssl->verified}, SSL_HEAD);
+        put_tlv(&sub, PROXYPROTO_SSL_VERSION, ssl->version, PROXYPROTO_NAME_MAX);
+        put_tlv(&sub, PROXYPROTO_SSL_CN, ssl->cn, PROXYPROTO_NAME_MAX);
+        put_tlv(b, PROXYPROTO_SSL, str_of(sub.p, sub.n), sizeof(sub.p));
+}
+
+static void put_ends(struct body *b, const struct ends *e)
+{
+        size_t skip = e->v4 ? 12 : 0;
+
+        put(b, e->src + skip, 16 - skip);
+        put(b, e->dst + skip, 16 - skip);
+        put16(b, e->sport);
+        put16(b, e->dport);
+}
+
+static void write_v2(struct buf *out, const struct proxyproto_says *says)
+{
+        struct body head = {.n = 0}, b = {.n = 0};
+        struct ends e;
+        char family = 0;
+
+        if (ends_of(&e, says)) {
+                family = e.v4 ? 0x11 : 0x21;
+                put_ends(&b, &e);
+                put_tlv(&b, PROXYPROTO_ALPN, says->alpn, PROXYPROTO_NAME_MAX);
+                put_tlv(&b, PROXYPROTO_AUTHORITY, says->authority, PROXYPROTO_NAME_MAX);
+                put_tlv(&b, PROXYPROTO_UNIQUE_ID, says->unique_id, PROXYPROTO_UNIQUE_ID_MAX);
+                if (says->ssl.tls)
+                        put_ssl(&b, &says->ssl);
+        }
+        put(&head, v2_signature, sizeof(v2_signature));
+        put(&head, (char[]){says->local ? 0x20 : 0x21, family}, 2);
+        put16(&head, b.n);
+        buf_put(out, head.p, head.n);
+        buf_put(out, b.p, b.n);
+}
+
+void proxyproto_write(struct buf *out, const struct proxyproto_says *says)
+{
+        if (says->version == 1)
+                write_v1(out, says);
+        else
+                write_v2(out, says);
 }

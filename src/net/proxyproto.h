@@ -1,11 +1,12 @@
 /*
- * PROXY protocol headers, versions 1 and 2 (haproxy.org doc/proxy-protocol.txt), receiving side.
+ * PROXY protocol headers, versions 1 and 2 (haproxy.org doc/proxy-protocol.txt), read and written.
  * Pure; any thread.
  */
 #ifndef NET_PROXYPROTO_H
 #define NET_PROXYPROTO_H
 
 #include "base/addr.h"
+#include "base/buf.h"
 
 /* The types that are known (section 2.2). */
 enum {
@@ -39,12 +40,23 @@ str proxyproto_tlv(str tlvs, unsigned type);
 
 /* Of the SSL value (section 2.2.6). */
 struct proxyproto_ssl {
-        bool tls;         /* the client spoke it */
-        bool certificate; /* and showed a certificate, in this connection or session */
-        bool verified;    /* and it was good */
-        str version, cn;  /* absent: not said */
+        bool tls;                  /* the client spoke it */
+        bool cert_conn, cert_sess; /* and showed a certificate, in this connection, or at least in
+                                      the session that it is of */
+        bool verified;             /* and it was good */
+        str version, cn;           /* absent: not said */
 };
 bool proxyproto_ssl(str tlvs, struct proxyproto_ssl *out); /* false: there is none */
+
+/* What is to be said.  Names that are absent, empty or longer than may be are left out. */
+struct proxyproto_says {
+        int version;          /* 1 or 2 */
+        bool local;           /* of weir itself: LOCAL, UNKNOWN */
+        struct addr src, dst; /* not both of IP: UNKNOWN, UNSPEC, and no values then */
+        str authority, alpn, unique_id;
+        struct proxyproto_ssl ssl; /* tls false: left out */
+};
+void proxyproto_write(struct buf *out, const struct proxyproto_says *says);
 
 uint32_t proxyproto_crc32c(uint32_t crc, str s); /* RFC 3720 B.4; begin with 0 */
 

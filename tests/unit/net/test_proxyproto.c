@@ -244,16 +244,16 @@ static void test_ssl(void **state UNUSED)
 
         assert_int_equal(parse_tlvs(good, sizeof(good) - 1), 28 + sizeof(good) - 1);
         assert_true(proxyproto_ssl(head.tlvs, &ssl));
-        assert_true(ssl.tls && ssl.certificate && ssl.verified);
+        assert_true(ssl.tls && ssl.cert_conn && ssl.cert_sess && ssl.verified);
         assert_true(str_eq(ssl.version, STR("TLSv1.3")));
         assert_true(str_eq(ssl.cn, STR("alice")));
         assert_true(parse_tlvs(unverified, 8) > 0);
         assert_true(proxyproto_ssl(head.tlvs, &ssl));
-        assert_true(ssl.tls && ssl.certificate && !ssl.verified);
+        assert_true(ssl.tls && ssl.cert_conn && !ssl.cert_sess && !ssl.verified);
         assert_null(ssl.cn.p);
         assert_true(parse_tlvs(nobody, 8) > 0); /* verify is 0, but of no certificate */
         assert_true(proxyproto_ssl(head.tlvs, &ssl));
-        assert_true(ssl.tls && !ssl.certificate && !ssl.verified);
+        assert_true(ssl.tls && !ssl.cert_conn && !ssl.cert_sess && !ssl.verified);
         assert_false(proxyproto_ssl(STR_NONE, &ssl));
         assert_int_equal(parse_tlvs("\x20\0\x04\x01\0\0\0", 7), -1);
         assert_int_equal(parse_tlvs("\x20\0\x08\x01\0\0\0\0\x21\0\x01", 11), -1);
@@ -286,6 +286,134 @@ static void test_crc32c(void **state UNUSED)
         assert_int_equal(parse_tlvs(again, 14), -1);
 }
 
+/* ---- writing ---- */
+
+static char written[2048];
+
+static size_t write_of(const struct proxyproto_says *says)
+{
+        struct buf b = BUF_INIT;
+        size_t n;
+
+        proxyproto_write(&b, says);
+        n = b.n;
+        assert_true(n < sizeof(written));
+        memcpy(written, buf_pullup(&b, n).p, n);
+        written[n] = '\0';
+        buf_clear(&b);
+        return n;
+}
+
+static struct addr at(const char *text)
+{
+        struct addr a;
+
+        assert_true(addr_parse(str_z(text), &a));
+        return a;
+}
+
+static void test_write_v1(void **state UNUSED)
+{
+        static const struct {
+                const char *src, *dst, *want;
+        } cases[] = {
+                {"192.0.2.7:4711", "192.0.2.1:80", "PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n"},
+                {"[2001:db8::7]:1", "[::1]:65535", "PROXY TCP6 2001:db8::7 ::1 1 65535\r\n"},
+                {"[::ffff:1.2.3.4]:1", "1.2.3.5:0", "PROXY TCP4 1.2.3.4 1.2.3.5 1 0\r\n"},
+                {"1.2.3.4:1", "[::1]:2", "PROXY TCP6 ::ffff:1.2.3.4 ::1 1 2\r\n"},
+                {"unix:/x", "unix:/y", "PROXY UNKNOWN\r\n"},
+                {"1.2.3.4:1", "unix:/y", "PROXY UNKNOWN\r\n"},
+        };
+
+        for (size_t i = 0; i < COUNT(cases); i++) {
+                struct proxyproto_says says = {
+                        .version = 1, .src = at(cases[i].src), .dst = at(cases[i].dst)};
+                size_t n = write_of(&says);
+                assert_string_equal(written, cases[i].want);
+                assert_int_equal(parse(written, n), n);
+                says.local = true;
+                write_of(&says);
+                assert_string_equal(written, "PROXY UNKNOWN\r\n");
+        }
+}
+
+static void test_write_v2(void **state UNUSED)
+{
+        struct proxyproto_says says = {.version = 2,
+                                       .src = at("192.0.2.7:4711"),
+                                       .dst = at("192.0.2.1:80"),
+                                       .authority = STR("a.example"),
+                                       .alpn = STR("h2"),
+                                       .unique_id = STR("id-1"),
+                                       .ssl = {.tls = true,
+                                               .cert_sess = true,
+                                               .verified = true,
+                                               .version = STR("TLSv1.3"),
+                                               .cn = STR("alice")}};
+        struct proxyproto_ssl ssl;
+        size_t n = write_of(&says);
+
+        whole(written, n);
+        shows(&head.src, "192.0.2.7:4711");
+        shows(&head.dst, "192.0.2.1:80");
+        has(PROXYPROTO_AUTHORITY, "a.example");
+        has(PROXYPROTO_ALPN, "h2");
+        has(PROXYPROTO_UNIQUE_ID, "id-1");
+        assert_true(proxyproto_ssl(head.tlvs, &ssl));
+        assert_true(ssl.tls && !ssl.cert_conn && ssl.cert_sess && ssl.verified);
+        assert_true(str_eq(ssl.version, STR("TLSv1.3")));
+        assert_true(str_eq(ssl.cn, STR("alice")));
+        says.src = at("[2001:db8::7]:4711"); /* the other end is v4-mapped then */
+        whole(written, write_of(&says));
+        shows(&head.src, "[2001:db8::7]:4711");
+        has(PROXYPROTO_UNIQUE_ID, "id-1");
+        says.ssl = (struct proxyproto_ssl){.tls = true};
+        n = write_of(&says);
+        assert_int_equal(parse(written, n), n);
+        assert_true(proxyproto_ssl(head.tlvs, &ssl));
+        assert_true(ssl.tls && !ssl.cert_sess && !ssl.verified);
+}
+
+/* What is too long for its place is left out; all together there is room. */
+static void test_write_bounds(void **state UNUSED)
+{
+        static char text[300];
+        struct proxyproto_says says = {.version = 2, .src = at("[::1]:1"), .dst = at("[::2]:2")};
+        struct proxyproto_ssl ssl;
+        size_t n;
+
+        memset(text, 'x', sizeof(text));
+        says.authority = says.alpn = str_of(text, 255);
+        says.unique_id = str_of(text, 128);
+        says.ssl = (struct proxyproto_ssl){
+                .tls = true, .version = str_of(text, 255), .cn = str_of(text, 255)};
+        n = write_of(&says);
+        assert_int_equal(parse(written, n), n);
+        assert_int_equal(proxyproto_tlv(head.tlvs, PROXYPROTO_ALPN).n, 255);
+        assert_true(proxyproto_ssl(head.tlvs, &ssl));
+        assert_int_equal(ssl.cn.n, 255);
+        says.authority = says.alpn = says.ssl.cn = str_of(text, 256);
+        says.unique_id = str_of(text, 129);
+        n = write_of(&says);
+        assert_int_equal(parse(written, n), n);
+        assert_null(proxyproto_tlv(head.tlvs, PROXYPROTO_AUTHORITY).p);
+        assert_null(proxyproto_tlv(head.tlvs, PROXYPROTO_UNIQUE_ID).p);
+}
+
+/* What is not of IP, or is weir's own: no address, and no values. */
+static void test_write_nobody(void **state UNUSED)
+{
+        struct proxyproto_says says = {
+                .version = 2, .src = at("unix:/x"), .dst = at("1.2.3.4:1"), .authority = STR("a")};
+
+        assert_int_equal(write_of(&says), 16);
+        assert_memory_equal(written, SIGNATURE "\x21\x00\x00\x00", 16);
+        says.src = at("1.2.3.4:2");
+        says.local = true;
+        assert_int_equal(write_of(&says), 16);
+        assert_memory_equal(written, SIGNATURE "\x20\x00\x00\x00", 16);
+}
+
 static int end(void **state UNUSED)
 {
         free(kept);
@@ -295,10 +423,12 @@ static int end(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_v1),   cmocka_unit_test(test_v1_bad),
-                cmocka_unit_test(test_v2),   cmocka_unit_test(test_v2_bad),
-                cmocka_unit_test(test_tlvs), cmocka_unit_test(test_tlv_sizes),
-                cmocka_unit_test(test_ssl),  cmocka_unit_test(test_crc32c),
+                cmocka_unit_test(test_v1),           cmocka_unit_test(test_v1_bad),
+                cmocka_unit_test(test_v2),           cmocka_unit_test(test_v2_bad),
+                cmocka_unit_test(test_tlvs),         cmocka_unit_test(test_tlv_sizes),
+                cmocka_unit_test(test_ssl),          cmocka_unit_test(test_crc32c),
+                cmocka_unit_test(test_write_v1),     cmocka_unit_test(test_write_v2),
+                cmocka_unit_test(test_write_bounds), cmocka_unit_test(test_write_nobody),
         };
         return cmocka_run_group_tests(tests, NULL, end);
 }
