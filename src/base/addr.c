@@ -85,8 +85,7 @@ bool addr_parse(str text, struct addr *out)
         return str_chr(ip, ':') < 0 && addr_parse_ip(ip, (uint16_t)port, out);
 }
 
-/* Fills 16 bytes with the address, IPv4 mapped; false for unix and empty addresses. */
-static bool addr_bytes(const struct addr *a, uint8_t ip[16])
+bool addr_bytes(const struct addr *a, uint8_t ip[16])
 {
         if (a->len == 0)
                 return false;

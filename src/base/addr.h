@@ -31,6 +31,8 @@ size_t addr_print(const struct addr *a,
                   char out[ADDR_TEXT]); /* with port; returns length, NUL-terminated */
 size_t addr_print_ip(const struct addr *a,
                      char out[ADDR_TEXT]); /* without; v4-mapped v6 printed as v4; unix: "unix:" */
+/* The address as 16 bytes, IPv4 as v4-mapped; false for unix and empty ones. */
+MUST_CHECK bool addr_bytes(const struct addr *a, uint8_t ip[16]);
 uint16_t addr_port(const struct addr *a);
 void addr_set_port(struct addr *a, uint16_t port);
 bool addr_equal(const struct addr *a, const struct addr *b);

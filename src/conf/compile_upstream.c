@@ -7,7 +7,7 @@
 struct upstream_build {
         struct upstream_conf u;
         VEC(struct server_conf) servers;
-        const struct word *name, *protocol;
+        const struct word *name, *protocol, *proxy;
 };
 
 /* The directives of the block see the upstream itself, which the build begins with. */
@@ -132,6 +132,56 @@ static void check_protocol(struct compile *c, const struct upstream_build *b)
         if (b->u.protocol == PROTOCOL_H2C && b->u.tls)
                 report_error(c->rep, &b->protocol->pos,
                              "protocol h2c is HTTP/2 without tls; with it, it is protocol h2");
+        if (b->u.proxy_version && b->u.protocol != PROTOCOL_HTTP1)
+                report_error(
+                        c->rep, &b->proxy->pos,
+                        "proxy_protocol says whose a connection is, and with HTTP/2 it is many "
+                        "clients': take protocol http/1.1");
+}
+
+static uint32_t proxy_tlvs(struct compile *c, const struct word *w)
+{
+        static const str names[] = {STR_INIT("authority"), STR_INIT("alpn"), STR_INIT("unique_id"),
+                                    STR_INIT("ssl")};
+        uint32_t bits = 0;
+        str rest = w->text, name;
+        size_t i;
+
+        while (rest.p != NULL) {
+                str_cut(rest, ',', &name, &rest);
+                for (i = 0; i < COUNT(names) && !str_eq(name, names[i]); i++)
+                        ;
+                if (i == COUNT(names))
+                        report_unknown(
+                                c->rep, &w->pos, name, names, COUNT(names),
+                                "tlvs: \"%.*s\" is not one of authority, alpn, unique_id, ssl",
+                                STR_ARG(name));
+                else
+                        bits |= UINT32_C(1) << i;
+        }
+        return bits;
+}
+
+void compile_upstream_proxy(struct compile *c, struct scope *s, const struct args *a)
+{
+        static const str names[] = {STR_INIT("off"), STR_INIT("v1"), STR_INIT("v2")};
+        struct upstream_build *b = build_of(s);
+        const struct word *w = a->word[0], *tlvs = compile_key(a, "tlvs");
+        uint32_t i = 0;
+
+        while (i < COUNT(names) && !str_eq(w->text, names[i]))
+                i++;
+        if (i == COUNT(names)) {
+                report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
+                               "\"%.*s\" is not off, v1 or v2", STR_ARG(w->text));
+                return;
+        }
+        b->u.proxy_version = i;
+        b->proxy = w;
+        if (tlvs && i != 2)
+                report_error(c->rep, &tlvs->pos, "tlvs= needs v2: v1 has addresses only");
+        else if (tlvs)
+                b->u.proxy_tlvs = proxy_tlvs(c, tlvs);
 }
 
 void compile_upstream_tls(struct compile *c, struct scope *s, const struct args *a)

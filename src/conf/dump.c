@@ -408,6 +408,22 @@ static void put_balance(struct dump *d, const struct upstream_conf *u)
         end(d);
 }
 
+static void put_proxy(struct dump *d, const struct upstream_conf *u)
+{
+        static const char *const names[] = {"authority", "alpn", "unique_id", "ssl"};
+        const char *before = " tlvs=";
+
+        begin(d, "proxy_protocol");
+        put_word(d, u->proxy_version ? u->proxy_version == 1 ? STR("v1") : STR("v2") : STR("off"));
+        for (unsigned i = 0; i < COUNT(names); i++) {
+                if (!(u->proxy_tlvs & 1u << i))
+                        continue;
+                buf_printf(d->out, "%s%s", before, names[i]);
+                before = ",";
+        }
+        end(d);
+}
+
 static void put_upstream(struct dump *d, const struct upstream_conf *u)
 {
         static const char *const protocols[] = {"http/1.1", "h2c", "h2"};
@@ -434,6 +450,7 @@ static void put_upstream(struct dump *d, const struct upstream_conf *u)
         begin(d, "protocol");
         put_word(d, str_z(protocols[u->protocol]));
         end(d);
+        put_proxy(d, u);
         if (u->tls)
                 put_tls(d, UPSTREAM, u);
         if (u->sticky_cookie.p) {

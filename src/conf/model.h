@@ -233,6 +233,9 @@ struct file_text {
         str file, text;
 }; /* a file that was read, under its name */
 
+/* Values in the PROXY header that servers get. */
+enum { PROXY_TLV_AUTHORITY = 1, PROXY_TLV_ALPN = 2, PROXY_TLV_UNIQUE_ID = 4, PROXY_TLV_SSL = 8 };
+
 enum upstream_protocol { PROTOCOL_HTTP1, PROTOCOL_H2C, PROTOCOL_H2 };
 
 struct upstream_conf {
@@ -254,6 +257,7 @@ struct upstream_conf {
         int64_t slow_start;
         str sticky_cookie;
         enum upstream_protocol protocol;
+        uint32_t proxy_version, proxy_tlvs; /* 0: no PROXY header; PROXY_TLV_* */
         bool tls, tls_verify;
         struct conf_pos tls_pos;
         struct file_text tls_ca, tls_cert, tls_key;

@@ -31,6 +31,7 @@ static const struct family families[] = {
         {STR_INIT("header_"), VAR_HEADER, true, false},
         {STR_INIT("response_header_"), VAR_RESPONSE_HEADER, true, true},
         {STR_INIT("cookie_"), VAR_COOKIE, false, false},
+        {STR_INIT("proxy_protocol_tlv_"), VAR_PROXY_TLV, false, false},
 };
 
 bool template_reserved(str name)
@@ -55,6 +56,16 @@ static str field_name(struct arena *a, str s)
         return str_of(p, s.n);
 }
 
+bool template_tlv_type(str text, uint16_t *type)
+{
+        uint64_t v;
+
+        if (text.n != 4 || !str_starts(text, STR("0x")) || !str_hex64(str_from(text, 2), 255, &v))
+                return false;
+        *type = (uint16_t)v;
+        return true;
+}
+
 static enum template_name find_family(struct arena *a, str name, const struct template_scope *scope,
                                       struct template_op *op)
 {
@@ -65,6 +76,8 @@ static enum template_name find_family(struct arena *a, str name, const struct te
                 if (f->response && !scope->response)
                         return TEMPLATE_NAME_RESPONSE;
                 str rest = str_from(name, f->prefix.n);
+                if (f->var == VAR_PROXY_TLV && !template_tlv_type(rest, &op->group))
+                        return TEMPLATE_NAME_UNKNOWN;
                 op->var = (uint8_t)f->var;
                 op->text = f->field ? field_name(a, rest) : rest;
                 return TEMPLATE_NAME_OK;

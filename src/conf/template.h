@@ -17,14 +17,15 @@ enum variable {
         VAR_HEADER, /* $header_NAME: '_' in it means '-' */
         VAR_RESPONSE_HEADER,
         VAR_COOKIE,
-        VAR_CAPTURE, /* $1, $NAME: group */
-        VAR_MODULE   /* $jwt_user: set by a function; name is the whole of it */
+        VAR_PROXY_TLV, /* $proxy_protocol_tlv_0xNN: group is the type */
+        VAR_CAPTURE,   /* $1, $NAME: group */
+        VAR_MODULE     /* $jwt_user: set by a function; name is the whole of it */
 };
 
 struct template_op {
         bool literal;
         uint8_t var;    /* enum variable */
-        uint16_t group; /* VAR_CAPTURE */
+        uint16_t group; /* VAR_CAPTURE, VAR_PROXY_TLV */
         str text; /* literal, or the name of ARG HEADER RESPONSE_HEADER COOKIE MODULE (headers: with
                      '-') */
 };
@@ -60,6 +61,8 @@ enum template_name template_name(struct arena *a, str name, const struct templat
                                  struct template_op *op);
 /* Whether name is, or begins like, a variable of weir's own: no capture or module may have it. */
 bool template_reserved(str name);
+/* "0xNN" of $proxy_protocol_tlv_0xNN. */
+bool template_tlv_type(str text, uint16_t *type);
 
 /* NULL: *error says what is wrong, *at is the offset in text. */
 MUST_CHECK struct template *template_compile(struct arena *a, str text,

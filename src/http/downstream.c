@@ -42,6 +42,7 @@ static void bury(struct loop_task *t)
         struct loop *l = c->io.loop;
         if (c->codec && c->codec->bury)
                 c->codec->bury(c);
+        free((char *)c->tlvs.p);
         c->magic = DEAD_MAGIC;
         slab_put(&h1_loop(l)->servers, c);
 }
@@ -167,7 +168,7 @@ static void start_protocol(struct downstream *c)
 static void proxy_readable(struct downstream *c)
 {
         char text[PROXYPROTO_MAX];
-        struct addr src = {0}, dst = {0};
+        struct proxyproto head = {0};
         size_t had = c->preface ? c->preface->n : 0;
         ptrdiff_t more = io_peek(&c->io, text + had, sizeof(text) - had);
         if (more == 0)
@@ -176,7 +177,7 @@ static void proxy_readable(struct downstream *c)
         if (more > 0) {
                 if (had)
                         buf_copy_out(c->preface, 0, text, had);
-                n = proxyproto_parse(str_of(text, had + (size_t)more), &src, &dst);
+                n = proxyproto_parse(str_of(text, had + (size_t)more), &head);
         }
         if (n < 0 || (n == 0 && had + (size_t)more == sizeof(text))) {
                 downstream_close(c, REASON_PROXY_PROTOCOL);
@@ -195,12 +196,14 @@ static void proxy_readable(struct downstream *c)
                 buf_clear(c->preface);
                 free(c->preface);
         }
-        if (src.len)
-                shorten(&c->peer, &src);
-        if (dst.len) {
-                shorten(&c->local, &dst);
+        if (head.src.len)
+                shorten(&c->peer, &head.src);
+        if (head.dst.len) {
+                shorten(&c->local, &head.dst);
                 c->local_known = true;
         }
+        if (head.tlvs.n)
+                c->tlvs = str_of(str_dupz(head.tlvs), head.tlvs.n);
         start_protocol(c);
 }
 
@@ -288,6 +291,7 @@ void downstream_facts(struct downstream *c, struct client_facts *f)
         lengthen(&f->peer, &c->peer);
         lengthen(&f->local, &c->local);
         f->tls = c->io.tls ? tls_facts(c->io.tls) : NULL;
+        f->proxy_tlvs = c->tlvs;
         f->listener = c->listener;
         f->accepted = c->accepted;
         f->serial = c->serial;

@@ -57,6 +57,7 @@ struct downstream {
         struct h1_listener *stats;
         void *own;           /* HTTP/2's part, which is not small */
         struct buf *preface; /* PROXY: the part of the header that came first, or NULL */
+        str tlvs;            /* of the PROXY header, malloc'd; absent: none */
         int64_t accepted, started;
         uint64_t serial;
 };

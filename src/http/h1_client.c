@@ -597,6 +597,11 @@ struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, str
         return &c->conn;
 }
 
+void h1_client_preface(struct client_conn *conn, str bytes)
+{
+        io_preface(&client_of_conn(conn)->io, bytes);
+}
+
 /* ---------------------------------------------------------------- what the pool does */
 
 static str conn_error(struct client_conn *conn)

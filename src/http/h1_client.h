@@ -13,5 +13,7 @@
 struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
                                       str host, int64_t connect_us, const struct client_pool *pool,
                                       void *pool_ctx, enum reason *why);
+/* Right after it: what goes out before all else, in the clear (a PROXY header). */
+void h1_client_preface(struct client_conn *c, str bytes);
 
 #endif

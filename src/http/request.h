@@ -76,6 +76,7 @@ struct client_ops {
 struct client_facts {
         struct addr peer, local; /* after the PROXY protocol */
         const void *tls;         /* const struct tls_facts *, or NULL */
+        str proxy_tlvs;          /* what a PROXY header said besides: see net/proxyproto.h */
         void *listener;          /* what downstream_accept was given */
         int64_t accepted;        /* loop time */
         uint64_t serial;         /* number of the connection in this process */

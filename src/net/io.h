@@ -88,6 +88,10 @@ MUST_CHECK enum reason io_connect(struct io *io, struct loop *l, const struct ad
  * written goes out plain. */
 void io_start_tls(struct io *io, struct tls_peer *tls);
 
+/* Goes out before anything else, in the clear even if the rest is TLS.  Right after io_connect (and
+ * io_start_tls). */
+void io_preface(struct io *io, str bytes);
+
 /* Before any read and before TLS, for a PROXY protocol header: looks at up to n bytes without
  * taking them (how many there are; 0: none now; -1: EOF or an error), and takes n bytes that a look
  * has shown. */

@@ -91,6 +91,7 @@ struct tls_facts {             /* valid as long as the peer */
         str version;           /* "TLSv1.3" */
         str cipher, sni, alpn; /* absent when none */
         str client_subject;    /* RFC 2253, absent without a verified certificate */
+        str client_cn;         /* the common name in it, if it has one */
         bool resumed, client_verified;
         uint64_t policy; /* of the verification it went through */
         str error;       /* last failure in words, for the log */

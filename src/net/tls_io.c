@@ -231,6 +231,7 @@ void tls_peer_free(struct tls_peer *p)
         buf_clear(&p->enc);
         free(p->sni);
         free(p->subject);
+        free(p->cn);
         free(p->error);
         p->magic = DEAD_MAGIC;
         free(p);
@@ -282,6 +283,24 @@ static void explain(struct tls_peer *p)
         }
 }
 
+/* The last common name, which is the most specific one, as UTF-8. */
+static void set_cn(struct tls_peer *p, X509_NAME *subject)
+{
+        unsigned char *text = NULL;
+        int at = -1, next, n;
+
+        while ((next = X509_NAME_get_index_by_NID(subject, NID_commonName, at)) >= 0)
+                at = next;
+        if (at < 0)
+                return;
+        n = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+        if (n >= 0) {
+                p->cn = str_dupz(str_of(text, (size_t)n));
+                p->facts.client_cn = str_of(p->cn, (size_t)n);
+        }
+        OPENSSL_free(text);
+}
+
 static void set_subject(struct tls_peer *p)
 {
         X509 *x = SSL_get0_peer_certificate(p->ssl);
@@ -298,6 +317,7 @@ static void set_subject(struct tls_peer *p)
         p->subject = str_dupz(str_of(text, (size_t)n));
         BIO_free(b);
         p->facts.client_subject = str_z(p->subject);
+        set_cn(p, X509_get_subject_name(x));
         p->facts.client_verified = true;
 }
 
@@ -572,6 +592,12 @@ static const struct io_type tls_type = {
         .unsent = tls_unsent,
         .release = tls_release,
 };
+
+void io_preface(struct io *io, str bytes)
+{
+        CHECK(io->connecting && io->out.n == 0);
+        buf_puts(io->tls ? &io->tls->enc : &io->out, bytes);
+}
 
 void io_start_tls(struct io *io, struct tls_peer *tls)
 {

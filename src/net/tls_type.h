@@ -74,7 +74,7 @@ struct tls_peer {
         bool notified : 1; /* our close_notify is in enc or gone */
         bool no_name : 1;  /* verification is on but there is no name to verify */
         struct tls_facts facts;
-        char *sni, *subject, *error; /* what facts point to */
+        char *sni, *subject, *cn, *error; /* what facts point to */
 };
 #define TLS_PEER_MAGIC UINT32_C(0x544c5350)
 

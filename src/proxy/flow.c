@@ -582,6 +582,7 @@ static void begin(struct request *r)
         gen_hold(t->gl);
         t->listen = gen_listen(t->gen, &listener->addr);
         t->tls = facts->tls;
+        t->proxy_tlvs = facts->proxy_tlvs;
         t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
         t->upstream_us = -1;
         forward_client(t);

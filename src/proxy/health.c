@@ -17,6 +17,7 @@
 #include "conf/model.h"
 #include "http/h2_probe.h"
 #include "net/io.h"
+#include "proxy/proxyhead.h"
 #include "proxy/upstreams.h"
 
 #include <stdlib.h>
@@ -225,6 +226,16 @@ static void on_drained(struct io *io)
 static const struct io_owner probe_calls = {
         .readable = on_readable, .drained = on_drained, .ready = on_ready};
 
+/* Not a client's connection. */
+static void say_who(struct health *h)
+{
+        struct buf head = BUF_INIT;
+
+        proxyhead_own(&head, h->s);
+        io_preface(&h->io, buf_pullup(&head, head.n));
+        buf_clear(&head);
+}
+
 static void probe_begin(struct health *h)
 {
         enum reason r;
@@ -242,6 +253,8 @@ static void probe_begin(struct health *h)
         deadline_set(h->loop, &h->deadline, h->timeout, probe_late);
         if (h->s->tls)
                 io_start_tls(&h->io, tls_connect_peer(h->s->tls, h->io.fd, h->s->host));
+        if (h->s->proxy_version)
+                say_who(h);
 }
 
 static str request_of(const struct server *s, str path)

@@ -20,6 +20,7 @@
 #include "base/siphash.h"
 #include "http/client.h"
 #include "proxy/pool.h"
+#include "proxy/proxyhead.h"
 #include "proxy/retry.h"
 #include "proxy/upstreams.h"
 #include "proxy/vars.h"
@@ -371,7 +372,9 @@ static const struct exchange_user exchange_calls;
 static void send_to(struct origin *o)
 {
         const struct settings *eff = o->eff;
-        struct client_conn *c = o->fresh ? NULL : pool_get(o->sl);
+        const struct server *s = o->sl->server;
+        str head = s->proxy_version ? proxyhead(o->t, s) : STR_NONE;
+        struct client_conn *c = o->fresh ? NULL : pool_get(o->sl, head);
         enum reason why = REASON_NONE;
 
         o->x = (struct exchange){
@@ -394,7 +397,7 @@ static void send_to(struct origin *o)
                 run(o, c);
                 return;
         }
-        if (pool_connect(o->sl, eff->connect, &o->wait, connected, o, &why))
+        if (pool_connect(o->sl, head, eff->connect, &o->wait, connected, o, &why))
                 o->state = ORIGIN_CONNECTING;
         else
                 fail_later(o, why);

@@ -6,6 +6,9 @@
  * Any call of a waiter may end it, so after one the connection itself is asked (its memory lives to
  * the end of the turn): without room it is of no use to the next waiter, without pool_ctx its
  * record is gone.
+ *
+ * A connection that began with a PROXY header is one client's: it carries only what has the same
+ * header, byte for byte.
  */
 #include "proxy/pool.h"
 
@@ -13,6 +16,8 @@
 #include "http/h1_client.h"
 #include "http/h2_client.h"
 #include "proxy/upstreams.h"
+
+#include <stdlib.h>
 
 #define POOL_CONN_MAGIC UINT32_C(0x504f4f4c)
 /* Invariant: filed, while its client's link is in sl->idle: it has room then.  idle: filed, and
@@ -26,6 +31,7 @@ struct pool_conn {
         struct list link;    /* in sl->connecting */
         uint32_t busy;       /* as counted in streams_n */
         int64_t idle_us;
+        str head; /* what it began with, malloc'd; absent: nothing */
         bool connecting, idle;
 };
 
@@ -77,6 +83,7 @@ static void conn_end(struct pool_conn *pc)
         add(&sl->streams_n, -(int)pc->busy);
         pc->c->pool_ctx = NULL;
         pc->magic = DEAD_MAGIC;
+        free((char *)pc->head.p);
         slab_put(&here(sl)->connections, pc);
         server_drop(sl);
 }
@@ -95,6 +102,12 @@ static void file_idle(struct pool_conn *pc)
         struct server_loop *sl = pc->sl;
         bool end = sl->retired || here(sl)->closing;
 
+        /* Those of clients that have gone would fill it for good: the longest idle one makes room.
+         */
+        if (pc->head.n && !end && !list_empty(&sl->idle) &&
+            count(&sl->idle_n) >= count(&sl->server->keepalive))
+                conn_close(conn_of(CONTAINER_OF(sl->idle.prev, struct client_conn, link)),
+                           REASON_POOL_FULL);
         if (end || count(&sl->idle_n) >= count(&sl->server->keepalive)) {
                 conn_close(pc, end ? REASON_SHUTDOWN : REASON_POOL_FULL);
                 return;
@@ -167,7 +180,7 @@ static bool wait_for(struct server_loop *sl, struct pool_wait *w, enum reason *w
 /* The connection took fewer than waited for it. */
 static void wait_on(struct pool_wait *w)
 {
-        struct client_conn *c = pool_get(w->sl);
+        struct client_conn *c = pool_get(w->sl, w->head);
         enum reason why = REASON_NONE;
 
         if (c)
@@ -214,7 +227,8 @@ static void on_connected(struct client_conn *c, enum reason why)
 
 static const struct client_pool pool_calls = {on_connected, on_released, on_closed};
 
-static struct pool_conn *conn_new(struct server_loop *sl, int64_t connect_us, enum reason *why)
+static struct pool_conn *conn_new(struct server_loop *sl, str head, int64_t connect_us,
+                                  enum reason *why)
 {
         struct server *s = sl->server;
         struct pool_conn *pc = slab_get(&here(sl)->connections);
@@ -228,6 +242,10 @@ static struct pool_conn *conn_new(struct server_loop *sl, int64_t connect_us, en
                 pc->magic = DEAD_MAGIC;
                 slab_put(&here(sl)->connections, pc);
                 return NULL;
+        }
+        if (head.n) {
+                pc->head = str_of(str_dupz(head), head.n);
+                h1_client_preface(pc->c, head);
         }
         server_hold(sl);
         add(&sl->connections_n, 1);
@@ -253,7 +271,7 @@ static bool wait_for(struct server_loop *sl, struct pool_wait *w, enum reason *w
         struct pool_conn *pc = sl->likely > 1 ? conn_to_share(sl) : NULL;
 
         if (!pc)
-                pc = conn_new(sl, w->connect_us, why);
+                pc = conn_new(sl, w->head, w->connect_us, why);
 
         if (!pc)
                 return false;
@@ -265,12 +283,27 @@ static bool wait_for(struct server_loop *sl, struct pool_wait *w, enum reason *w
 
 /* ------------------------------------------------------------------ what origin asks for */
 
-struct client_conn *pool_get(struct server_loop *sl)
+/* As the list is bounded by keepalive, so is the search. */
+static struct client_conn *get_own(struct server_loop *sl, str head)
+{
+        LIST_EACH (n, &sl->idle) {
+                struct client_conn *c = CONTAINER_OF(n, struct client_conn, link);
+                if (str_eq(conn_of(c)->head, head)) {
+                        unfile(conn_of(c));
+                        return c;
+                }
+        }
+        return NULL;
+}
+
+struct client_conn *pool_get(struct server_loop *sl, str head)
 {
         struct client_conn *c;
 
         if (list_empty(&sl->idle))
                 return NULL;
+        if (head.n)
+                return get_own(sl, head);
         c = CONTAINER_OF(sl->idle.next, struct client_conn, link);
         unfile(conn_of(c));
         if (c->room > 1)
@@ -278,10 +311,11 @@ struct client_conn *pool_get(struct server_loop *sl)
         return c;
 }
 
-bool pool_connect(struct server_loop *sl, int64_t connect_us, struct pool_wait *w, pool_done *done,
-                  void *arg, enum reason *why)
+bool pool_connect(struct server_loop *sl, str head, int64_t connect_us, struct pool_wait *w,
+                  pool_done *done, void *arg, enum reason *why)
 {
-        *w = (struct pool_wait){.sl = sl, .connect_us = connect_us, .done = done, .arg = arg};
+        *w = (struct pool_wait){
+                .sl = sl, .head = head, .connect_us = connect_us, .done = done, .arg = arg};
         return wait_for(sl, w, why);
 }
 

@@ -24,17 +24,20 @@ struct pool_wait {
         struct pool_conn *pc; /* NULL: its connection has come, or not; it is about to be told */
         struct server_loop *sl;
         int64_t connect_us;
+        str head; /* what the connection shall begin with; absent: nothing */
         pool_done *done;
         void *arg;
 };
 
 size_t pool_conn_size(void); /* for the slab they are kept in */
 
-/* A connection that has room, to be bound at once; NULL: none. */
-struct client_conn *pool_get(struct server_loop *sl);
-/* Waits for a new one; done follows, never inside this call.  false: *why at once. */
-bool pool_connect(struct server_loop *sl, int64_t connect_us, struct pool_wait *w, pool_done *done,
-                  void *arg, enum reason *why);
+/* A connection that has room and began with head (a PROXY header; absent: with none), to be bound
+ * at once; NULL: none. */
+struct client_conn *pool_get(struct server_loop *sl, str head);
+/* Waits for a new one; done follows, never inside this call.  false: *why at once.  head is copied.
+ */
+bool pool_connect(struct server_loop *sl, str head, int64_t connect_us, struct pool_wait *w,
+                  pool_done *done, void *arg, enum reason *why);
 /* The waiter has gone: done will not be called, and what nobody waits for is closed. */
 void pool_cancel(struct pool_wait *w, enum reason why);
 /* An exchange was bound to it: how long it may be idle afterwards. */

@@ -83,6 +83,8 @@ struct server *server_new(struct upstreams *us, const struct server_id *id)
         s->us = us;
         s->n_loops = us->n_loops;
         s->protocol = id->protocol;
+        s->proxy_version = id->proxy_version;
+        s->proxy_tlvs = id->proxy_tlvs;
         s->loops = loops_new(s, us);
         s->key = dup_str(id->key);
         s->upstream = dup_str(id->upstream);

@@ -86,6 +86,7 @@ struct server {
         struct addr addr;
         struct tls_client *tls; /* NULL: plain; held */
         enum upstream_protocol protocol;
+        uint32_t proxy_version, proxy_tlvs; /* its PROXY header: as in upstream_conf */
         struct inflight inflight;
         uint64_t hash;   /* of its label: for consistent hashing */
         uint64_t sticky; /* value of a sticky cookie */
@@ -117,6 +118,7 @@ struct server_id {
         struct tls_client *tls;
         str key; /* of all that distinguishes it */
         enum upstream_protocol protocol;
+        uint32_t proxy_version, proxy_tlvs;
 };
 /* Control thread.  Copies id. */
 struct server *server_new(struct upstreams *us, const struct server_id *id);

@@ -36,6 +36,7 @@ struct txn {
         str scheme; /* "http" "https" (of the client's connection, or reported by a trusted one) */
         str request_id;              /* made here, or what a trusted peer sent */
         const struct tls_facts *tls; /* of the client's connection; NULL: plain */
+        str proxy_tlvs;              /* of the client's PROXY header, as tls */
         struct route_match match;    /* route NULL: none */
         const struct settings
                 *eff; /* effective now: listener's/top's, then the route's, then the target's */

@@ -115,6 +115,8 @@ static struct server *server_get(struct upstream *u, const struct server_conf *s
         buf_printf(&key, "%d", (int)u->conf.protocol);
         if (u->tls)
                 buf_printf(&key, "%016llx", (unsigned long long)tls_client_key(u->tls));
+        if (u->conf.proxy_version)
+                buf_printf(&key, "P%u,%u", u->conf.proxy_version, u->conf.proxy_tlvs);
         s = map_get(us->by_key, key_of(&key));
         if (!s) {
                 struct server_id id = {.upstream = u->name,
@@ -124,7 +126,9 @@ static struct server *server_get(struct upstream *u, const struct server_conf *s
                                        .addr = *addr,
                                        .tls = u->tls,
                                        .key = key_of(&key),
-                                       .protocol = u->conf.protocol};
+                                       .protocol = u->conf.protocol,
+                                       .proxy_version = u->conf.proxy_version,
+                                       .proxy_tlvs = u->conf.proxy_tlvs};
                 uint32_t flags;
                 if (!sc->host.n)
                         id.host = str_of(text, addr_print_ip(addr, text));
@@ -273,7 +277,8 @@ void upstream_changed(struct upstream *u)
 static void conf_key(struct buf *b, const struct upstream_conf *c, const struct tls_client *tls)
 {
         key_text(b, c->name);
-        buf_printf(b, "%d %d %u ", (int)c->protocol, (int)c->balance, c->keepalive);
+        buf_printf(b, "%d %d %u %u %u ", (int)c->protocol, (int)c->balance, c->keepalive,
+                   c->proxy_version, c->proxy_tlvs);
         key_text(b, c->check_path);
         buf_printf(b, "%lld %lld %u %u %u %u %u %lld %lld ", (long long)c->check_interval,
                    (long long)c->check_timeout, c->check_fall, c->check_rise, c->expect_min,
@@ -298,6 +303,8 @@ static void copy_conf(struct upstream *u, const struct upstream_conf *c)
         u->conf = (struct upstream_conf){
                 .name = arena_dup(a, c->name),
                 .protocol = c->protocol,
+                .proxy_version = c->proxy_version,
+                .proxy_tlvs = c->proxy_tlvs,
                 .balance = c->balance,
                 .n_servers = c->n_servers,
                 .servers = servers,

@@ -8,6 +8,7 @@
 
 #include "http/path.h"
 #include "net/tls.h"
+#include "proxy/vars_proxy.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -188,6 +189,14 @@ str vars_get(struct txn *t, const struct template_op *op)
                 return facts_tls(t)->client_subject;
         case VAR_TLS_SNI:
                 return facts_tls(t)->sni;
+        case VAR_PROXY_PROTOCOL_AUTHORITY:
+        case VAR_PROXY_PROTOCOL_ALPN:
+        case VAR_PROXY_PROTOCOL_UNIQUE_ID:
+        case VAR_PROXY_PROTOCOL_SSL_VERSION:
+        case VAR_PROXY_PROTOCOL_SSL_CN:
+        case VAR_PROXY_PROTOCOL_SSL_VERIFIED:
+        case VAR_PROXY_TLV:
+                return vars_proxy(t, op);
         case VAR_ROUTE:
                 return t->match.route ? t->match.route->label : STR_NONE;
         case VAR_UPSTREAM:
@@ -267,6 +276,10 @@ str vars_get_name(struct txn *t, str name)
                 return vars_query_arg(t->r->arena, t->path.query, rest);
         if (family(name, STR("cookie_"), &rest))
                 return cookie(t, rest);
+        if (family(name, STR("proxy_protocol_tlv_"), &rest)) {
+                op.var = VAR_PROXY_TLV;
+                return template_tlv_type(rest, &op.group) ? vars_proxy(t, &op) : STR_NONE;
+        }
         if (family(name, STR("header_"), &rest))
                 return field_value(t, &t->r->req.fields, dashed(t, rest));
         if (family(name, STR("response_header_"), &rest))

@@ -13,7 +13,7 @@ static const char *const var_names[] = {
 #define VARIABLE(id, name, when, help) name,
 #include "conf/variable.tbl"
 #undef VARIABLE
-        "arg", "header", "response_header", "cookie", "capture", "module"};
+        "arg", "header", "response_header", "cookie", "proxy_tlv", "capture", "module"};
 
 /* literal|$var|$var:text|$capture:N */
 static void print(const struct template *t, char *out, size_t cap)
@@ -53,6 +53,13 @@ static void meaning(void **state)
                 {"${arg_a-b.c}", "$arg:a-b.c", false},
                 {"$header_X_Foo", "$header:x-foo", false},
                 {"$cookie_SID", "$cookie:SID", false},
+                {"$proxy_protocol_tlv_0xe0", "$proxy_tlv:0xe0", false},
+                {"$proxy_protocol_tlv_0x0A.", "$proxy_tlv:0x0A|.", false},
+                {"$proxy_protocol_tlv_", NULL, false},
+                {"$proxy_protocol_tlv_e0", NULL, false},
+                {"$proxy_protocol_tlv_0xe", NULL, false},
+                {"$proxy_protocol_tlv_0xe00", NULL, false},
+                {"$proxy_protocol_tlv_0xgg", NULL, false},
                 {"$response_header_Content_Type", "$response_header:content-type", false},
                 {"$status", "$status", false},
                 {"$1$2", "$capture:1|$capture:2", false},

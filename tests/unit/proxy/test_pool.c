@@ -20,7 +20,7 @@ static void take_room(struct client_conn *c)
 
 static struct client_conn *get(struct server_loop *from)
 {
-        struct client_conn *c = pool_get(from);
+        struct client_conn *c = pool_get(from, STR_NONE);
 
         if (c)
                 take_room(c);
@@ -62,7 +62,7 @@ static struct client_conn *open_one(void)
 {
         enum reason why = REASON_NONE;
 
-        assert_true(pool_connect(sl, SEC, &wait, take, &came, &why));
+        assert_true(pool_connect(sl, STR_NONE, SEC, &wait, take, &came, &why));
         client_connected(connects, REASON_NONE);
         assert_non_null(came);
         return came;
@@ -106,12 +106,12 @@ static void failures_are_told_and_counted(void **state)
         enum reason why = REASON_NONE;
 
         (void)state;
-        assert_true(pool_connect(sl, SEC, &wait, take, &came, &why));
+        assert_true(pool_connect(sl, STR_NONE, SEC, &wait, take, &came, &why));
         client_connected(connects, REASON_CONNECT_TIMEOUT);
         assert_null(came);
         assert_int_equal(came_why, REASON_CONNECT_TIMEOUT);
         refuse_at_once = REASON_CONNECT_FAILED;
-        assert_false(pool_connect(sl, SEC, &wait, take, &came, &why));
+        assert_false(pool_connect(sl, STR_NONE, SEC, &wait, take, &came, &why));
         assert_int_equal(why, REASON_CONNECT_FAILED);
         assert_int_equal(sl->holds, 0);
         assert_int_equal(metric_of(METRIC_UPSTREAM_CONNECTS,
@@ -120,6 +120,51 @@ static void failures_are_told_and_counted(void **state)
         assert_int_equal(metric_of(METRIC_UPSTREAM_CONNECTS,
                                    "upstream=\"u\",server=\"10.0.0.1:80\",result=\"failed\""),
                          1);
+}
+
+static struct client_conn *open_for(const char *head)
+{
+        enum reason why = REASON_NONE;
+
+        assert_true(pool_connect(sl, str_z(head), SEC, &wait, take, &came, &why));
+        client_connected(connects, REASON_NONE);
+        assert_non_null(came);
+        return came;
+}
+
+static struct client_conn *get_for(const char *head)
+{
+        struct client_conn *c = pool_get(sl, str_z(head));
+
+        if (c)
+                take_room(c);
+        return c;
+}
+
+/* A connection that began with somebody's header is never anybody else's. */
+static void each_client_has_its_own(void **state)
+{
+        struct client_conn *a = open_for("A"), *b;
+
+        (void)state;
+        assert_string_equal(prefaced, "A");
+        b = open_for("B");
+        assert_string_equal(prefaced, "B");
+        release(a);
+        release(b);
+        assert_null(get_for("C"));
+        assert_null(get_for("AA"));
+        assert_ptr_equal(get_for("A"), a);
+        assert_int_equal(sl->idle_n, 1);
+        assert_null(get_for("A"));
+        assert_ptr_equal(get_for("B"), b);
+        release(a);
+        release(b);
+        release(open_for("C")); /* the bound is two: the one that waits longest goes */
+        assert_int_equal(sl->idle_n, 2);
+        assert_null(get_for("A"));
+        assert_ptr_equal(get_for("B"), b);
+        release(b);
 }
 
 static void a_loop_that_drains_keeps_none(void **state)
@@ -157,7 +202,7 @@ static void wait_n(unsigned n)
         n_given = 0;
         memset(given, 0, sizeof(given));
         for (unsigned i = 0; i < n; i++)
-                assert_true(pool_connect(sl, SEC, &waits[i], take_one, &given[i], &why));
+                assert_true(pool_connect(sl, STR_NONE, SEC, &waits[i], take_one, &given[i], &why));
 }
 
 static int up_h2(void **state)
@@ -279,6 +324,7 @@ int main(void)
                 POOL_TEST(the_newest_is_used_first),
                 POOL_TEST(enough_is_enough),
                 POOL_TEST(failures_are_told_and_counted),
+                POOL_TEST(each_client_has_its_own),
                 POOL_TEST(a_loop_that_drains_keeps_none),
                 H2_TEST(those_who_wait_share),
                 H2_TEST(a_connection_that_takes_fewer_sends_the_rest_on),

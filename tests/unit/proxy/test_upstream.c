@@ -147,7 +147,7 @@ static void a_server_that_goes_takes_its_idle_connections(void **state)
         enum reason why;
 
         (void)state;
-        assert_true(pool_connect(sl, SEC, &wait, take_connection, NULL, &why));
+        assert_true(pool_connect(sl, STR_NONE, SEC, &wait, take_connection, NULL, &why));
         client_connected(1, REASON_NONE); /* nothing is sent on it */
         assert_ptr_equal(came, &client(1)->conn);
         assert_int_equal(sl->idle_n, 1);

@@ -32,6 +32,12 @@ static const struct expected {
         {"tls_cipher", "TLS_AES_128_GCM_SHA256"},
         {"tls_client_subject", "CN=me"},
         {"tls_sni", "sni.example.com"},
+        {"proxy_protocol_authority", "a.example"},
+        {"proxy_protocol_alpn", "h2"},
+        {"proxy_protocol_unique_id", "id%0D%0A%25%FF"},
+        {"proxy_protocol_ssl_version", "TLSv1.2"},
+        {"proxy_protocol_ssl_cn", "J%C3%B6rg %7F"},
+        {"proxy_protocol_ssl_verified", "yes"},
         {"route", "/users/"},
         {"upstream", "users"},
         {"server", "10.0.0.1:80"},
@@ -44,6 +50,11 @@ static const struct expected {
         {"attempts", "2"},
         {"reason", "connect_failed"},
 };
+
+static const char proxy_tlvs[] = "\1\0\2h2\2\0\x09"
+                                 "a.example\5\0\6id\r\n%\xff"
+                                 "\x20\0\x19\7\0\0\0\0\x21\0\7TLSv1.2\x22\0\7J\xc3\xb6rg \x7f"
+                                 "\xe0\0\2\0x\xe1\0\0";
 
 static void fill(struct upstream_conf *u)
 {
@@ -60,6 +71,7 @@ static void fill(struct upstream_conf *u)
         one.t.scheme = STR("https");
         one.t.port = 8443;
         one.t.tls = &one.tls;
+        one.t.proxy_tlvs = str_of(proxy_tlvs, sizeof(proxy_tlvs) - 1);
         one.t.upstream = u;
         one.t.server = STR("10.0.0.1:80");
         one.t.attempts = 2;
@@ -106,12 +118,32 @@ static void every_variable(void **state)
 
 static void what_is_not_known_is_absent(void **state)
 {
-        static const char *const absent[] = {
-                "path_rest", "query",      "tls_version", "tls_cipher", "tls_client_subject",
-                "tls_sni",   "route",      "upstream",    "server",     "status",
-                "reason",    "arg_x",      "header_x",    "cookie_x",   "response_header_x",
-                "jwt_user",  "1",          "0",           "64",         "nonsense",
-                "",          "client_port"};
+        static const char *const absent[] = {"path_rest",
+                                             "query",
+                                             "tls_version",
+                                             "tls_cipher",
+                                             "tls_client_subject",
+                                             "tls_sni",
+                                             "route",
+                                             "upstream",
+                                             "server",
+                                             "status",
+                                             "reason",
+                                             "arg_x",
+                                             "header_x",
+                                             "cookie_x",
+                                             "response_header_x",
+                                             "jwt_user",
+                                             "1",
+                                             "0",
+                                             "64",
+                                             "nonsense",
+                                             "",
+                                             "client_port",
+                                             "proxy_protocol_alpn",
+                                             "proxy_protocol_ssl_version",
+                                             "proxy_protocol_ssl_verified",
+                                             "proxy_protocol_tlv_0xe0"};
 
         (void)state;
         target("/x");
@@ -131,6 +163,22 @@ static void refused_before_it_was_read(void **state)
         one.r.req = (struct msg){0};
         one.t.host = STR_NONE;
         ASSERT_STR(expand("[$method$host$uri$path$arg_x$header_x$cookie_x]"), "[]");
+}
+
+static void proxy_protocol_values(void **state)
+{
+        (void)state;
+        one.t.proxy_tlvs = str_of(proxy_tlvs, sizeof(proxy_tlvs) - 1);
+        EXPANDS("$proxy_protocol_tlv_0xe0", "%00x");
+        EXPANDS("$proxy_protocol_tlv_0xE1$proxy_protocol_tlv_0x77", "");
+        assert_non_null(vars_get_name(&one.t, STR("proxy_protocol_tlv_0xe1")).p);
+        assert_null(vars_get_name(&one.t, STR("proxy_protocol_tlv_0x77")).p);
+        assert_null(vars_get_name(&one.t, STR("proxy_protocol_tlv_e0")).p);
+        ASSERT_STR(vars_get_name(&one.t, STR("proxy_protocol_tlv_0x01")), "h2");
+        one.t.proxy_tlvs = str_of("\x20\0\5\1\0\0\0\0", 8); /* no certificate, so not verified */
+        EXPANDS("$proxy_protocol_ssl_verified$proxy_protocol_ssl_cn", "no");
+        one.t.proxy_tlvs = str_of("\x20\0\5\0\0\0\0\0", 8); /* no TLS */
+        EXPANDS("$proxy_protocol_ssl_verified", "");
 }
 
 static void ports(void **state)
@@ -444,6 +492,7 @@ int main(void)
                 ONE_TEST(every_variable),
                 ONE_TEST(what_is_not_known_is_absent),
                 ONE_TEST(refused_before_it_was_read),
+                ONE_TEST(proxy_protocol_values),
                 ONE_TEST(ports),
                 ONE_TEST(captures),
                 ONE_TEST(header_family),

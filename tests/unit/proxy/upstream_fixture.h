@@ -111,6 +111,15 @@ struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, str
         return fake_connect(to, pool, pool_ctx, why);
 }
 
+static char prefaced[256]; /* what the newest connection began with */
+void h1_client_preface(struct client_conn *c, str bytes)
+{
+        (void)c;
+        assert_true(bytes.n < sizeof(prefaced));
+        memcpy(prefaced, bytes.p, bytes.n);
+        prefaced[bytes.n] = '\0';
+}
+
 struct client_conn *h2_client_connect(struct loop *l, const struct addr *to, struct tls_client *tls,
                                       str host, int64_t connect_us, const struct client_pool *pool,
                                       void *pool_ctx, enum reason *why)
