@@ -421,8 +421,11 @@ static void put_upstream(struct dump *d, const struct upstream_conf *u)
         put_values(d, UPSTREAM, u);
         if (u->check_interval) {
                 begin(d, "health_check");
+                if (u->check_grpc)
+                        put_word(d, STR("grpc"));
                 put_keys(d, UPSTREAM, "health_check", u);
-                buf_printf(d->out, " expect=%u-%u", u->expect_min, u->expect_max);
+                if (!u->check_grpc)
+                        buf_printf(d->out, " expect=%u-%u", u->expect_min, u->expect_max);
                 end(d);
         }
         begin(d, "eject");

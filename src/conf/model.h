@@ -244,7 +244,9 @@ struct upstream_conf {
         size_t n_servers;
         uint32_t keepalive; /* default 64 per server, divided among the loops */
         /* health_check; interval 0: none */
-        str check_path;
+        bool check_grpc;               /* by grpc.health.v1; else a GET */
+        str check_path, check_service; /* each where it is the one that counts */
+        struct conf_pos check_pos;
         int64_t check_interval, check_timeout;
         uint32_t check_fall, check_rise;
         uint16_t expect_min, expect_max;

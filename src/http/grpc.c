@@ -11,13 +11,23 @@
 
 #define MESSAGE_MAX ((size_t)1024)
 
+static bool is_type(str value, str type)
+{
+        if (!str_istarts(value, type))
+                return false;
+        return value.n == type.n || value.p[type.n] == '+' || value.p[type.n] == ';';
+}
+
 static bool has_type(const struct msg *req, str type)
 {
         const struct field *f = fields_get(&req->fields, FIELD_CONTENT_TYPE);
 
-        if (f == NULL || !str_istarts(f->value, type))
-                return false;
-        return f->value.n == type.n || f->value.p[type.n] == '+' || f->value.p[type.n] == ';';
+        return f != NULL && is_type(f->value, type);
+}
+
+bool grpc_is_type(str type)
+{
+        return is_type(type, STR("application/grpc"));
 }
 
 bool grpc_is_request(const struct msg *req)
@@ -29,6 +39,31 @@ bool grpc_is_web(const struct msg *req)
 {
         return has_type(req, STR("application/grpc-web")) ||
                has_type(req, STR("application/grpc-web-text"));
+}
+
+const char *grpc_status_name(int status)
+{
+        static const char *const names[] = {
+                "OK",
+                "CANCELLED",
+                "UNKNOWN",
+                "INVALID_ARGUMENT",
+                "DEADLINE_EXCEEDED",
+                "NOT_FOUND",
+                "ALREADY_EXISTS",
+                "PERMISSION_DENIED",
+                "RESOURCE_EXHAUSTED",
+                "FAILED_PRECONDITION",
+                "ABORTED",
+                "OUT_OF_RANGE",
+                "UNIMPLEMENTED",
+                "INTERNAL",
+                "UNAVAILABLE",
+                "DATA_LOSS",
+                "UNAUTHENTICATED",
+        };
+
+        return status >= 0 && status < (int)COUNT(names) ? names[status] : "?";
 }
 
 bool grpc_timeout(str value, int64_t *us)

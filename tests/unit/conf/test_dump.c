@@ -27,6 +27,7 @@ static const char text[] =
         "    server b.internal backup resolve=5s; server unix:/s; keepalive off; eject off;\n"
         "    health_check path=/h expect=200; tls ca=ca.pem certificate=c.pem key=k.pem;\n"
         "    sticky cookie=s; slow_start 3s; protocol h2; timeout connect=1s; access_log off; }\n"
+        "upstream g { server g:1; protocol h2c; health_check grpc service=a.B interval=1s; }\n"
         "listen [::]:443 tls proxy_protocol backlog=7 { certificate c.pem key=k.pem;\n"
         "    client_certificate optional ca=ca.pem; versions 1.3; ciphers A:B; ticket_keys k.pem;\n"
         "    hosts x.example; header max=16k; }\n"
