@@ -66,6 +66,33 @@ const char *grpc_status_name(int status)
         return status >= 0 && status < (int)COUNT(names) ? names[status] : "?";
 }
 
+/* In the trailers, else in the head. */
+static const struct field *last_field(const struct msg *res, str name)
+{
+        const struct field *f = fields_find(&res->trailers, name);
+
+        return f != NULL ? f : fields_find(&res->fields, name);
+}
+
+int grpc_status_in(const struct msg *res)
+{
+        const struct field *f = last_field(res, GRPC_STATUS);
+        uint64_t n;
+
+        return f != NULL && str_u64(f->value, 999, &n) ? (int)n : -1;
+}
+
+bool grpc_pushback(const struct msg *res, int64_t *us)
+{
+        const struct field *f = last_field(res, GRPC_PUSHBACK);
+        uint64_t ms = 0;
+
+        if (f != NULL && !str_u64(f->value, INT32_MAX, &ms))
+                return false;
+        *us = (int64_t)ms * MSEC;
+        return true;
+}
+
 bool grpc_timeout(str value, int64_t *us)
 {
         uint64_t n;
@@ -164,6 +191,6 @@ void grpc_reply(struct request *r, enum reason why)
         (void)fields_del_id(&r->res.fields, FIELD_CONTENT_ENCODING);
         (void)!fields_set(a, &r->res.fields, FIELD_CONTENT_TYPE, field_name_of(FIELD_CONTENT_TYPE),
                           STR("application/grpc"));
-        set(r, STR("grpc-status"), arena_printf(a, "%d", (int)status));
-        set(r, STR("grpc-message"), message);
+        set(r, GRPC_STATUS, arena_printf(a, "%d", (int)status));
+        set(r, GRPC_MESSAGE, message);
 }

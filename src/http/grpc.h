@@ -8,6 +8,12 @@
 
 #include "http/request.h"
 
+/* Fields. */
+#define GRPC_STATUS   STR("grpc-status")
+#define GRPC_MESSAGE  STR("grpc-message")
+#define GRPC_PUSHBACK STR("grpc-retry-pushback-ms")
+#define GRPC_ATTEMPTS STR("grpc-previous-rpc-attempts")
+
 enum grpc_status {
         GRPC_CANCELLED = 1,
         GRPC_UNKNOWN = 2,
@@ -29,6 +35,12 @@ bool grpc_is_web(const struct msg *req); /* application/grpc-web and its kin */
 bool grpc_is_type(str type);
 /* "UNAVAILABLE"; of a number that has no name "?". */
 const char *grpc_status_name(int status);
+
+/* grpc-status of a whole answer, from its trailers or (Trailers-Only) its head; -1: it has none. */
+int grpc_status_in(const struct msg *res);
+/* How long the server wants to be left alone before the call comes again (gRPC A6); absent: 0.
+ * false: it does not want it again. */
+MUST_CHECK bool grpc_pushback(const struct msg *res, int64_t *us);
 
 /* The value of grpc-timeout, "250m": 1 to 8 digits and a unit (H M S m u n), in microseconds, at
  * least 1.  false: it is none. */
