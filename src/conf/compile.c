@@ -95,31 +95,39 @@ static bool word_integer(struct compile *c, const struct value_row *row, const c
         return true;
 }
 
-static const struct {
-        const char *name;
-        uint32_t bit;
-} causes[] = {{"connect_error", RETRY_CONNECT_ERROR},
-              {"reset", RETRY_RESET},
-              {"timeout", RETRY_TIMEOUT},
-              {"502", RETRY_502},
-              {"503", RETRY_503},
-              {"504", RETRY_504}};
+/* In the order of their bits. */
+const char *const compile_causes[COMPILE_CAUSES] = {
+        "connect_error",
+        "reset",
+        "timeout",
+        "502",
+        "503",
+        "504",
+        "grpc_cancelled",
+        "grpc_unknown",
+        "grpc_deadline_exceeded",
+        "grpc_resource_exhausted",
+        "grpc_aborted",
+        "grpc_internal",
+        "grpc_unavailable",
+};
+_Static_assert(RETRY_GRPC_UNAVAILABLE == 1 << (COMPILE_CAUSES - 1), "a name for each bit");
 
 static bool word_causes(struct compile *c, const struct word *w, uint32_t *out)
 {
-        str rest = w->text, one, names[COUNT(causes)];
+        str rest = w->text, one, names[COMPILE_CAUSES];
         uint32_t bits = 0;
         bool ok = true;
 
-        for (size_t i = 0; i < COUNT(causes); i++)
-                names[i] = str_z(causes[i].name);
+        for (size_t i = 0; i < COUNT(names); i++)
+                names[i] = str_z(compile_causes[i]);
         while (rest.p) {
                 size_t off = (size_t)(rest.p - w->text.p), i = 0;
                 (void)str_cut(rest, ',', &one, &rest);
-                while (i < COUNT(causes) && !str_eq(one, names[i]))
+                while (i < COUNT(names) && !str_eq(one, names[i]))
                         i++;
-                if (i < COUNT(causes)) {
-                        bits |= causes[i].bit;
+                if (i < COUNT(names)) {
+                        bits |= UINT32_C(1) << i;
                         continue;
                 }
                 struct conf_pos at = word_pos(w, off);

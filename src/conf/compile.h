@@ -104,6 +104,9 @@ const struct word *compile_key(const struct args *a, const char *name);
 /* Says that a word has no place in the directive: or that a `;` is missing before it. */
 void compile_surplus(struct compile *c, unsigned context, const struct args *a,
                      const struct word *w);
+/* Names of the RETRY_* bits, lowest first. */
+#define COMPILE_CAUSES 13
+extern const char *const compile_causes[COMPILE_CAUSES];
 /* One word by a row into base; false when it was a mistake. */
 bool compile_word(struct compile *c, const struct value_row *row, const char *name,
                   const struct word *w, void *base);

@@ -10,6 +10,8 @@ struct upstream_build {
         const struct word *name, *protocol, *proxy;
 };
 
+#define CHECK_SERVICE_MAX 255 /* bytes of a service's name */
+
 /* The directives of the block see the upstream itself, which the build begins with. */
 static struct upstream_build *build_of(const struct scope *s)
 {
@@ -78,14 +80,55 @@ static void expect(struct compile *c, const struct word *w, struct upstream_conf
         u->expect_max = (uint16_t)max;
 }
 
+static void check_by_grpc(struct compile *c, const struct args *a, struct upstream_conf *u)
+{
+        static const char *const others[] = {"path", "expect"};
+        const struct word *service = compile_key(a, "service");
+
+        u->check_grpc = true;
+        u->check_pos = a->word[0]->pos;
+        u->check_path = STR_NONE;
+        for (size_t i = 0; i < COUNT(others); i++) {
+                const struct word *w = compile_key(a, others[i]);
+                if (w)
+                        report_error(c->rep, &w->pos,
+                                     "%s is for checks by GET: health_check grpc takes service",
+                                     others[i]);
+        }
+        if (service && (str_has_ctl(service->text) || service->text.n > CHECK_SERVICE_MAX))
+                report_error(c->rep, &service->pos,
+                             "service: \"%.*s\" is not the name of a service",
+                             STR_ARG(service->text));
+}
+
 void compile_health_check(struct compile *c, struct scope *s, const struct args *a)
 {
+        static const str names[] = {STR_INIT("grpc"), STR_INIT("off")};
         struct upstream_conf *u = &build_of(s)->u;
         const struct word *range = compile_key(a, "expect"), *path = compile_key(a, "path");
+        const struct word *service = compile_key(a, "service");
 
-        if (a->n == 1) /* off */
+        if (a->n == 1 && compile_is(a->word[0], "off")) {
+                if (a->n_keyed)
+                        report_error(c->rep, &a->word[0]->pos,
+                                     "health_check off takes no parameters");
                 return;
+        }
+        if (a->n == 1 && !compile_is(a->word[0], "grpc")) {
+                report_unknown(c->rep, &a->word[0]->pos, a->word[0]->text, names, COUNT(names),
+                               "health_check: \"%.*s\" is neither grpc nor off",
+                               STR_ARG(a->word[0]->text));
+                return;
+        }
         compile_keys(c, s, a, u);
+        if (a->n == 1) {
+                check_by_grpc(c, a, u);
+                return;
+        }
+        if (service)
+                report_error(c->rep, &service->pos,
+                             "service needs grpc: health_check grpc service=%.*s;",
+                             STR_ARG(service->text));
         if (range)
                 expect(c, range, u);
         if (path && (!str_starts(path->text, STR("/")) || str_has_ctl(path->text) ||
@@ -137,6 +180,9 @@ static void check_protocol(struct compile *c, const struct upstream_build *b)
                         c->rep, &b->proxy->pos,
                         "proxy_protocol says whose a connection is, and with HTTP/2 it is many "
                         "clients': take protocol http/1.1");
+        if (b->u.protocol == PROTOCOL_HTTP1 && b->u.check_grpc)
+                report_error(c->rep, &b->u.check_pos,
+                             "health_check grpc needs HTTP/2: protocol h2c, or h2 with tls");
 }
 
 static uint32_t proxy_tlvs(struct compile *c, const struct word *w)

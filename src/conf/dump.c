@@ -123,14 +123,12 @@ static uint64_t integer_of(const struct value_row *row, const void *p)
 
 static void put_causes(struct dump *d, uint32_t bits)
 {
-        static const char *const names[] = {"connect_error", "reset", "timeout",
-                                            "502",           "503",   "504"};
         const char *comma = "";
 
-        for (size_t i = 0; i < COUNT(names); i++) {
+        for (size_t i = 0; i < COMPILE_CAUSES; i++) {
                 if (!(bits & (1u << i)))
                         continue;
-                buf_printf(d->out, "%s%s", comma, names[i]);
+                buf_printf(d->out, "%s%s", comma, compile_causes[i]);
                 comma = ",";
         }
 }
@@ -437,8 +435,11 @@ static void put_upstream(struct dump *d, const struct upstream_conf *u)
         put_values(d, UPSTREAM, u);
         if (u->check_interval) {
                 begin(d, "health_check");
+                if (u->check_grpc)
+                        put_word(d, STR("grpc"));
                 put_keys(d, UPSTREAM, "health_check", u);
-                buf_printf(d->out, " expect=%u-%u", u->expect_min, u->expect_max);
+                if (!u->check_grpc)
+                        buf_printf(d->out, " expect=%u-%u", u->expect_min, u->expect_max);
                 end(d);
         }
         begin(d, "eject");

@@ -33,7 +33,15 @@ enum {
         RETRY_TIMEOUT = 4,
         RETRY_502 = 8,
         RETRY_503 = 16,
-        RETRY_504 = 32
+        RETRY_504 = 32,
+        RETRY_GRPC_CANCELLED = 64, /* grpc-status of an answer */
+        RETRY_GRPC_UNKNOWN = 128,
+        RETRY_GRPC_DEADLINE_EXCEEDED = 256,
+        RETRY_GRPC_RESOURCE_EXHAUSTED = 512,
+        RETRY_GRPC_ABORTED = 1024,
+        RETRY_GRPC_INTERNAL = 2048,
+        RETRY_GRPC_UNAVAILABLE = 4096,
+        RETRY_GRPC = 8191 & ~63 /* any of them */
 };
 
 enum setting_id { /* bit numbers in settings.set */
@@ -52,6 +60,7 @@ enum setting_id { /* bit numbers in settings.set */
                   SET_RETRY_ON,
                   SET_RETRY_BUDGET,
                   SET_RETRY_NON_IDEMPOTENT,
+                  SET_RETRY_REPLAY,
                   SET_BODY_MAX,
                   SET_HEADER_MAX,
                   SET_HEADER_FIELDS,
@@ -87,6 +96,7 @@ struct settings {
         uint32_t retry_attempts, retry_on; /* RETRY_* */
         double retry_budget;               /* share of requests, 0.2 */
         bool retry_non_idempotent;
+        uint64_t retry_replay; /* bytes of a call of gRPC; 0: none */
         uint64_t body_max, header_max, header_fields, header_line;
         uint64_t buffer_request, buffer_response;
         const struct access_log_conf *access_log; /* NULL: off */
@@ -248,7 +258,9 @@ struct upstream_conf {
         size_t n_servers;
         uint32_t keepalive; /* default 64 per server, divided among the loops */
         /* health_check; interval 0: none */
-        str check_path;
+        bool check_grpc;               /* by grpc.health.v1; else a GET */
+        str check_path, check_service; /* each where it is the one that counts */
+        struct conf_pos check_pos;
         int64_t check_interval, check_timeout;
         uint32_t check_fall, check_rise;
         uint16_t expect_min, expect_max;

@@ -11,13 +11,23 @@
 
 #define MESSAGE_MAX ((size_t)1024)
 
+static bool is_type(str value, str type)
+{
+        if (!str_istarts(value, type))
+                return false;
+        return value.n == type.n || value.p[type.n] == '+' || value.p[type.n] == ';';
+}
+
 static bool has_type(const struct msg *req, str type)
 {
         const struct field *f = fields_get(&req->fields, FIELD_CONTENT_TYPE);
 
-        if (f == NULL || !str_istarts(f->value, type))
-                return false;
-        return f->value.n == type.n || f->value.p[type.n] == '+' || f->value.p[type.n] == ';';
+        return f != NULL && is_type(f->value, type);
+}
+
+bool grpc_is_type(str type)
+{
+        return is_type(type, STR("application/grpc"));
 }
 
 bool grpc_is_request(const struct msg *req)
@@ -29,6 +39,58 @@ bool grpc_is_web(const struct msg *req)
 {
         return has_type(req, STR("application/grpc-web")) ||
                has_type(req, STR("application/grpc-web-text"));
+}
+
+const char *grpc_status_name(int status)
+{
+        static const char *const names[] = {
+                "OK",
+                "CANCELLED",
+                "UNKNOWN",
+                "INVALID_ARGUMENT",
+                "DEADLINE_EXCEEDED",
+                "NOT_FOUND",
+                "ALREADY_EXISTS",
+                "PERMISSION_DENIED",
+                "RESOURCE_EXHAUSTED",
+                "FAILED_PRECONDITION",
+                "ABORTED",
+                "OUT_OF_RANGE",
+                "UNIMPLEMENTED",
+                "INTERNAL",
+                "UNAVAILABLE",
+                "DATA_LOSS",
+                "UNAUTHENTICATED",
+        };
+
+        return status >= 0 && status < (int)COUNT(names) ? names[status] : "?";
+}
+
+/* In the trailers, else in the head. */
+static const struct field *last_field(const struct msg *res, str name)
+{
+        const struct field *f = fields_find(&res->trailers, name);
+
+        return f != NULL ? f : fields_find(&res->fields, name);
+}
+
+int grpc_status_in(const struct msg *res)
+{
+        const struct field *f = last_field(res, GRPC_STATUS);
+        uint64_t n;
+
+        return f != NULL && str_u64(f->value, 999, &n) ? (int)n : -1;
+}
+
+bool grpc_pushback(const struct msg *res, int64_t *us)
+{
+        const struct field *f = last_field(res, GRPC_PUSHBACK);
+        uint64_t ms = 0;
+
+        if (f != NULL && !str_u64(f->value, INT32_MAX, &ms))
+                return false;
+        *us = (int64_t)ms * MSEC;
+        return true;
 }
 
 bool grpc_timeout(str value, int64_t *us)
@@ -129,6 +191,6 @@ void grpc_reply(struct request *r, enum reason why)
         (void)fields_del_id(&r->res.fields, FIELD_CONTENT_ENCODING);
         (void)!fields_set(a, &r->res.fields, FIELD_CONTENT_TYPE, field_name_of(FIELD_CONTENT_TYPE),
                           STR("application/grpc"));
-        set(r, STR("grpc-status"), arena_printf(a, "%d", (int)status));
-        set(r, STR("grpc-message"), message);
+        set(r, GRPC_STATUS, arena_printf(a, "%d", (int)status));
+        set(r, GRPC_MESSAGE, message);
 }

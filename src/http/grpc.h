@@ -8,11 +8,19 @@
 
 #include "http/request.h"
 
+/* Fields. */
+#define GRPC_STATUS   STR("grpc-status")
+#define GRPC_MESSAGE  STR("grpc-message")
+#define GRPC_PUSHBACK STR("grpc-retry-pushback-ms")
+#define GRPC_ATTEMPTS STR("grpc-previous-rpc-attempts")
+
 enum grpc_status {
+        GRPC_CANCELLED = 1,
         GRPC_UNKNOWN = 2,
         GRPC_DEADLINE_EXCEEDED = 4,
         GRPC_PERMISSION_DENIED = 7,
         GRPC_RESOURCE_EXHAUSTED = 8,
+        GRPC_ABORTED = 10,
         GRPC_UNIMPLEMENTED = 12,
         GRPC_INTERNAL = 13,
         GRPC_UNAVAILABLE = 14,
@@ -22,6 +30,17 @@ enum grpc_status {
 /* application/grpc and application/grpc+proto and its kin, not grpc-web. */
 bool grpc_is_request(const struct msg *req);
 bool grpc_is_web(const struct msg *req); /* application/grpc-web and its kin */
+
+/* A content type as those of grpc_is_request. */
+bool grpc_is_type(str type);
+/* "UNAVAILABLE"; of a number that has no name "?". */
+const char *grpc_status_name(int status);
+
+/* grpc-status of a whole answer, from its trailers or (Trailers-Only) its head; -1: it has none. */
+int grpc_status_in(const struct msg *res);
+/* How long the server wants to be left alone before the call comes again (gRPC A6); absent: 0.
+ * false: it does not want it again. */
+MUST_CHECK bool grpc_pushback(const struct msg *res, int64_t *us);
 
 /* The value of grpc-timeout, "250m": 1 to 8 digits and a unit (H M S m u n), in microseconds, at
  * least 1.  false: it is none. */

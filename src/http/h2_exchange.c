@@ -107,6 +107,10 @@ struct exchange *h2_detach(struct h2_stream *s)
         deadline_clear(&s->deadline);
         if (list_linked(&s->news))
                 list_remove(&s->news);
+        if (x->keep_max > 0 && s->keeping) {
+                buf_move(&x->kept, &s->kept, s->kept.n);
+                x->kept_all = true;
+        }
         buf_clear(&s->kept);
         x->ops = NULL;
         x->codec_ctx = NULL;
@@ -387,8 +391,10 @@ static void take_final(struct h2_stream *s, bool end)
         struct msg *res = x->res;
         *res = s->m;
         s->got_head = true;
-        s->keeping = false;
-        buf_clear(&s->kept);
+        if (x->keep_max == 0) {
+                s->keeping = false;
+                buf_clear(&s->kept);
+        }
         if (s->connect && res->status / 100 == 2)
                 take_switch(s);
         else if (x->req->method == METHOD_HEAD || res->status == 204 || res->status == 304)

@@ -144,12 +144,14 @@ static ssize_t read_body(nghttp2_session *session UNUSED, int32_t id UNUSED, uin
         return (ssize_t)n;
 }
 
-/* What was taken is kept while the server may still give the request back. */
+/* What was taken is kept while the server may still give the request back, or for whoever may want
+ * to send it again. */
 static void keep(struct h2_stream *s, size_t n)
 {
         if (!s->keeping)
                 return;
-        if (s->kept.n + n > H2_KEPT_MAX || s->got_head) {
+        if (s->kept.n + n > MAX(H2_KEPT_MAX, s->x->keep_max) ||
+            (s->got_head && s->x->keep_max == 0)) {
                 s->keeping = false;
                 buf_clear(&s->kept);
                 return;

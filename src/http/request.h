@@ -174,11 +174,14 @@ struct exchange {
         struct msg *req; /* as it shall be sent */
         struct msg *res; /* where the head is parsed to: &r->res */
         struct msg interim;
+        struct buf kept; /* what was taken of the body, when it has failed or ended; the user's */
+        size_t keep_max; /* as long as it is no more than this (HTTP/2 only); 0: nothing is kept */
         bool reused;     /* the connection had carried an exchange before */
         bool wrote;      /* at least one byte of the request left */
         bool body_taken; /* at least one byte was taken out of r->req_body: cannot be sent again */
         bool got_byte;   /* at least one byte of a response came */
         str error;       /* why it failed in words, in r's arena; absent: the reason says it all */
+        bool kept_all;   /* kept holds all that was taken */
         bool refused;    /* the server said that it processed nothing of it: safe to send again */
         bool accept_upgrade;      /* the request asked for one: a 101 is legal */
         int64_t sent_at, head_at; /* loop time */

@@ -333,6 +333,7 @@ static void bound(struct flow *f)
                 if (field != NULL && grpc_timeout(field->value, &said))
                         us = us != 0 ? MIN(us, said) : said;
         }
+        t->deadline = us != 0 ? t->r->loop->now + us : 0;
         if (us != 0 || deadline_armed(&f->deadline))
                 deadline_set(t->r->loop, &f->deadline, us, request_timeout);
 }

@@ -2,6 +2,7 @@
  * Active checks (health.h).
  *
  *    due -> connect [-> TLS] -> GET path -> status line -> well or not -> due again
+ *                               Health/Check -> message and grpc-status -'
  *
  * Only the status line is looked at: a server that answers is not judged by how it frames a body
  * that nobody wants.  Without a path a connection (and TLS) that comes about is enough.
@@ -15,6 +16,8 @@
 #include "base/check.h"
 #include "base/crypto.h"
 #include "conf/model.h"
+#include "http/grpc.h"
+#include "http/grpc_health.h"
 #include "http/h2_probe.h"
 #include "net/io.h"
 #include "proxy/proxyhead.h"
@@ -35,8 +38,9 @@ struct health {
         uint32_t fall, rise, failed, passed; /* counts in a row */
         uint16_t expect_min, expect_max;
         int64_t interval, timeout, began;
+        bool grpc;
         str request; /* absent: connecting is enough */
-        str path;
+        str path, service;
         struct h2_probe *h2;      /* while it probes a server of HTTP/2 */
         struct deadline deadline; /* due, or too late */
         struct loop_task task;
@@ -128,28 +132,59 @@ static void check_status(struct health *h, unsigned status)
                 probe_end(h, true);
 }
 
+/* What the server says of the service, or why it says nothing. */
+static void check_call(struct health *h, const struct h2_answer *a)
+{
+        enum grpc_health said;
+
+        if (a->status != 200 || !a->is_grpc) {
+                probe_failed(h, "health check: the answer is not gRPC (status %d)", a->status);
+        } else if (a->grpc_status < 0) {
+                probe_failed(h, "health check: the answer has no grpc-status");
+        } else if (a->grpc_status != 0) {
+                probe_failed(h, "health check: grpc-status %d %s%s%s", a->grpc_status,
+                             grpc_status_name(a->grpc_status), *a->grpc_message ? ": " : "",
+                             a->grpc_message);
+        } else {
+                said = grpc_health_answer(a->body);
+                if (said == GRPC_HEALTH_SERVING)
+                        probe_end(h, true);
+                else if (said == GRPC_HEALTH_BROKEN)
+                        probe_failed(h, "health check: the message is no HealthCheckResponse");
+                else
+                        probe_failed(h, "health check: %s", grpc_health_name(said));
+        }
+}
+
 /* Both directions of a probe over HTTP/2. */
 static void step_h2(struct health *h)
 {
-        int status = h2_probe_step(h->h2, &h->io.in, &h->io.out);
-
-        if (status > 0)
-                check_status(h, (unsigned)status);
-        else if (status < 0)
-                probe_failed(h, "health check: the answer is not HTTP/2");
-        else
+        switch (h2_probe_step(h->h2, &h->io.in, &h->io.out)) {
+        case H2_PROBE_MORE:
                 io_flush(&h->io);
+                break;
+        case H2_PROBE_THERE:
+                if (h->grpc)
+                        check_call(h, h2_probe_answer(h->h2));
+                else
+                        check_status(h, (unsigned)h2_probe_answer(h->h2)->status);
+                break;
+        case H2_PROBE_BAD:
+                probe_failed(h, "health check: the answer is not HTTP/2");
+        }
 }
 
 static void begin_h2(struct health *h)
 {
         const struct server *s = h->s;
+        str scheme = s->tls ? STR("https") : STR("http"), authority = authority_of(s);
 
         if (h->io.tls && !str_eq(tls_facts(h->io.tls)->alpn, STR("h2"))) {
                 probe_failed(h, "health check: the server does not agree to h2 (ALPN)");
                 return;
         }
-        h->h2 = h2_probe_new(s->tls ? STR("https") : STR("http"), authority_of(s), h->path);
+        h->h2 = h->grpc ? h2_probe_call(scheme, authority, h->service, h->timeout)
+                        : h2_probe_new(scheme, authority, h->path);
         step_h2(h);
 }
 
@@ -163,7 +198,7 @@ static void on_ready(struct io *io, enum reason r)
         } else if (r != REASON_NONE) {
                 probe_failed(h, "health check: connect: %s",
                              io->error ? strerror(io->error) : reason_rows[r].text);
-        } else if (!h->request.n) {
+        } else if (!h->request.n && !h->grpc) {
                 probe_end(h, true);
         } else if (h->s->protocol != PROTOCOL_HTTP1) {
                 begin_h2(h);
@@ -271,6 +306,18 @@ static str request_of(const struct server *s, str path)
         return out;
 }
 
+static void free_texts(struct health *h)
+{
+        free((char *)h->path.p);
+        free((char *)h->service.p);
+        free((char *)h->request.p);
+}
+
+const char *health_words(const struct server *s)
+{
+        return s->health && s->health->failed > 0 ? s->health->why : NULL;
+}
+
 void health_configure(struct server *s, const struct upstream_conf *conf)
 {
         struct health *h = s->health;
@@ -295,10 +342,12 @@ void health_configure(struct server *s, const struct upstream_conf *conf)
         h->expect_max = conf->expect_max;
         h->interval = conf->check_interval;
         h->timeout = conf->check_timeout ? conf->check_timeout : conf->check_interval;
-        if (!h->path.p || !str_eq(h->path, conf->check_path)) {
-                free((char *)h->path.p);
-                free((char *)h->request.p);
+        h->grpc = conf->check_grpc;
+        if (!h->path.p || !str_eq(h->path, conf->check_path) ||
+            !str_eq(h->service, conf->check_service)) {
+                free_texts(h);
                 h->path = str_of(str_dupz(conf->check_path), conf->check_path.n);
+                h->service = str_of(str_dupz(conf->check_service), conf->check_service.n);
                 h->request = request_of(s, conf->check_path);
         }
 }
@@ -307,8 +356,7 @@ static void health_free(struct loop_task *t)
 {
         struct health *h = CONTAINER_OF(t, struct health, task);
 
-        free((char *)h->path.p);
-        free((char *)h->request.p);
+        free_texts(h);
         h->magic = DEAD_MAGIC;
         free(h);
 }

@@ -10,5 +10,7 @@
 /* Begins, changes or (interval 0) ends the checks of s.  Copies what it needs. */
 void health_configure(struct server *s, const struct upstream_conf *conf);
 void health_stop(struct server *s);
+/* Why the last check failed; NULL: it did not, or there are none. */
+const char *health_words(const struct server *s);
 
 #endif

@@ -6,6 +6,7 @@
  * and found again by whatever server comes under that name.
  */
 #include "base/json.h"
+#include "proxy/health.h"
 #include "proxy/resolve.h"
 #include "proxy/upstreams.h"
 
@@ -38,6 +39,7 @@ bool upstreams_admin(struct upstreams *us, str upstream, str server, str state)
 static void status_server(struct json_writer *w, const struct upstreams *us, const struct member *m)
 {
         const struct server *s = m->server;
+        const char *words = health_words(s);
         int64_t now = us->control->now, until = 0;
 
         json_open(w, '{');
@@ -45,6 +47,10 @@ static void status_server(struct json_writer *w, const struct upstreams *us, con
         json_str(w, s->label);
         json_key(w, STR("state"));
         json_str(w, str_z(server_state(s, now)));
+        if (words) {
+                json_key(w, STR("check"));
+                json_str(w, str_z(words));
+        }
         json_key(w, STR("weight"));
         json_u64(w, m->weight);
         json_key(w, STR("weight_now"));

@@ -5,6 +5,8 @@
  *      ^                                   |            |         |
  *      `------------- again? <-------------'------------'---------'
  *
+ * What becomes of an answer is in origin_answer.c.
+ *
  * The one difficulty: when a request may be sent once more.  Before anything was written it always
  * may; afterwards only if its method bears repeating, nothing was answered (or what was answered is
  * a status that is asked to be tried again) and all of its body is still here.  A kept connection
@@ -14,59 +16,16 @@
  * Everything of a request is in its arena.  Calls of user are the last thing done in a callback,
  * and never come from inside origin_start: what fails at once is told at the end of the turn.
  */
-#include "proxy/origin.h"
-
-#include "base/check.h"
 #include "base/siphash.h"
-#include "http/client.h"
-#include "proxy/pool.h"
+#include "http/grpc.h"
+#include "proxy/origin_type.h"
 #include "proxy/proxyhead.h"
 #include "proxy/retry.h"
-#include "proxy/upstreams.h"
 #include "proxy/vars.h"
-
-#include <stdio.h>
 
 #define QUEUE_POLL (5 * MSEC) /* places may become free on other loops */
 
-enum origin_state { ORIGIN_QUEUED, ORIGIN_FAILED, ORIGIN_CONNECTING, ORIGIN_RUNNING, ORIGIN_OVER };
-
-#define ORIGIN_MAGIC UINT32_C(0x4f524947)
-/* Invariant: sl is set from a pick until the attempt ends, and counts one request in flight there.
- * QUEUED: link is in ul->queue. FAILED: task is to tell.  CONNECTING: wait is in the pool. RUNNING:
- * x is on a connection. */
-struct origin {
-        uint32_t magic;
-        enum origin_state state;
-        struct txn *t;
-        struct upstream *u;
-        struct upstream_loop *ul;
-        const struct settings *eff;
-        const struct origin_user *user;
-        struct msg *req;
-        struct server_loop *sl;
-        struct pool_wait wait;
-        struct exchange x;
-        struct list link;
-        struct deadline deadline; /* in the queue */
-        struct loop_task task;
-        enum reason why;  /* FAILED */
-        enum reason last; /* why the attempt before failed; NONE: there was none */
-        bool starting;    /* inside origin_start: nobody may be called */
-        bool head_given;
-        bool fresh;     /* not on a kept connection */
-        bool desperate; /* at a server that is ejected, because all are */
-        uint64_t key, sticky;
-        struct tried tried;
-        struct buf replay; /* the body, when it was buffered to be sent again */
-};
-
 static void attempt(struct origin *o);
-
-static struct loop *loop_of(const struct origin *o)
-{
-        return o->ul->loop;
-}
 
 /* ------------------------------------------------------------------ queue */
 
@@ -96,7 +55,7 @@ static void leave_queue(struct origin *o)
                 deadline_clear(&o->ul->poll);
 }
 
-static void over(struct origin *o)
+void origin_over(struct origin *o)
 {
         o->state = ORIGIN_OVER;
         if (list_linked(&o->task.link))
@@ -111,7 +70,7 @@ static void finish_failed(struct origin *o, enum reason why)
                 fail_later(o, why);
                 return;
         }
-        over(o);
+        origin_over(o);
         o->user->failed(o->t, why);
 }
 
@@ -143,10 +102,13 @@ static void enqueue(struct origin *o)
 
 /* ------------------------------------------------------------------ an attempt's end */
 
-static void attempt_end(struct origin *o, enum server_result result)
+void origin_attempt_end(struct origin *o, enum server_result result)
 {
         struct server_loop *sl = o->sl;
 
+        if (o->held)
+                deadline_clear(&o->deadline);
+        o->held = false;
         o->sl = NULL;
         server_count(sl, result);
         inflight_sub(&sl->server->inflight);
@@ -172,16 +134,22 @@ static void blame(struct origin *o, enum reason why, str words)
 
 static bool body_is_here(const struct origin *o)
 {
-        return !o->x.body_taken || o->replay.n > 0;
+        return !o->x.body_taken || o->x.kept_all || o->replay.n > 0;
 }
 
-/* Takes one from the budget when it says yes. */
-static bool may_retry(struct origin *o, uint32_t class, bool sent)
+bool origin_may_retry(struct origin *o, uint32_t class, bool sent)
 {
-        return (o->eff->retry_on & class) && o->t->attempts < o->eff->retry_attempts &&
-               !o->head_given &&
-               (!sent || retry_idempotent(o->req->method) || o->eff->retry_non_idempotent) &&
-               body_is_here(o) && retry_budget_take(o->ul, o->eff->retry_budget);
+        const struct settings *eff = o->eff;
+
+        if (!(eff->retry_on & class) || o->t->attempts >= eff->retry_attempts || o->head_given ||
+            (sent && !retry_idempotent(o->req->method) && !eff->retry_non_idempotent))
+                return false;
+        if (!body_is_here(o)) {
+                if (o->by_grpc)
+                        retry_replay_exceeded(o->ul, eff->retry_replay);
+                return false;
+        }
+        return retry_budget_take(o->ul, eff->retry_budget);
 }
 
 static void copy_body(struct buf *to, const struct buf *from)
@@ -199,99 +167,59 @@ static void rewind_pipes(struct origin *o)
         r->res_body.end = r->res_body.stalled = false;
         r->res_body.passed = 0;
         r->res = (struct msg){0};
-        if (o->x.body_taken) {
+        if (o->x.body_taken && o->replay.n > 0) {
                 buf_clear(&r->req_body.data);
                 copy_body(&r->req_body.data, &o->replay);
+        } else if (o->x.body_taken) {
+                buf_move(&o->x.kept, &r->req_body.data, r->req_body.data.n);
+                r->req_body.data = o->x.kept;
+                o->x.kept = BUF_INIT;
         }
 }
 
-static void again(struct origin *o)
+/* A server of gRPC is told how often the call has come before (gRPC A6), by the client's own count
+ * and ours. */
+static void say_repeated(struct origin *o)
 {
-        rewind_pipes(o);
-        metric_add(o->ul->retries, 1);
+        struct arena *a = o->t->r->arena;
+        const struct field *f = fields_find(&o->t->r->req.fields, GRPC_ATTEMPTS);
+        uint64_t n = 0;
+
+        if (f != NULL && !str_u64(f->value, 1000, &n))
+                n = 0;
+        (void)!fields_set(a, &o->req->fields, FIELD_OTHER, GRPC_ATTEMPTS,
+                          arena_printf(a, "%u", (unsigned)n + ++o->seen));
+}
+
+static void waited(struct deadline *d)
+{
+        struct origin *o = CONTAINER_OF(d, struct origin, deadline);
+
+        CHECK_OBJ(o, ORIGIN_MAGIC);
         attempt(o);
 }
 
-/* ------------------------------------------------------------------ the exchange */
-
-static struct origin *origin_of(struct exchange *x)
+void origin_again(struct origin *o, int64_t wait)
 {
-        return CAST(struct origin, ORIGIN_MAGIC, x->user_ctx);
+        rewind_pipes(o);
+        if (o->x.wrote && !o->x.refused && grpc_is_request(o->req))
+                say_repeated(o);
+        metric_add(o->ul->retries, 1);
+        if (wait == 0) {
+                attempt(o);
+                return;
+        }
+        o->state = ORIGIN_WAITING;
+        deadline_set(origin_loop(o), &o->deadline, wait, waited);
 }
+
+/* ------------------------------------------------------------------ the exchange */
 
 static void on_interim(struct exchange *x)
 {
         struct origin *o = origin_of(x);
 
         o->user->interim(o->t, &x->interim);
-}
-
-/* Which server this was, for the client to come back to. */
-static void give_cookie(struct origin *o)
-{
-        struct request *r = o->t->r;
-        bool secure = str_eq(o->t->scheme, STR("https"));
-        str value;
-
-        if (!o->u->sticky_cookie.n || o->sticky == o->sl->server->sticky)
-                return;
-        value = arena_printf(r->arena, "%.*s=%016llx; Path=/; HttpOnly; SameSite=Lax%s",
-                             STR_ARG(o->u->sticky_cookie),
-                             (unsigned long long)o->sl->server->sticky, secure ? "; Secure" : "");
-        if (value.p)
-                fields_add(r->arena, &r->res.fields, FIELD_SET_COOKIE,
-                           field_name_of(FIELD_SET_COOKIE), value);
-}
-
-static void exchange_over(struct origin *o)
-{
-        over(o);
-        attempt_end(o, server_result_of_status(o->t->r->res.status));
-}
-
-static void on_head(struct exchange *x)
-{
-        struct origin *o = origin_of(x);
-        struct txn *t = o->t;
-        int status = t->r->res.status;
-        uint32_t class = retry_class_of_status(status);
-        int64_t us = x->head_at - x->sent_at;
-
-        t->upstream_us = us;
-        metric_observe(o->ul->duration, (uint64_t)MAX(us, 0));
-        if (class) {
-                char why[32];
-                snprintf(why, sizeof(why), "status %d", status);
-                server_failed(o->sl, why);
-                if (may_retry(o, class, true)) {
-                        if (x->ops) /* else the response was complete with its head */
-                                x->ops->abort(x, REASON_DONE);
-                        attempt_end(o, server_result_of_status(status));
-                        o->last = REASON_NO_SERVER;
-                        again(o);
-                        return;
-                }
-        } else {
-                server_succeeded(o->sl, us);
-                if (o->desperate)
-                        server_readmit(o->sl);
-        }
-        o->head_given = true;
-        give_cookie(o);
-        if (x->phase == EXCHANGE_DONE) {
-                o->state = ORIGIN_OVER;
-                attempt_end(o, server_result_of_status(status));
-        }
-        o->user->head(t);
-}
-
-static void on_res_ready(struct exchange *x)
-{
-        struct origin *o = origin_of(x);
-
-        if (x->phase == EXCHANGE_DONE)
-                exchange_over(o);
-        o->user->res_ready(o->t);
 }
 
 static void room_later(struct loop_task *task)
@@ -308,7 +236,7 @@ static void on_req_room(struct exchange *x)
         struct origin *o = origin_of(x);
 
         if (o->starting)
-                loop_defer(loop_of(o), &o->task, room_later);
+                loop_defer(origin_loop(o), &o->task, room_later);
         else
                 o->user->req_room(o->t);
 }
@@ -327,11 +255,11 @@ static void attempt_failed(struct origin *o, enum reason why, str words, bool se
         bool retry;
 
         blame(o, why, words);
-        retry = may_retry(o, retry_class(why), sent);
-        attempt_end(o, server_result_of(why));
+        retry = origin_may_retry(o, retry_class(why), sent);
+        origin_attempt_end(o, server_result_of(why));
         if (retry) {
                 o->last = why;
-                again(o);
+                origin_again(o, 0);
         } else {
                 finish_failed(o, o->desperate && !o->head_given ? REASON_NO_SERVER : why);
         }
@@ -353,7 +281,7 @@ static void fail_later(struct origin *o, enum reason why)
 {
         o->state = ORIGIN_FAILED;
         o->why = why;
-        loop_defer(loop_of(o), &o->task, told_later);
+        loop_defer(origin_loop(o), &o->task, told_later);
 }
 
 static void connected(void *arg, struct client_conn *c, enum reason why, str error)
@@ -377,6 +305,7 @@ static void send_to(struct origin *o)
         struct client_conn *c = o->fresh ? NULL : pool_get(o->sl, head);
         enum reason why = REASON_NONE;
 
+        CHECK(o->x.kept.n == 0);
         o->x = (struct exchange){
                 .magic = EXCHANGE_MAGIC,
                 .r = o->t->r,
@@ -392,6 +321,7 @@ static void send_to(struct origin *o)
                 .head_max = (uint32_t)MIN(eff->header_max, UINT32_MAX),
                 .line_max = (uint32_t)MIN(eff->header_line, UINT32_MAX),
                 .fields_max = (uint32_t)MIN(eff->header_fields, UINT32_MAX),
+                .keep_max = o->by_grpc && o->replay.n == 0 ? eff->retry_replay : 0,
         };
         if (c) {
                 run(o, c);
@@ -435,8 +365,8 @@ static void on_failed(struct exchange *x, enum reason why)
 
 static const struct exchange_user exchange_calls = {
         .interim = on_interim,
-        .head = on_head,
-        .res_ready = on_res_ready,
+        .head = origin_on_head,
+        .res_ready = origin_on_res_ready,
         .req_room = on_req_room,
         .failed = on_failed,
 };
@@ -447,9 +377,9 @@ static enum balance_result pick(struct origin *o, const struct member **m)
 {
         struct balance_pick p = {
                 .set = o->ul->set,
-                .loop = loop_of(o)->index,
+                .loop = origin_loop(o)->index,
                 .policy = o->u->balance,
-                .now = loop_of(o)->now,
+                .now = origin_loop(o)->now,
                 .key = o->key,
                 .sticky = o->sticky,
                 .tried = &o->tried,
@@ -462,12 +392,12 @@ static void took(struct origin *o, const struct member *m)
 {
         struct txn *t = o->t;
 
-        o->sl = server_here(m->server, loop_of(o));
+        o->sl = server_here(m->server, origin_loop(o));
         server_hold(o->sl);
         if (o->tried.n < TRIED_MAX)
                 o->tried.s[o->tried.n++] = m->server;
         o->fresh = false;
-        o->desperate = server_ejected(m->server, loop_of(o)->now);
+        o->desperate = server_ejected(m->server, origin_loop(o)->now);
         t->attempts++;
         t->upstream_us = -1;
         t->server = arena_dup(t->r->arena, m->server->label); /* the log may outlive the server */
@@ -547,6 +477,15 @@ static void keep_body(struct origin *o)
         arena_on_end(r->arena, end_replay, &o->replay);
 }
 
+/* Its answers are judged by grpc-status, and what it sends is kept. */
+static void prepare_grpc(struct origin *o)
+{
+        o->by_grpc = (o->eff->retry_on & RETRY_GRPC) && o->eff->retry_attempts > 1 &&
+                     o->u->conf.protocol != PROTOCOL_HTTP1 && grpc_is_request(o->req);
+        if (o->by_grpc)
+                arena_on_end(o->t->r->arena, end_replay, &o->x.kept);
+}
+
 static void prepare_balance(struct origin *o)
 {
         struct txn *t = o->t;
@@ -581,6 +520,7 @@ struct origin *origin_start(struct txn *t, struct upstream *u, const struct sett
         CHECK(o->ul->begun > 0);
         retry_budget_earn(o->ul, eff->retry_budget);
         keep_body(o);
+        prepare_grpc(o);
         prepare_balance(o);
         o->starting = true;
         attempt(o);
@@ -607,7 +547,7 @@ void origin_abort(struct origin *o, enum reason why)
         enum origin_state state = o->state;
 
         CHECK_OBJ(o, ORIGIN_MAGIC);
-        over(o);
+        origin_over(o);
         switch (state) {
         case ORIGIN_QUEUED:
                 leave_queue(o);
@@ -618,6 +558,9 @@ void origin_abort(struct origin *o, enum reason why)
         case ORIGIN_RUNNING:
                 o->x.ops->abort(&o->x, why);
                 break;
+        case ORIGIN_WAITING:
+                deadline_clear(&o->deadline);
+                break;
         case ORIGIN_FAILED:
         case ORIGIN_OVER:
                 break;
@@ -626,8 +569,8 @@ void origin_abort(struct origin *o, enum reason why)
                 return;
         if (why == REASON_REQUEST_TIMEOUT) { /* the whole exchange took too long, here */
                 blame(o, why, STR_NONE);
-                attempt_end(o, SERVER_TIMEOUT);
+                origin_attempt_end(o, SERVER_TIMEOUT);
         } else {
-                attempt_end(o, SERVER_ABORTED);
+                origin_attempt_end(o, SERVER_ABORTED);
         }
 }

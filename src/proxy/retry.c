@@ -8,6 +8,7 @@
 #include "proxy/retry.h"
 
 #include "base/check.h"
+#include "http/grpc.h"
 
 uint32_t retry_class(enum reason why)
 {
@@ -42,6 +43,28 @@ uint32_t retry_class_of_status(int status)
                                : 0;
 }
 
+uint32_t retry_class_of_grpc(int status)
+{
+        switch (status) {
+        case GRPC_CANCELLED:
+                return RETRY_GRPC_CANCELLED;
+        case GRPC_UNKNOWN:
+                return RETRY_GRPC_UNKNOWN;
+        case GRPC_DEADLINE_EXCEEDED:
+                return RETRY_GRPC_DEADLINE_EXCEEDED;
+        case GRPC_RESOURCE_EXHAUSTED:
+                return RETRY_GRPC_RESOURCE_EXHAUSTED;
+        case GRPC_ABORTED:
+                return RETRY_GRPC_ABORTED;
+        case GRPC_INTERNAL:
+                return RETRY_GRPC_INTERNAL;
+        case GRPC_UNAVAILABLE:
+                return RETRY_GRPC_UNAVAILABLE;
+        default:
+                return 0;
+        }
+}
+
 bool retry_idempotent(enum method m)
 {
         return method_safe(m) || m == METHOD_PUT || m == METHOD_DELETE;
@@ -50,6 +73,13 @@ bool retry_idempotent(enum method m)
 void retry_budget_earn(struct upstream_loop *ul, double budget)
 {
         ul->tokens = MIN(ul->tokens + budget, RETRY_TOKENS);
+}
+
+static void count_hit(struct upstream_loop *ul, metric_cell **cell, str labels)
+{
+        if (!*cell)
+                *cell = metric_series(ul->loop->metrics, METRIC_LIMIT_HITS, labels);
+        metric_add(*cell, 1);
 }
 
 bool retry_budget_take(struct upstream_loop *ul, double budget)
@@ -62,9 +92,15 @@ bool retry_budget_take(struct upstream_loop *ul, double budget)
                 log_warn(ul->u->subject,
                          "retry budget=%.0f%% is used up: requests fail with their first failure",
                          budget * 100);
-        if (!ul->over_budget)
-                ul->over_budget = metric_series(ul->loop->metrics, METRIC_LIMIT_HITS,
-                                                STR("setting=\"retry budget\""));
-        metric_add(ul->over_budget, 1);
+        count_hit(ul, &ul->over_budget, STR("setting=\"retry budget\""));
         return false;
+}
+
+void retry_replay_exceeded(struct upstream_loop *ul, uint64_t replay)
+{
+        if (log_quota(&ul->quota, 1))
+                log_warn(ul->u->subject,
+                         "retry replay=%llu: a call has sent more and fails with its first failure",
+                         (unsigned long long)replay);
+        count_hit(ul, &ul->over_replay, STR("setting=\"retry replay\""));
 }

@@ -53,6 +53,7 @@ struct txn {
         uint32_t attempts;
         int64_t upstream_us; /* until the head of the last response; -1: none */
 
+        int64_t deadline;   /* loop time when the whole exchange has taken too long; 0: none */
         enum reason reason; /* why weir answered itself or cut the response */
         int64_t finished;   /* loop time of the end */
 };

@@ -280,10 +280,11 @@ static void conf_key(struct buf *b, const struct upstream_conf *c, const struct 
         buf_printf(b, "%d %d %u %u %u ", (int)c->protocol, (int)c->balance, c->keepalive,
                    c->proxy_version, c->proxy_tlvs);
         key_text(b, c->check_path);
-        buf_printf(b, "%lld %lld %u %u %u %u %u %lld %lld ", (long long)c->check_interval,
-                   (long long)c->check_timeout, c->check_fall, c->check_rise, c->expect_min,
-                   c->expect_max, c->eject_failures, (long long)c->eject_for,
-                   (long long)c->slow_start);
+        key_text(b, c->check_service);
+        buf_printf(b, "%d %lld %lld %u %u %u %u %u %lld %lld ", c->check_grpc,
+                   (long long)c->check_interval, (long long)c->check_timeout, c->check_fall,
+                   c->check_rise, c->expect_min, c->expect_max, c->eject_failures,
+                   (long long)c->eject_for, (long long)c->slow_start);
         key_text(b, c->sticky_cookie);
         if (tls)
                 buf_printf(b, "%016llx ", (unsigned long long)tls_client_key(tls));
@@ -309,7 +310,9 @@ static void copy_conf(struct upstream *u, const struct upstream_conf *c)
                 .n_servers = c->n_servers,
                 .servers = servers,
                 .keepalive = c->keepalive,
+                .check_grpc = c->check_grpc,
                 .check_path = arena_dup(a, c->check_path),
+                .check_service = arena_dup(a, c->check_service),
                 .check_interval = c->check_interval,
                 .check_timeout = c->check_timeout,
                 .check_fall = c->check_fall,

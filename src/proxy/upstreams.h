@@ -49,7 +49,7 @@ struct upstream_loop {
         struct deadline poll;   /* places may become free on other loops */
         struct loop_task serve; /* or here, in this turn */
         _Atomic uint32_t queued;
-        metric_cell *duration, *retries, *refused, *over_budget;
+        metric_cell *duration, *retries, *refused, *over_budget, *over_replay;
         struct log_quota quota;
         struct server_set *next; /* being published */
         struct loop_msg msg;

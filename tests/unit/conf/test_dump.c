@@ -17,7 +17,8 @@ static const char text[] =
         "trusted_proxies 10.0.0.0/8 fd00::/8 ::1; resolver 127.0.0.1 [::1]:5353;\n"
         "max_connections 1000; shutdown_timeout off; drain_delay 1500ms;\n"
         "log_format short '$client_ip \"$uri\" $$ ${status}x';\n"
-        "access_log stdout format=short; retry attempts=3 on=reset,502 budget=12.5%;\n"
+        "access_log stdout format=short; retry attempts=3 on=reset,502,grpc_internal budget=12.5% "
+        "replay=1k;\n"
         "timeout client_head=3s request=1h; body max=off; error_page 502 text=\"down\\n\";\n"
         "redis main { server redis.internal; user u; password ${file:secret}; database 3;\n"
         "    timeout command=20ms; tls verify=off; }\n"
@@ -29,6 +30,7 @@ static const char text[] =
         "    sticky cookie=s; slow_start 3s; protocol h2; timeout connect=1s; access_log off; }\n"
         "upstream p { server [::1]:80; proxy_protocol v2 tlvs=ssl,authority; }\n"
         "upstream p1 { server [::1]:80; proxy_protocol v1; }\n"
+        "upstream g { server g:1; protocol h2c; health_check grpc service=a.B interval=1s; }\n"
         "listen [::]:443 tls proxy_protocol backlog=7 { certificate c.pem key=k.pem;\n"
         "    client_certificate optional ca=ca.pem; versions 1.3; ciphers A:B; ticket_keys k.pem;\n"
         "    hosts x.example; header max=16k; }\n"
@@ -142,7 +144,7 @@ static void defaults(void **state)
                 "timeout client_head=10s client_idle=75s client_body=30s client_send=30s "
                 "connect=5s "
                 "response=1m response_idle=1m idle=1m tunnel=1h request=off queue=5s;",
-                "retry attempts=2 on=connect_error,reset budget=20% non_idempotent=off;",
+                "retry attempts=2 on=connect_error,reset budget=20% non_idempotent=off replay=64k;",
                 "body max=8m;",
                 "header max=32k fields=128 line=16k;",
                 "buffer request=off response=off;",

@@ -76,7 +76,10 @@ static int begin_all(void **state)
         tls_init();
         arena = arena_new(0);
         cert = cert_make(arena, "one", "DNS:one.example", NULL, 30, false);
-        struct tls_pair pair = {cert.cert_pem, cert.key_pem, STR("c"), STR("k")};
+        struct tls_pair pair = {.cert_pem = cert.cert_pem,
+                                .key_pem = cert.key_pem,
+                                .cert_file = STR("c"),
+                                .key_file = STR("k")};
         struct tls_server_conf c = {
                 .pairs = &pair, .n_pairs = 1, .version_min = 12, .version_max = 13};
         tls = tls_server_new(&c, arena, &err);

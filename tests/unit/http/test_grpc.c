@@ -132,13 +132,51 @@ static void answers(void **state)
         request_drop(r);
 }
 
+static void ends(void **state)
+{
+        static const struct {
+                const char *head, *trailer, *pushback;
+                int status;
+                int64_t us; /* -1: not again */
+        } rows[] = {
+                {NULL, "0", NULL, 0, 0},         {"14", NULL, NULL, 14, 0},
+                {"14", "0", "20", 0, 20 * MSEC}, {NULL, NULL, "0", -1, 0},
+                {NULL, "x", "-1", -1, -1},       {NULL, "-1", "", -1, -1},
+                {"", NULL, "1s", -1, -1},        {NULL, "99", "99999999999", 99, -1},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < COUNT(rows); i++) {
+                struct arena *a = arena_new(0);
+                struct msg m = {0};
+                int64_t us = -1;
+
+                if (rows[i].head)
+                        assert_true(fields_set(a, &m.fields, FIELD_OTHER, GRPC_STATUS,
+                                               str_z(rows[i].head)));
+                if (rows[i].trailer)
+                        assert_true(fields_set(a, &m.trailers, FIELD_OTHER, GRPC_STATUS,
+                                               str_z(rows[i].trailer)));
+                if (rows[i].pushback)
+                        assert_true(fields_set(a, &m.trailers, FIELD_OTHER, GRPC_PUSHBACK,
+                                               str_z(rows[i].pushback)));
+                assert_int_equal(grpc_status_in(&m), rows[i].status);
+                assert_int_equal(grpc_pushback(&m, &us), rows[i].us >= 0);
+                if (rows[i].us >= 0)
+                        assert_int_equal(us, rows[i].us);
+                arena_free(a);
+        }
+        assert_string_equal(grpc_status_name(14), "UNAVAILABLE");
+        assert_string_equal(grpc_status_name(0), "OK");
+        assert_string_equal(grpc_status_name(17), "?");
+        assert_string_equal(grpc_status_name(-1), "?");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(types),
-                cmocka_unit_test(timeouts),
-                cmocka_unit_test(statuses),
-                cmocka_unit_test(answers),
+                cmocka_unit_test(types),   cmocka_unit_test(timeouts), cmocka_unit_test(statuses),
+                cmocka_unit_test(answers), cmocka_unit_test(ends),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

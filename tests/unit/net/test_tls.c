@@ -39,7 +39,10 @@ static int down(void **state UNUSED)
 
 static struct tls_pair pair(const struct cert *c)
 {
-        return (struct tls_pair){c->cert_pem, c->key_pem, STR("site.pem"), STR("site.key")};
+        return (struct tls_pair){.cert_pem = c->cert_pem,
+                                 .key_pem = c->key_pem,
+                                 .cert_file = STR("site.pem"),
+                                 .key_file = STR("site.key")};
 }
 
 static const str h1[] = {STR_INIT("http/1.1")};

@@ -34,6 +34,26 @@ static void causes_are_classed(void **state)
         }
 }
 
+static void statuses_of_grpc_are_classed(void **state)
+{
+        static const uint32_t want[] = {
+                [1] = RETRY_GRPC_CANCELLED,         [2] = RETRY_GRPC_UNKNOWN,
+                [4] = RETRY_GRPC_DEADLINE_EXCEEDED, [8] = RETRY_GRPC_RESOURCE_EXHAUSTED,
+                [10] = RETRY_GRPC_ABORTED,          [13] = RETRY_GRPC_INTERNAL,
+                [14] = RETRY_GRPC_UNAVAILABLE,      [16] = 0,
+        };
+        uint32_t all = 0;
+
+        (void)state;
+        for (int i = 0; i < (int)COUNT(want); i++) {
+                assert_int_equal(retry_class_of_grpc(i), want[i]);
+                all |= want[i];
+        }
+        assert_int_equal(all, RETRY_GRPC);
+        assert_int_equal(retry_class_of_grpc(-1), 0);
+        assert_int_equal(retry_class_of_grpc(99), 0);
+}
+
 static void methods_that_bear_repeating(void **state)
 {
         static const enum method yes[] = {METHOD_GET,   METHOD_HEAD, METHOD_OPTIONS,
@@ -72,6 +92,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(causes_are_classed, process_up, process_down),
+                cmocka_unit_test(statuses_of_grpc_are_classed),
                 cmocka_unit_test_setup_teardown(methods_that_bear_repeating, process_up,
                                                 process_down),
                 cmocka_unit_test_setup_teardown(the_budget_is_a_share, process_up, process_down),
