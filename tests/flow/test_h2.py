@@ -247,7 +247,7 @@ def test_functions_and_log(weir, server, h2c):
 
 def test_bad_bodies(weir, server, h2c):
     s = server(answer(b"ok"))
-    w = proxied(weir, s)
+    w = proxied(weir, s, "threads 1; ")
     for length, sent in [(5, b"1234"), (3, b"1234")]:
         c = h2c(w.http)
         i = c.request("POST", fields={"content-length": str(length)}, end=False)
