@@ -4,6 +4,7 @@
  */
 #include "conf/compile.h"
 #include "conf/settings.h"
+#include "conf/value.h"
 
 /* ------------------------------------------------------------------ names */
 
@@ -113,6 +114,23 @@ static void link_functions_of(struct compile *c, const struct host_conf *h, stru
                              "the route has no action (proxy, respond or redirect)");
 }
 
+/* Else the tunnel would end before anybody is asked. */
+static void check_ping(struct compile *c, const struct route_conf *r)
+{
+        char ping[VALUE_TEXT], tunnel[VALUE_TEXT];
+
+        for (size_t i = 0; i < r->n_targets; i++) {
+                const struct settings *s = &r->targets[i].eff;
+                if (s->websocket_ping == 0 || s->tunnel == 0 || s->websocket_ping < s->tunnel)
+                        continue;
+                report_error(c->rep, &r->pos,
+                             "websocket ping=%.*s is not shorter than timeout tunnel=%.*s here",
+                             STR_ARG(value_time_text(s->websocket_ping, ping)),
+                             STR_ARG(value_time_text(s->tunnel, tunnel)));
+                return;
+        }
+}
+
 static void link_route(struct compile *c, struct host_conf *h, struct route_conf *r)
 {
         r->host = h;
@@ -123,6 +141,7 @@ static void link_route(struct compile *c, struct host_conf *h, struct route_conf
                 const struct upstream_conf *u = r->targets[i].upstream;
                 effective(c, &r->targets[i].eff, &r->own, u ? &u->own : NULL, &h->own);
         }
+        check_ping(c, r);
 }
 
 static void link_names(struct compile *c)

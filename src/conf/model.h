@@ -71,6 +71,7 @@ enum setting_id { /* bit numbers in settings.set */
                   SET_ERROR_PAGES,
                   SET_UPGRADE,
                   SET_REQUEST_MEMORY,
+                  SET_WEBSOCKET_PING,
                   SETTINGS
 };
 
@@ -103,6 +104,7 @@ struct settings {
         const struct error_page *error_pages;
         size_t n_error_pages;
         bool upgrade;
+        int64_t websocket_ping;
         uint64_t request_memory; /* arena of a request, functions included */
 };
 

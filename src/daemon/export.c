@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "daemon/master.h"
 #include "net/io.h"
+#include "proxy/tunnel.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -271,6 +272,7 @@ static void status(struct worker *w, struct buf *out)
         status_gens(w, &j);
         json_key(&j, STR("upstreams"));
         upstreams_status(w->house.upstreams, w->m->metrics, &j);
+        tunnel_status(w->m->metrics, &j);
         status_functions(w, &j);
         status_modules(w, &j);
         json_close(&j);

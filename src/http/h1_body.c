@@ -19,8 +19,7 @@ static size_t take(struct buf *in, struct pipe *p, uint64_t n)
 {
         size_t room = pipe_full(p) ? 0 : p->high - p->data.n;
         n = MIN(n, MIN(in->n, room));
-        buf_move(&p->data, in, (size_t)n);
-        p->passed += n;
+        pipe_move(p, in, (size_t)n);
         return (size_t)n;
 }
 

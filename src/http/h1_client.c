@@ -31,8 +31,7 @@ enum client_timer {
         TIMER_SEND,
         TIMER_CONTINUE,
         TIMER_RESPONSE,
-        TIMER_SILENCE,
-        TIMER_TUNNEL
+        TIMER_SILENCE
 };
 
 /* One connection to a server.  Owned by its pool until closed() or a failed connected().
@@ -171,7 +170,7 @@ static void settle_timer(struct h1_client *c)
 {
         struct exchange *x = c->x;
         if (c->tunnel) {
-                arm(c, TIMER_TUNNEL, x->tunnel_us);
+                c->timer = TIMER_NONE; /* flow watches it */
         } else if (c->io.writing) {
                 if (c->timer != TIMER_SEND) {
                         c->unsent = io_unsent(&c->io);
@@ -690,9 +689,6 @@ static void on_deadline(struct deadline *d)
                 break;
         case TIMER_SILENCE:
                 fail(c, REASON_RESPONSE_IDLE);
-                break;
-        case TIMER_TUNNEL:
-                fail(c, REASON_TUNNEL_IDLE);
                 break;
         }
 }

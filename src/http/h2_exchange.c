@@ -185,7 +185,7 @@ void h2_settle_timer(struct h2_stream *s)
         bool sending = !s->out_done && (!x->wrote || x->r->req_body.data.n > 0 ||
                                         (x->r->req_body.end && !s->connect));
         if (s->tunnel) {
-                arm(s, H2_TIMER_TUNNEL, x->tunnel_us);
+                s->timer = H2_TIMER_NONE; /* flow watches it */
         } else if (x->phase == EXCHANGE_WAITING && s->awaiting && x->wrote) {
                 if (s->timer != H2_TIMER_CONTINUE)
                         arm(s, H2_TIMER_CONTINUE, CONTINUE_US);
@@ -256,9 +256,6 @@ static void on_deadline(struct deadline *d)
                 break;
         case H2_TIMER_SILENCE:
                 timed_out(s, REASON_RESPONSE_IDLE);
-                break;
-        case H2_TIMER_TUNNEL:
-                fail(s, REASON_TUNNEL_IDLE);
                 break;
         }
 }
@@ -483,8 +480,7 @@ int h2_on_data(nghttp2_session *session, uint8_t flags UNUSED, int32_t id, const
         if (!s || !s->x || s->why != REASON_NONE)
                 return 0;
         struct pipe *p = &s->x->r->res_body;
-        buf_put(&p->data, data, n);
-        p->passed += n;
+        pipe_put(p, str_of(data, n));
         s->more = true;
         h2_note(s);
         return 0;

@@ -65,8 +65,7 @@ enum h2_timer {
         H2_TIMER_SEND,
         H2_TIMER_CONTINUE,
         H2_TIMER_RESPONSE,
-        H2_TIMER_SILENCE,
-        H2_TIMER_TUNNEL
+        H2_TIMER_SILENCE
 };
 
 struct h2_interim {

@@ -214,8 +214,7 @@ void h2_stream_data(struct h2_stream *s, str bytes)
                 buf_puts(&s->early, bytes);
                 return;
         }
-        buf_puts(&p->data, bytes);
-        p->passed += bytes.n;
+        pipe_put(p, bytes);
         r->bytes_in = p->passed;
         s->expect = false;
         if (s->body_max && r->bytes_in > s->body_max) {
@@ -368,10 +367,9 @@ static void begin_tunnel(struct h2_stream *s)
         s->body_max = 0;
         p->end = s->in_done = s->in_end;
         p->stalled = !p->end;
-        p->passed += s->early.n;
-        r->bytes_in = p->passed;
         if (s->early.n > 0)
-                buf_move(&p->data, &s->early, s->early.n);
+                pipe_move(p, &s->early, s->early.n);
+        r->bytes_in = p->passed;
         if (p->data.n > 0 || p->end)
                 h2_due(s, H2_DUE_READY);
 }

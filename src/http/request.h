@@ -22,6 +22,7 @@
 #include "base/buf.h"
 #include "base/reason.h"
 #include "http/msg.h"
+#include "http/websocket.h"
 #include "net/loop.h"
 
 struct request;
@@ -38,7 +39,28 @@ struct pipe {
         bool end;
         bool stalled; /* the producer has stopped for want of room: the consumer must say room (the
                          producer clears it) */
+        struct websocket *frames; /* of a tunnel that weir keeps alive, flow's; NULL: bytes are
+                                     bytes */
 };
+
+/* How a producer puts bytes in: n from the front of a queue, or those of s.  What frames leaves out
+ * counts as passed all the same. */
+static inline void pipe_move(struct pipe *p, struct buf *from, size_t n)
+{
+        p->passed += n;
+        if (LIKELY(p->frames == NULL))
+                buf_move(&p->data, from, n);
+        else
+                websocket_move(p->frames, &p->data, from, n);
+}
+static inline void pipe_put(struct pipe *p, str s)
+{
+        p->passed += s.n;
+        if (LIKELY(p->frames == NULL))
+                buf_puts(&p->data, s);
+        else
+                websocket_put(p->frames, &p->data, s);
+}
 
 static inline bool pipe_full(const struct pipe *p)
 {
@@ -186,8 +208,7 @@ struct exchange {
         bool accept_upgrade;      /* the request asked for one: a 101 is legal */
         int64_t sent_at, head_at; /* loop time */
         int64_t response_us, response_idle_us, send_us; /* timeouts; 0: none */
-        int64_t tunnel_us;
-        uint32_t head_max, line_max, fields_max; /* for the response head */
+        uint32_t head_max, line_max, fields_max;        /* for the response head */
 };
 
 #endif

@@ -15,6 +15,7 @@
 #include "proxy/accesslog.h"
 #include "proxy/forward.h"
 #include "proxy/origin.h"
+#include "proxy/tunnel.h"
 #include "proxy/vars.h"
 
 #include <stdio.h>
@@ -38,6 +39,7 @@ struct flow {
         struct txn t;
         struct chain *chain;
         struct origin *origin;
+        struct tunnel *tunnel;    /* from a 101 on */
         struct msg sent;          /* the head for the server */
         struct deadline deadline; /* timeout request= */
         bool finished, local;     /* local: weir or a function answers */
@@ -236,6 +238,14 @@ static void fail(struct flow *f, enum reason why)
         run(f);
 }
 
+static void fail_held(struct flow *f, enum reason why)
+{
+        struct request *r = f->t.r;
+        request_hold(r);
+        fail(f, why);
+        request_drop(r);
+}
+
 /* ------------------------------------------------------------------ steps */
 
 static enum next step_route(struct flow *f)
@@ -314,11 +324,7 @@ static void resumed(struct txn *t, enum chain_result how)
 
 static void request_timeout(struct deadline *d)
 {
-        struct flow *f = CONTAINER_OF(d, struct flow, deadline);
-        struct request *r = f->t.r;
-        request_hold(r);
-        fail(f, REASON_REQUEST_TIMEOUT);
-        request_drop(r);
+        fail_held(CONTAINER_OF(d, struct flow, deadline), REASON_REQUEST_TIMEOUT);
 }
 
 /* By timeout request=, or by what a gRPC caller says if that is shorter. */
@@ -463,6 +469,21 @@ static enum next step_response(struct flow *f)
         return after_chain(f, chain_response(f->chain));
 }
 
+static void tunnel_ready(struct txn *t, enum tunnel_side to)
+{
+        if (to == TUNNEL_CLIENT)
+                t->r->client->res_ready(t->r);
+        else if (flow_of(t)->origin != NULL)
+                origin_req_ready(flow_of(t)->origin);
+}
+
+static void tunnel_idle(struct txn *t)
+{
+        fail_held(flow_of(t), REASON_TUNNEL_IDLE);
+}
+
+static const struct tunnel_user tunnel_user = {.ready = tunnel_ready, .idle = tunnel_idle};
+
 static enum next step_send(struct flow *f)
 {
         struct request *r = f->t.r;
@@ -470,6 +491,7 @@ static enum next step_send(struct flow *f)
         if (!f->local && r->res.status == 101) {
                 r->tunnel = true;
                 deadline_clear(&f->deadline);
+                f->tunnel = tunnel_begin(&f->t, &tunnel_user);
         }
         if (f->local) {
                 count_reason(r->loop, f->t.reason);
@@ -481,15 +503,13 @@ static enum next step_send(struct flow *f)
         return PARKED;
 }
 
-static enum next step_deliver(struct flow *f)
+static enum next step_deliver(struct flow *f UNUSED)
 {
-        (void)f;
         return PARKED; /* codec and origin move the body between themselves */
 }
 
-static enum next step_log(struct flow *f)
+static enum next step_log(struct flow *f UNUSED)
 {
-        (void)f;
         return PARKED;
 }
 
@@ -532,6 +552,8 @@ static void origin_res_ready(struct txn *t)
 {
         struct flow *f = flow_of(t);
         struct request *r = t->r;
+        if (f->tunnel != NULL)
+                tunnel_heard(f->tunnel, TUNNEL_SERVER);
         if (r->res_body.end)
                 f->origin = r->tunnel ? f->origin : NULL;
         if (f->step == STEP_HOLD)
@@ -549,11 +571,8 @@ static void origin_req_room(struct txn *t)
 static void origin_failed(struct txn *t, enum reason why)
 {
         struct flow *f = flow_of(t);
-        struct request *r = t->r;
         f->origin = NULL;
-        request_hold(r);
-        fail(f, why);
-        request_drop(r);
+        fail_held(f, why);
 }
 
 static const struct origin_user origin_user = {
@@ -564,8 +583,7 @@ static const struct origin_user origin_user = {
         .failed = origin_failed,
 };
 
-/* ------------------------------------------------------------------ what the client's codec says
- */
+/* ------------------------------------------------------------------ what the client says */
 
 static void begin(struct request *r)
 {
@@ -595,6 +613,8 @@ static void begin(struct request *r)
 static void req_ready(struct request *r)
 {
         struct flow *f = flow_of_request(r);
+        if (f->tunnel != NULL)
+                tunnel_heard(f->tunnel, TUNNEL_CLIENT);
         if (f->step == STEP_BUFFER)
                 enter(f);
         else if (f->origin != NULL)
@@ -603,11 +623,8 @@ static void req_ready(struct request *r)
 
 static void req_failed(struct request *r, enum reason why)
 {
-        struct flow *f = flow_of_request(r);
         r->close_after = true;
-        request_hold(r);
-        fail(f, why);
-        request_drop(r);
+        fail_held(flow_of_request(r), why);
 }
 
 static void res_room(struct request *r)
@@ -627,8 +644,7 @@ static void gone(struct request *r, enum reason why)
         struct flow *f = flow_of_request(r);
         f->t.reason = why;
         if (!r->res_head_sent)
-                r->res.status =
-                        499; /* what logs of other proxies call it: nobody was there to answer */
+                r->res.status = 499; /* as other proxies log it: nobody was there to answer */
         if (f->chain != NULL)
                 chain_cancel(f->chain);
         finish(f);
@@ -656,6 +672,8 @@ static void finish(struct flow *f)
         f->finished = true;
         f->step = STEP_LOG;
         deadline_clear(&f->deadline);
+        if (f->tunnel != NULL)
+                tunnel_end(f->tunnel);
         if (f->origin != NULL)
                 origin_abort(f->origin, t->reason ? t->reason : REASON_CLIENT_GONE);
         f->origin = NULL;

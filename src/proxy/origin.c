@@ -317,7 +317,6 @@ static void send_to(struct origin *o)
                 .response_us = eff->response,
                 .response_idle_us = eff->response_idle,
                 .send_us = eff->response_idle,
-                .tunnel_us = eff->tunnel,
                 .head_max = (uint32_t)MIN(eff->header_max, UINT32_MAX),
                 .line_max = (uint32_t)MIN(eff->header_line, UINT32_MAX),
                 .fields_max = (uint32_t)MIN(eff->header_fields, UINT32_MAX),
@@ -571,6 +570,7 @@ void origin_abort(struct origin *o, enum reason why)
                 blame(o, why, STR_NONE);
                 origin_attempt_end(o, SERVER_TIMEOUT);
         } else {
-                origin_attempt_end(o, SERVER_ABORTED);
+                origin_attempt_end(o, why == REASON_TUNNEL_IDLE ? server_result_of(why)
+                                                                : SERVER_ABORTED);
         }
 }

@@ -776,12 +776,6 @@ static void tunnels(void **state)
         PUMP_UNTIL(loop, user.failures == 1);
         assert_int_equal(user.why, REASON_UPSTREAM_SWITCH);
 
-        switch_protocols();
-        x.tunnel_us = 50 * MSEC;
-        SEND(&server, "HTTP/1.1 101 Sw\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n");
-        PUMP_UNTIL(loop, user.failures == 1);
-        assert_int_equal(user.why, REASON_TUNNEL_IDLE);
-
         switch_protocols(); /* declined: an ordinary response */
         SEND(&server, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
         PUMP_UNTIL(loop, user.heads == 1);
