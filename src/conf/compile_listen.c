@@ -156,8 +156,15 @@ void compile_client_certificate(struct compile *c, struct scope *s, const struct
                              STR_ARG(w->text));
                 return;
         }
+        if (mode == 0 && a->n_keyed) {
+                report_error(c->rep, &w->pos, "client_certificate off takes no parameters");
+                return;
+        }
+        const struct word *crl = compile_key(a, "crl");
         if (ca)
                 l->client_ca_pos = ca->pos;
+        if (crl)
+                l->client_crl_pos = crl->pos;
         l->client_certificate = mode;
         compile_keys(c, s, a, l);
 }

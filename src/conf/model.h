@@ -294,9 +294,11 @@ struct listen_conf {
         int version_min, version_max;                                            /* 12, 13 */
         str ciphers;
         int client_certificate; /* TLS_CLIENT_OFF OPTIONAL REQUIRED: 0 1 2 */
-        struct file_text client_ca;
+        struct file_text client_ca, client_crl;
+        uint32_t client_depth;
+        bool client_forward; /* servers get the certificate as Client-Cert */
         struct file_text ticket_keys;
-        struct conf_pos ciphers_pos, client_ca_pos, ticket_keys_pos;
+        struct conf_pos ciphers_pos, client_ca_pos, client_crl_pos, ticket_keys_pos;
         struct settings own; /* as written in its block */
         struct settings eff; /* client_* and header limits: its own, then the top's */
         uint32_t index;

@@ -361,8 +361,14 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
                         verify |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
                 if (!load_authorities(ctx, c->client_ca_pem, c->client_ca_file, true, a, err))
                         goto fail;
+                if (c->client_crl_pem.p != NULL &&
+                    !tls_load_crls(SSL_CTX_get_cert_store(ctx), c->client_crl_pem)) {
+                        say(err, a, c->client_crl_file, "no revocation list in PEM form");
+                        goto fail;
+                }
+                SSL_CTX_set_verify_depth(ctx, c->client_depth);
         }
-        SSL_CTX_set_verify(ctx, verify, NULL);
+        SSL_CTX_set_verify(ctx, verify, tls_note_refusal);
         return ctx;
 fail:
         SSL_CTX_free(ctx);
@@ -466,12 +472,22 @@ static void server_free(struct tls_server *s)
         free(s);
 }
 
+/* All that decides which clients are let in. */
+static void digest_policy(struct buf *b, const struct tls_server_conf *c)
+{
+        bool off = c->client_certificate == TLS_CLIENT_OFF;
+
+        digest_number(b, c->client_certificate);
+        digest_text(b, off ? STR_NONE : c->client_ca_pem);
+        digest_text(b, off ? STR_NONE : c->client_crl_pem);
+        digest_number(b, off ? 0 : c->client_depth);
+}
+
 static void server_policy(const struct tls_server_conf *c, uint8_t out[32])
 {
         struct buf b = BUF_INIT;
 
-        digest_number(&b, c->client_certificate);
-        digest_text(&b, c->client_certificate == TLS_CLIENT_OFF ? STR_NONE : c->client_ca_pem);
+        digest_policy(&b, c);
         digest_end(&b, out);
 }
 
@@ -493,8 +509,7 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         digest_number(&b, c->version_min);
         digest_number(&b, c->version_max);
         digest_text(&b, c->ciphers);
-        digest_number(&b, c->client_certificate);
-        digest_text(&b, c->client_ca_pem);
+        digest_policy(&b, c);
         digest_end(&b, out);
 }
 

@@ -74,7 +74,7 @@ struct tls_peer {
         bool notified : 1; /* our close_notify is in enc or gone */
         bool no_name : 1;  /* verification is on but there is no name to verify */
         struct tls_facts facts;
-        char *sni, *subject, *cn, *error; /* what facts point to */
+        char *sni, *error, *refused; /* what facts point to */
 };
 #define TLS_PEER_MAGIC UINT32_C(0x544c5350)
 
@@ -92,6 +92,12 @@ void tls_staple_init(void);
 /* The text of the oldest error in this thread's queue, which is then empty.  Into cap bytes, never
  * empty. */
 void tls_error_text(char *out, size_t cap);
+
+/* tls_client_cert.c. */
+bool tls_load_crls(X509_STORE *store, str pem);
+int tls_note_refusal(int ok, X509_STORE_CTX *store);
+void tls_note_absence(struct tls_peer *p);
+void tls_client_text_free(struct tls_peer *p);
 
 /* A new client session for the thread's cache (OpenSSL's callback). */
 int tls_keep_session(SSL *ssl, SSL_SESSION *session);

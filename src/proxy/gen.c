@@ -87,6 +87,8 @@ static const struct conf_pos *tls_place(const struct listen_conf *l, size_t pair
                 return &l->ciphers_pos;
         if (l->client_certificate && str_starts(error, l->client_ca.file))
                 return &l->client_ca_pos;
+        if (l->client_certificate && l->client_crl.file.p && str_starts(error, l->client_crl.file))
+                return &l->client_crl_pos;
         return str_starts(error, cert->key.file) ? &cert->key_pos : &cert->cert_pos;
 }
 
@@ -109,7 +111,7 @@ static void tls_mistakes(const struct listen_conf *l, const struct tls_server_co
                 const struct conf_pos *at = tls_place(l, i, error);
                 if (shared.p != NULL && str_eq(shared, error))
                         continue;
-                if (at == &l->ciphers_pos || at == &l->client_ca_pos)
+                if (at == &l->ciphers_pos || at == &l->client_ca_pos || at == &l->client_crl_pos)
                         shared = error;
                 report_error(rep, at, "%.*s", STR_ARG(error));
         }
@@ -146,7 +148,10 @@ static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l,
                                        .ciphers = l->ciphers,
                                        .client_certificate = l->client_certificate,
                                        .client_ca_pem = l->client_ca.text,
-                                       .client_ca_file = l->client_ca.file};
+                                       .client_ca_file = l->client_ca.file,
+                                       .client_crl_pem = l->client_crl.text,
+                                       .client_crl_file = l->client_crl.file,
+                                       .client_depth = (int)l->client_depth};
         str error = STR_NONE;
         struct tls_server *s = tls_server_new(&conf, a, &error);
         unsigned before = rep->errors;

@@ -30,7 +30,8 @@ static const char text[] =
         "upstream p { server [::1]:80; proxy_protocol v2 tlvs=ssl,authority; }\n"
         "upstream p1 { server [::1]:80; proxy_protocol v1; }\n"
         "listen [::]:443 tls proxy_protocol backlog=7 { certificate c.pem key=k.pem;\n"
-        "    client_certificate optional ca=ca.pem; versions 1.3; ciphers A:B; ticket_keys k.pem;\n"
+        "    client_certificate optional ca=ca.pem crl=l.crl depth=2 forward=on; versions 1.3; "
+        "ciphers A:B; ticket_keys k.pem;\n"
         "    hosts x.example; header max=16k; }\n"
         "listen unix:run/sock;\n"
         "host X.example *.x.example {\n"
@@ -78,9 +79,13 @@ static const struct conf_handles handles = {.find = find};
 
 static struct conf *read_linked(const char *conf)
 {
-        const struct memory_entry files[] = {{"/w/weir.conf", conf}, {"/w/secret", "hunter2\n"},
-                                             {"/w/ca.pem", "CA"},    {"/w/c.pem", "C"},
-                                             {"/w/k.pem", "K"},      {0}};
+        const struct memory_entry files[] = {{"/w/weir.conf", conf},
+                                             {"/w/secret", "hunter2\n"},
+                                             {"/w/ca.pem", "CA"},
+                                             {"/w/c.pem", "C"},
+                                             {"/w/k.pem", "K"},
+                                             {"/w/l.crl", "L"},
+                                             {0}};
         struct memory m = MEMORY(files, env);
         struct report rep = {0};
         struct conf *c = conf_read(&m.source, STR("/w/weir.conf"), STR("/w"), &rep);

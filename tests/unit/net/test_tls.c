@@ -120,6 +120,11 @@ static void test_shared_by_content(void **state UNUSED)
         s = tls_server_new(&c, a, &err);
         assert_non_null(s);
         assert_int_not_equal(tls_server_policy(s), tls_server_policy(u));
+        c.client_depth = 1; /* all that decides who is let in is the policy */
+        t = tls_server_new(&c, a, &err);
+        assert_non_null(t);
+        assert_int_not_equal(tls_server_policy(s), tls_server_policy(t));
+        tls_server_drop(t);
         tls_server_drop(s);
         tls_server_drop(u);
         tls_server_drop(NULL);
@@ -161,6 +166,12 @@ static void test_messages_name_the_file(void **state UNUSED)
         c.client_ca_pem = STR("x");
         c.client_ca_file = STR("ca.pem");
         refuses(&c, "ca.pem: no CA certificate");
+        c.client_ca_pem = ca.cert_pem;
+        c.client_crl_file = STR("list.pem");
+        c.client_crl_pem = STR("");
+        refuses(&c, "list.pem: no revocation list");
+        c.client_crl_pem = ca.cert_pem; /* PEM, but of something else */
+        refuses(&c, "list.pem: no revocation list");
         c = conf(NULL, 0);
         refuses(&c, "certificate is missing");
 }
