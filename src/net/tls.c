@@ -4,7 +4,8 @@
  *
  * The difficulty is trust that leaks sideways: a ticket got under one verification policy must not
  * open another.  The session id context is a digest of the policy alone, fixed before the client
- * has said which name it wants; the client-hello callback then changes nothing but the certificate.
+ * has said which name it wants; the client-hello callback then changes nothing but the certificate,
+ * unless the name belongs to a host with parameters of its own: tls_host.c.
  */
 #include "net/tls_type.h"
 
@@ -300,15 +301,16 @@ SSL_CTX *tls_server_choose(const struct tls_server *s, str sni)
 
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
-        struct tls_server *s = arg;
         struct tls_peer *p = SSL_get_app_data(ssl);
         str sni = hello_sni(ssl);
+        struct tls_server *s = tls_server_for(arg, sni);
         SSL_CTX *ctx = tls_server_choose(s, sni);
 
         if (p != NULL && p->sni == NULL && sni.p != NULL && !memchr(sni.p, 0, sni.n) &&
             !str_has_ctl(sni))
                 p->sni = str_dupz(sni);
-        if (ctx != SSL_get_SSL_CTX(ssl) && SSL_set_SSL_CTX(ssl, ctx) == NULL) {
+        if ((ctx != SSL_get_SSL_CTX(ssl) && SSL_set_SSL_CTX(ssl, ctx) == NULL) ||
+            (s != arg && !tls_host_switch(ssl, s))) {
                 *alert = SSL_AD_INTERNAL_ERROR;
                 return SSL_CLIENT_HELLO_ERROR;
         }
@@ -325,26 +327,19 @@ static void context_modes(SSL_CTX *ctx)
                                          SSL_OP_IGNORE_UNEXPECTED_EOF);
 }
 
-static int version_number(int v)
-{
-        return v == 13 ? TLS1_3_VERSION : TLS1_2_VERSION;
-}
-
 /* All of a server's contexts are made by this, so that they differ in the certificate alone. */
 static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_conf *c,
                                struct arena *a, str *err)
 {
         SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
-        int verify = SSL_VERIFY_NONE;
 
         CHECK(ctx != NULL);
         context_modes(ctx);
         SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-        SSL_CTX_set_min_proto_version(ctx, version_number(c->version_min));
-        SSL_CTX_set_max_proto_version(ctx, version_number(c->version_max ? c->version_max : 13));
+        SSL_CTX_set_min_proto_version(ctx, tls_version_number(s->version_min));
+        SSL_CTX_set_max_proto_version(ctx, tls_version_number(s->version_max));
         CHECK(SSL_CTX_set1_groups_list(ctx, GROUPS) == 1);
-        if (SSL_CTX_set_cipher_list(ctx, c->ciphers.n ? arena_dupz(a, c->ciphers) : CIPHERS_12) !=
-            1) {
+        if (SSL_CTX_set_cipher_list(ctx, s->ciphers) != 1) {
                 say(err, a, STR("ciphers"), "no such cipher");
                 goto fail;
         }
@@ -356,9 +351,6 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
         if (s->alpn_n > 0)
                 SSL_CTX_set_alpn_select_cb(ctx, on_alpn, s);
         if (c->client_certificate != TLS_CLIENT_OFF) {
-                verify = SSL_VERIFY_PEER;
-                if (c->client_certificate == TLS_CLIENT_REQUIRED)
-                        verify |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
                 if (!load_authorities(ctx, c->client_ca_pem, c->client_ca_file, true, a, err))
                         goto fail;
                 if (c->client_crl_pem.p != NULL &&
@@ -366,9 +358,9 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
                         say(err, a, c->client_crl_file, "no revocation list in PEM form");
                         goto fail;
                 }
-                SSL_CTX_set_verify_depth(ctx, c->client_depth);
         }
-        SSL_CTX_set_verify(ctx, verify, tls_note_refusal);
+        SSL_CTX_set_verify_depth(ctx, s->client_depth);
+        SSL_CTX_set_verify(ctx, tls_verify_mode(s->client_certificate), tls_note_refusal);
         return ctx;
 fail:
         SSL_CTX_free(ctx);
@@ -464,6 +456,8 @@ static bool server_add(struct tls_server *s, const struct tls_server_conf *c,
 
 static void server_free(struct tls_server *s)
 {
+        tls_host_free(s);
+        free(s->ciphers);
         for (size_t i = 0; i < s->n_ctx; i++)
                 SSL_CTX_free(s->ctx[i]);
         map_free(s->names);
@@ -491,6 +485,32 @@ static void server_policy(const struct tls_server_conf *c, uint8_t out[32])
         digest_end(&b, out);
 }
 
+static void digest_strength(struct buf *b, const struct tls_server_conf *c)
+{
+        digest_number(b, c->version_min);
+        digest_number(b, c->version_max);
+        digest_text(b, c->ciphers);
+}
+
+static void server_strength(const struct tls_server_conf *c, uint8_t out[32])
+{
+        struct buf b = BUF_INIT;
+
+        digest_strength(&b, c);
+        digest_end(&b, out);
+}
+
+static void digest_hosts(struct buf *b, const struct tls_server_conf *c)
+{
+        for (size_t i = 0; i < c->n_hosts; i++) {
+                const struct tls_host *h = &c->hosts[i];
+                digest_number(b, (int64_t)h->n_names);
+                for (size_t k = 0; k < h->n_names; k++)
+                        digest_text(b, h->names[k]);
+                digest_text(b, h->server ? str_of(h->server->shared.digest, 32) : STR_NONE);
+        }
+}
+
 static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
 {
         struct buf b = BUF_INIT;
@@ -506,10 +526,9 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         for (size_t i = 0; i < c->n_alpn; i++)
                 digest_text(&b, c->alpn[i]);
         digest_number(&b, -2);
-        digest_number(&b, c->version_min);
-        digest_number(&b, c->version_max);
-        digest_text(&b, c->ciphers);
+        digest_strength(&b, c);
         digest_policy(&b, c);
+        digest_hosts(&b, c);
         digest_end(&b, out);
 }
 
@@ -535,7 +554,13 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s = calloc(1, sizeof(*s));
         CHECK(s != NULL);
         s->client_certificate = c->client_certificate;
+        s->client_depth = c->client_depth;
+        s->version_min = c->version_min;
+        s->version_max = c->version_max ? c->version_max : 13;
+        s->ciphers = str_dupz(c->ciphers.n ? c->ciphers : STR(CIPHERS_12));
         server_policy(c, s->policy);
+        server_strength(c, s->strength);
+        tls_host_add_all(s, c);
         s->names = map_new();
         s->ctx = calloc(c->n_pairs, sizeof(*s->ctx));
         CHECK(s->ctx != NULL);
@@ -569,6 +594,11 @@ void tls_server_drop(struct tls_server *s)
 uint64_t tls_server_policy(const struct tls_server *s)
 {
         return tls_word(s->policy);
+}
+
+uint64_t tls_server_strength(const struct tls_server *s)
+{
+        return tls_word(s->strength);
 }
 
 /* ---- a client's context ---- */

@@ -28,6 +28,14 @@ struct tls_pair {
         struct tls_staple_ref staple;
 };
 
+/* Names that are served under other parameters: "a.example.com", "*.example.com", lower case. */
+struct tls_server;
+struct tls_host {
+        const str *names;
+        size_t n_names;
+        struct tls_server *server; /* NULL: the listener's own parameters */
+};
+
 struct tls_server_conf { /* one listener, all texts already read */
         const struct tls_pair *pairs;
         size_t n_pairs; /* the first is the default */
@@ -39,6 +47,8 @@ struct tls_server_conf { /* one listener, all texts already read */
         str client_ca_pem, client_ca_file;
         str client_crl_pem, client_crl_file; /* absent: nobody asks whether one was revoked */
         int client_depth; /* CAs between a client's certificate and one of client_ca_pem */
+        const struct tls_host *hosts; /* each server is held; the nearest name decides */
+        size_t n_hosts;
 };
 struct tls_client_conf { /* one upstream */
         bool verify;
@@ -49,7 +59,6 @@ struct tls_client_conf { /* one upstream */
         size_t n_alpn;
 };
 
-struct tls_server;
 struct tls_client;
 
 /* On failure NULL and a message that names the file in err (allocated in a).  Safe on any thread.
@@ -65,6 +74,9 @@ void tls_client_drop(struct tls_client *c);
 uint64_t tls_client_key(const struct tls_client *c); /* hash of all that shapes a connection: pools
                                                         are keyed by it */
 uint64_t tls_server_policy(const struct tls_server *s); /* hash of the client verification policy */
+uint64_t tls_server_strength(const struct tls_server *s); /* hash of versions and ciphers */
+/* Whose parameters hold for a client that asks for this name: s, or one of its hosts'. */
+struct tls_server *tls_server_for(struct tls_server *s, str name);
 
 /* Ticket keys: a ring in shared memory that the master makes and rotates; every process reads it.
  */

@@ -204,12 +204,19 @@ static void append(struct arena *a, struct msg *m, const struct msg *from, enum 
         set(a, m, id, value);
 }
 
+/* Is the server told the client's certificate?  The host's word counts before the listener's. */
+static bool tells_client_cert(const struct txn *t)
+{
+        const struct host_conf *host = t->match.route != NULL ? t->match.route->host : NULL;
+        if (host != NULL && host->tls != NULL && host->tls->client_written)
+                return host->tls->client_forward;
+        return t->listen != NULL && t->listen->client_forward;
+}
+
 /* The client's certificate (RFC 9440): an untrusted client's word for it is never passed on. */
 static void client_cert(struct txn *t, struct msg *sent)
 {
-        const struct listen_conf *by = t->listen;
-        str field = by != NULL && by->client_forward ? tls_client_text(t->tls, TLS_CLIENT_FIELD)
-                                                     : STR_NONE;
+        str field = tells_client_cert(t) ? tls_client_text(t->tls, TLS_CLIENT_FIELD) : STR_NONE;
 
         if (t->trusted && fields_get(&sent->fields, FIELD_CLIENT_CERT) != NULL)
                 return;

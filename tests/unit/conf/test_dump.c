@@ -35,6 +35,8 @@ static const char text[] =
         "    hosts x.example; header max=16k; }\n"
         "listen unix:run/sock;\n"
         "host X.example *.x.example {\n"
+        "    tls { certificate c.pem key=k.pem; versions 1.3; protocols h2; ciphers A;\n"
+        "        client_certificate required ca=ca.pem depth=1; }\n"
         "    function echo word='${env:DOLLAR}' template=\"${env:DOLLAR}$host\";\n"
         "    route ~* '^/(?<id>[^\"]+)\"\\d{2}$' { when method GET PUT; when header A = \"b c\";\n"
         "        when query q ~* '^x'; when header b; when client 10.0.0.0/8 ::1;\n"
@@ -44,7 +46,8 @@ static const char text[] =
         "    route = /b { respond 200 \"${env:DOLLAR}$$\\t'\\\"\"; }\n"
         "    route /c%2fd { redirect 301 https://${host}$uri; }\n"
         "    route /e { function echo slow; respond 204; }\n"
-        "}\n";
+        "}\n"
+        "host y.example { tls { client_certificate off; } route / { respond 204; } }\n";
 
 struct inst {
         weir_str word, key;

@@ -131,6 +131,55 @@ static void test_shared_by_content(void **state UNUSED)
         assert_true(list_empty(&servers));
 }
 
+/* Exact, then the longest suffix; a host without parameters of its own is nearer all the same. */
+static void test_hosts(void **state UNUSED)
+{
+        static const str strict_names[] = {STR_INIT("a.example"), STR_INIT("*.example")},
+                         open_names[] = {STR_INIT("open.example"), STR_INIT("*.b.example")};
+        struct tls_pair p[] = {pair(&one)}, q[] = {pair(&two)};
+        struct tls_server_conf c = conf(p, 1), d = conf(q, 1);
+        str err = STR_NONE;
+
+        d.client_certificate = TLS_CLIENT_REQUIRED;
+        d.client_ca_pem = ca.cert_pem;
+        struct tls_server *strict = tls_server_new(&d, a, &err);
+        struct tls_server *bare = tls_server_new(&c, a, &err);
+        struct tls_host hosts[] = {{strict_names, COUNT(strict_names), strict},
+                                   {open_names, COUNT(open_names), NULL}};
+        c.hosts = hosts;
+        c.n_hosts = COUNT(hosts);
+        struct tls_server *all = tls_server_new(&c, a, &err);
+        static const struct {
+                const char *name;
+                bool strict;
+        } cases[] = {{"a.example", true},
+                     {"A.Example.", true},
+                     {"x.example", true},
+                     {"y.x.example", true},
+                     {"open.example", false},
+                     {"x.b.example", false},
+                     {"y.x.b.example", false},
+                     {"b.example", true},
+                     {"example", false},
+                     {"other", false},
+                     {"", false},
+                     {NULL, false},
+                     {"..example", true},
+                     {"example.", false},
+                     {".", false}};
+
+        assert_non_null(all);
+        assert_ptr_not_equal(all, bare); /* hosts are part of what is shared by content */
+        tls_server_drop(strict);         /* the listener holds it */
+        for (size_t i = 0; i < COUNT(cases); i++)
+                if (tls_server_for(all, str_z(cases[i].name)) != (cases[i].strict ? strict : all))
+                        fail_msg("%s", cases[i].name);
+        assert_ptr_equal(tls_server_for(bare, STR("a.example")), bare);
+        tls_server_drop(bare);
+        tls_server_drop(all);
+        assert_true(list_empty(&servers));
+}
+
 static void refuses(const struct tls_server_conf *c, const char *text)
 {
         str err = STR_NONE;
@@ -215,6 +264,7 @@ int main(void)
                 cmocka_unit_test(test_names),
                 cmocka_unit_test(test_two_kinds_of_key_share_a_context),
                 cmocka_unit_test(test_shared_by_content),
+                cmocka_unit_test(test_hosts),
                 cmocka_unit_test(test_messages_name_the_file),
                 cmocka_unit_test(test_clients),
         };
