@@ -404,6 +404,30 @@ static void add_names(struct tls_server *s, SSL_CTX *ctx, X509 *x)
                 add_name(s, ctx, cn, (size_t)n);
 }
 
+static bool has_name(const GENERAL_NAMES *all, const GENERAL_NAME *name)
+{
+        for (int i = 0; i < sk_GENERAL_NAME_num(all); i++)
+                if (GENERAL_NAME_cmp(sk_GENERAL_NAME_value(all, i), (GENERAL_NAME *)name) == 0)
+                        return true;
+        return false;
+}
+
+/* In whatever order; without any they are not alike. */
+static bool same_names(const X509 *x, const X509 *y)
+{
+        GENERAL_NAMES *ax = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
+        GENERAL_NAMES *ay = X509_get_ext_d2i(y, NID_subject_alt_name, NULL, NULL);
+        bool same = ax != NULL && ay != NULL;
+
+        for (int i = 0; same && i < sk_GENERAL_NAME_num(ax); i++)
+                same = has_name(ay, sk_GENERAL_NAME_value(ax, i));
+        for (int i = 0; same && i < sk_GENERAL_NAME_num(ay); i++)
+                same = has_name(ax, sk_GENERAL_NAME_value(ay, i));
+        GENERAL_NAMES_free(ax);
+        GENERAL_NAMES_free(ay);
+        return same;
+}
+
 /* An earlier context for the same names whose key is of another kind: the client's algorithms
  * choose between them. */
 static SSL_CTX *sibling(const struct tls_server *s, X509 *x)
@@ -411,16 +435,16 @@ static SSL_CTX *sibling(const struct tls_server *s, X509 *x)
         int type = EVP_PKEY_get_base_id(X509_get0_pubkey(x));
 
         for (size_t i = 0; i < s->n_ctx; i++) {
+                bool taken = false;
                 X509 *y = SSL_CTX_get0_certificate(s->ctx[i]);
-                ASN1_OCTET_STRING *ax, *ay;
-                int ix = X509_get_ext_by_NID(x, NID_subject_alt_name, -1);
-                int iy = X509_get_ext_by_NID(y, NID_subject_alt_name, -1);
-
-                if (ix < 0 || iy < 0 || EVP_PKEY_get_base_id(X509_get0_pubkey(y)) == type)
+                if (!same_names(x, y))
                         continue;
-                ax = X509_EXTENSION_get_data(X509_get_ext(x, ix));
-                ay = X509_EXTENSION_get_data(X509_get_ext(y, iy));
-                if (ASN1_OCTET_STRING_cmp(ax, ay) == 0)
+                for (int more = SSL_CTX_set_current_cert(s->ctx[i], SSL_CERT_SET_FIRST); more;
+                     more = SSL_CTX_set_current_cert(s->ctx[i], SSL_CERT_SET_NEXT)) {
+                        y = SSL_CTX_get0_certificate(s->ctx[i]);
+                        taken = taken || EVP_PKEY_get_base_id(X509_get0_pubkey(y)) == type;
+                }
+                if (!taken)
                         return s->ctx[i];
         }
         return NULL;

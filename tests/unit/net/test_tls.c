@@ -9,7 +9,7 @@
 #include "certs.h"
 
 static struct arena *a;
-static struct cert ca, one, two, wild, plain_cn, rsa_one;
+static struct cert ca, one, two, wild, plain_cn, rsa_one, rsa_turned, rsa_fewer, one_again;
 
 static int up(void **state UNUSED)
 {
@@ -17,6 +17,9 @@ static int up(void **state UNUSED)
         ca = cert_make(a, "test authority", NULL, NULL, 30, false);
         one = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, false);
         rsa_one = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, true);
+        rsa_turned = cert_make(a, "one", "DNS:also.one.example,DNS:one.example", &ca, 30, true);
+        rsa_fewer = cert_make(a, "one", "DNS:one.example", &ca, 30, true);
+        one_again = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, false);
         two = cert_make(a, "two", "DNS:TWO.example", &ca, 30, false);
         wild = cert_make(a, "wild", "DNS:*.one.example,DNS:*.two.example", &ca, 30, false);
         plain_cn = cert_make(a, "cn.example", NULL, &ca, 30, false);
@@ -28,6 +31,9 @@ static int down(void **state UNUSED)
         cert_free(&ca);
         cert_free(&one);
         cert_free(&rsa_one);
+        cert_free(&rsa_turned);
+        cert_free(&rsa_fewer);
+        cert_free(&one_again);
         cert_free(&two);
         cert_free(&wild);
         cert_free(&plain_cn);
@@ -39,7 +45,10 @@ static int down(void **state UNUSED)
 
 static struct tls_pair pair(const struct cert *c)
 {
-        return (struct tls_pair){c->cert_pem, c->key_pem, STR("site.pem"), STR("site.key")};
+        return (struct tls_pair){.cert_pem = c->cert_pem,
+                                 .key_pem = c->key_pem,
+                                 .cert_file = STR("site.pem"),
+                                 .key_file = STR("site.key")};
 }
 
 static const str h1[] = {STR_INIT("http/1.1")};
@@ -94,6 +103,40 @@ static void test_two_kinds_of_key_share_a_context(void **state UNUSED)
 
         assert_non_null(s);
         assert_int_equal(s->n_ctx, 1);
+        tls_server_drop(s);
+        p[1] = pair(&rsa_turned); /* the same names in another order */
+        s = tls_server_new(&c, a, &err);
+        assert_non_null(s);
+        assert_int_equal(s->n_ctx, 1);
+        tls_server_drop(s);
+        p[1] = pair(&rsa_fewer);
+        s = tls_server_new(&c, a, &err);
+        assert_non_null(s);
+        assert_int_equal(s->n_ctx, 2);
+        assert_true(chosen(s, "one.example", &one));
+        tls_server_drop(s);
+}
+
+/* A third one of a kind that is there already does not push the first one out. */
+static void test_the_first_of_a_kind_counts(void **state UNUSED)
+{
+        struct tls_pair p[] = {pair(&one), pair(&rsa_one), pair(&rsa_turned), pair(&one_again)};
+        struct tls_server_conf c = conf(p, COUNT(p));
+        str err = STR_NONE;
+        struct tls_server *s = tls_server_new(&c, a, &err);
+        X509 *shown[2];
+
+        assert_non_null(s);
+        SSL_CTX *ctx = tls_server_choose(s, STR("one.example"));
+        for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(
+                        SSL_CTX_set_current_cert(ctx, i ? SSL_CERT_SET_NEXT : SSL_CERT_SET_FIRST),
+                        1);
+                shown[i] = SSL_CTX_get0_certificate(ctx);
+        }
+        assert_int_equal(SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT), 0);
+        assert_true(X509_cmp(shown[0], rsa_one.x) == 0 || X509_cmp(shown[1], rsa_one.x) == 0);
+        assert_true(X509_cmp(shown[0], one.x) == 0 || X509_cmp(shown[1], one.x) == 0);
         tls_server_drop(s);
 }
 
@@ -263,6 +306,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_names),
                 cmocka_unit_test(test_two_kinds_of_key_share_a_context),
+                cmocka_unit_test(test_the_first_of_a_kind_counts),
                 cmocka_unit_test(test_shared_by_content),
                 cmocka_unit_test(test_hosts),
                 cmocka_unit_test(test_messages_name_the_file),

@@ -175,7 +175,10 @@ static struct tls_server_conf server_conf(const struct tls_pair *p, size_t n)
 
 static struct tls_pair pair(const struct cert *c)
 {
-        return (struct tls_pair){c->cert_pem, c->key_pem, STR("c.pem"), STR("c.key")};
+        return (struct tls_pair){.cert_pem = c->cert_pem,
+                                 .key_pem = c->key_pem,
+                                 .cert_file = STR("c.pem"),
+                                 .key_file = STR("c.key")};
 }
 
 static struct tls_server *server_of(const struct tls_server_conf *c)
