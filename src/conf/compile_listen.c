@@ -156,9 +156,17 @@ void compile_client_certificate(struct compile *c, struct scope *s, const struct
                              STR_ARG(w->text));
                 return;
         }
+        if (mode == 0 && a->n_keyed) {
+                report_error(c->rep, &w->pos, "client_certificate off takes no parameters");
+                return;
+        }
+        const struct word *crl = compile_key(a, "crl");
         if (ca)
                 l->client_ca_pos = ca->pos;
+        if (crl)
+                l->client_crl_pos = crl->pos;
         l->client_certificate = mode;
+        l->client_written = true;
         compile_keys(c, s, a, l);
 }
 
@@ -232,6 +240,27 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
         }
         l->index = (uint32_t)c->listens.n;
         *VEC_ADD(c->a, &c->listens) = *l;
+}
+
+/* A host's own part of it: read as a listener's, of which only what is written counts. */
+void compile_host_tls(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct host_conf *h = s->object;
+        struct listen_build b = {.l = {.pos = a->node->words[0].pos, .tls = true}};
+        struct scope in = {.context = HOST_TLS, .object = &b, .names = c->names_top};
+
+        for (size_t i = 0; i < h->n_names; i++) {
+                if (!str_eq(h->names[i], STR("*")))
+                        continue;
+                report_error(c->rep, &b.l.pos,
+                             "tls has no place in host *: it is chosen by a name, before the "
+                             "request is known; for all others it stands in the listen block");
+                return;
+        }
+        compile_block(c, a->node->child, a->node->n_children, &in);
+        b.l.certs = COMPILE_TAKE(c->a, b.certs);
+        b.l.n_certs = b.certs.n;
+        h->tls = compile_dup(c->a, &b.l, 1, sizeof(b.l));
 }
 
 static bool any_v6(const struct addr *a)

@@ -153,7 +153,8 @@ const char *directive_context_name(unsigned context)
                      {HOST, "a host block"},
                      {ROUTE, "a route block"},
                      {UPSTREAM, "an upstream block"},
-                     {REDIS, "a redis block"}};
+                     {REDIS, "a redis block"},
+                     {HOST_TLS, "the tls block of a host"}};
 
         for (size_t i = 0; i < COUNT(names); i++) {
                 if (names[i].context & context)

@@ -7,7 +7,7 @@
 #include "conf/model.h"
 #include "conf/tree.h"
 
-enum context { TOP = 1, LISTEN = 2, HOST = 4, ROUTE = 8, UPSTREAM = 16, REDIS = 32 };
+enum context { TOP = 1, LISTEN = 2, HOST = 4, ROUTE = 8, UPSTREAM = 16, REDIS = 32, HOST_TLS = 64 };
 
 enum value_type {
         TYPE_NONE,  /* the directive's function reads it */

@@ -463,7 +463,18 @@ static void put_upstream(struct dump *d, const struct upstream_conf *u)
         close_block(d);
 }
 
-static void put_listen_tls(struct dump *d, const struct listen_conf *l)
+static void put_words(struct dump *d, const char *name, const str *v, size_t n)
+{
+        if (n == 0)
+                return;
+        begin(d, name);
+        for (size_t i = 0; i < n; i++)
+                put_word(d, v[i]);
+        end(d);
+}
+
+/* Of a host only what was written; a listener has all of it. */
+static void put_tls_parameters(struct dump *d, unsigned context, const struct listen_conf *l)
 {
         static const char *const modes[] = {"off", "optional", "required"};
 
@@ -477,29 +488,32 @@ static void put_listen_tls(struct dump *d, const struct listen_conf *l)
                         put_pair(d, "ocsp", l->certs[i].ocsp_file.file);
                 end(d);
         }
-        begin(d, "versions");
-        buf_printf(d->out, " %d.%d %d.%d", l->version_min / 10, l->version_min % 10,
-                   l->version_max / 10, l->version_max % 10);
-        end(d);
+        put_words(d, "protocols", l->protocols, l->n_protocols);
+        if (l->version_min) {
+                begin(d, "versions");
+                buf_printf(d->out, " %d.%d %d.%d", l->version_min / 10, l->version_min % 10,
+                           l->version_max / 10, l->version_max % 10);
+                end(d);
+        }
         if (l->ciphers.p)
                 line(d, "ciphers", l->ciphers);
+        if (context == HOST_TLS && !l->client_written)
+                return;
         begin(d, "client_certificate");
         put_word(d, str_z(modes[l->client_certificate]));
         if (l->client_certificate)
-                put_keys(d, LISTEN, "client_certificate", l);
+                put_keys(d, context, "client_certificate", l);
         end(d);
-        if (l->ticket_keys.file.p)
-                line(d, "ticket_keys", l->ticket_keys.file);
 }
 
-static void put_words(struct dump *d, const char *name, const str *v, size_t n)
+static void put_host_tls(struct dump *d, const struct host_conf *h)
 {
-        if (n == 0)
+        if (!h->tls)
                 return;
-        begin(d, name);
-        for (size_t i = 0; i < n; i++)
-                put_word(d, v[i]);
-        end(d);
+        begin(d, "tls");
+        open_block(d);
+        put_tls_parameters(d, HOST_TLS, h->tls);
+        close_block(d);
 }
 
 static void put_listen(struct dump *d, const struct listen_conf *l)
@@ -511,12 +525,15 @@ static void put_listen(struct dump *d, const struct listen_conf *l)
         put_keys(d, TOP, "listen", l);
         open_block(d);
         put_words(d, "hosts", l->hosts, l->n_hosts);
-        put_words(d, "protocols", l->protocols, l->n_protocols);
+        if (l->tls)
+                put_tls_parameters(d, LISTEN, l);
+        else
+                put_words(d, "protocols", l->protocols, l->n_protocols);
         begin(d, "http2");
         put_keys(d, LISTEN, "http2", l);
         end(d);
-        if (l->tls)
-                put_listen_tls(d, l);
+        if (l->ticket_keys.file.p)
+                line(d, "ticket_keys", l->ticket_keys.file);
         put_settings(d, LISTEN, &l->own);
         close_block(d);
 }
@@ -601,6 +618,7 @@ static void put_host(struct dump *d, struct arena *a, const struct host_conf *h)
         for (size_t i = 0; i < h->n_names; i++)
                 put_word(d, h->names[i]);
         open_block(d);
+        put_host_tls(d, h);
         for (size_t i = 0; i < h->n_functions; i++)
                 put_function(d, a, h->functions[i]);
         put_settings(d, HOST, &h->own);

@@ -39,6 +39,39 @@ static void link_listen_host(struct compile *c, const struct reference *ref)
                        STR_ARG(ref->name));
 }
 
+static void link_host_tls(struct compile *c, struct host_conf *h)
+{
+        struct conf *conf = c->conf;
+        bool used = false;
+
+        if (!h->tls)
+                return;
+        h->tls_index = (uint32_t)conf->n_host_tls++;
+        for (size_t i = 0; i < conf->n_listens; i++)
+                used = used || (conf->listens[i].tls && listen_serves(&conf->listens[i], h));
+        if (!used)
+                report_warning(c->rep, &h->tls->pos,
+                               "this tls block has no effect: no listen with tls serves the host");
+}
+
+static void link_certs(struct compile *c)
+{
+        struct conf *conf = c->conf;
+        VEC(const struct listen_cert *) all = {0};
+
+        for (size_t i = 0; i < conf->n_listens + conf->n_hosts; i++) {
+                const struct listen_conf *l = i < conf->n_listens
+                                                      ? &conf->listens[i]
+                                                      : conf->hosts[i - conf->n_listens].tls;
+                for (size_t k = 0; l && k < l->n_certs; k++) {
+                        l->certs[k].index = (uint32_t)all.n;
+                        *VEC_ADD(c->a, &all) = &l->certs[k];
+                }
+        }
+        conf->certs = all.v;
+        conf->n_certs = all.n;
+}
+
 /* ------------------------------------------------------------------ access logs */
 
 static bool find_format(struct compile *c, const struct log_use *use)
@@ -164,6 +197,7 @@ void link_conf(struct compile *c)
         struct conf *conf = c->conf;
 
         link_names(c);
+        link_certs(c);
         link_logs(c);
         link_log(c, &conf->top);
         for (size_t i = 0; i < conf->n_upstreams; i++)
@@ -172,6 +206,7 @@ void link_conf(struct compile *c)
         for (size_t i = 0; i < conf->n_hosts; i++) {
                 struct host_conf *h = &conf->hosts[i];
                 link_log(c, &h->own);
+                link_host_tls(c, h);
                 for (size_t k = 0; k < h->n_routes; k++)
                         link_route(c, h, &h->routes[k]);
         }

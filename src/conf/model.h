@@ -151,6 +151,7 @@ struct module_conf { /* `module NAME [path];` */
 
 /* ------------------------------------------------------------------ routes and hosts */
 
+struct listen_conf;
 struct upstream_conf;
 
 enum route_kind { ROUTE_PREFIX, ROUTE_SEGMENT, ROUTE_EXACT, ROUTE_REGEX };
@@ -214,6 +215,10 @@ struct host_conf {
         size_t n_routes;
         struct function_conf **functions;
         size_t n_functions; /* its own: the first of each route's */
+        /* Its tls block; NULL: none.  Only what tells of TLS counts, and of that what is written:
+         * the rest is 0 or absent, and the listener's holds. */
+        const struct listen_conf *tls;
+        uint32_t tls_index; /* among the hosts that have one */
         struct settings own;
         uint32_t index;
 };
@@ -285,6 +290,7 @@ enum listen_ocsp { LISTEN_OCSP_OFF, LISTEN_OCSP_FILE, LISTEN_OCSP_FETCH };
 
 struct listen_cert {
         struct file_text cert, key;
+        uint32_t index; /* in conf.certs */
         struct conf_pos cert_pos, key_pos;
         enum listen_ocsp ocsp;
         struct file_text ocsp_file; /* a response in DER */
@@ -308,13 +314,26 @@ struct listen_conf {
         int version_min, version_max;                                            /* 12, 13 */
         str ciphers;
         int client_certificate; /* TLS_CLIENT_OFF OPTIONAL REQUIRED: 0 1 2 */
-        struct file_text client_ca;
+        bool client_written;    /* client_certificate stands in this block */
+        struct file_text client_ca, client_crl;
+        uint32_t client_depth;
+        bool client_forward; /* servers get the certificate as Client-Cert */
         struct file_text ticket_keys;
-        struct conf_pos ciphers_pos, client_ca_pos, ticket_keys_pos;
+        struct conf_pos ciphers_pos, client_ca_pos, client_crl_pos, ticket_keys_pos;
         struct settings own; /* as written in its block */
         struct settings eff; /* client_* and header limits: its own, then the top's */
         uint32_t index;
 };
+
+/* A listener may serve some hosts only. */
+static inline bool listen_serves(const struct listen_conf *l, const struct host_conf *h)
+{
+        for (size_t i = 0; i < l->n_hosts; i++)
+                for (size_t k = 0; k < h->n_names; k++)
+                        if (str_eq(l->hosts[i], h->names[k]))
+                                return true;
+        return l->n_hosts == 0;
+}
 
 struct redis_store_conf {
         struct conf_pos pos;
@@ -359,7 +378,9 @@ struct conf {
         struct listen_conf *listens;
         size_t n_listens;
         struct host_conf *hosts;
-        size_t n_hosts;
+        size_t n_hosts, n_host_tls;       /* of these have a tls block */
+        const struct listen_cert **certs; /* of listeners and hosts, those of one side by side */
+        size_t n_certs;
         struct upstream_conf *upstreams;
         size_t n_upstreams;
         struct redis_store_conf *redises;

@@ -369,17 +369,12 @@ static void begin(struct loop *l, struct dns *dns, const struct conf *conf,
                 deadline_set(l, &f->deadline, wait, fetch_due);
 }
 
-static bool seen_before(const struct conf *conf, size_t listen, size_t cert)
+static bool seen_before(const struct conf *conf, size_t cert)
 {
-        str text = conf->listens[listen].certs[cert].cert.text;
-
-        for (size_t i = 0; i <= listen; i++) {
-                const struct listen_conf *l = &conf->listens[i];
-                for (size_t k = 0; k < (i == listen ? cert : l->n_certs); k++)
-                        if (l->certs[k].ocsp == LISTEN_OCSP_FETCH &&
-                            str_eq(l->certs[k].cert.text, text))
-                                return true;
-        }
+        for (size_t i = 0; i < cert; i++)
+                if (conf->certs[i]->ocsp == LISTEN_OCSP_FETCH &&
+                    str_eq(conf->certs[i]->cert.text, conf->certs[cert]->cert.text))
+                        return true;
         return false;
 }
 
@@ -388,15 +383,13 @@ void ocsp_fetch_start(struct loop *l, const struct conf *conf)
         struct dns *dns = NULL;
         int64_t wait = STAGGER;
 
-        for (size_t i = 0; i < conf->n_listens; i++) {
-                for (size_t k = 0; k < conf->listens[i].n_certs; k++) {
-                        const struct listen_cert *cert = &conf->listens[i].certs[k];
-                        if (cert->ocsp != LISTEN_OCSP_FETCH || seen_before(conf, i, k))
-                                continue;
-                        if (dns == NULL)
-                                dns = dns_new(l, conf->resolvers, conf->n_resolvers);
-                        begin(l, dns, conf, cert, wait);
-                        wait += STAGGER;
-                }
+        for (size_t i = 0; i < conf->n_certs; i++) {
+                const struct listen_cert *cert = conf->certs[i];
+                if (cert->ocsp != LISTEN_OCSP_FETCH || seen_before(conf, i))
+                        continue;
+                if (dns == NULL)
+                        dns = dns_new(l, conf->resolvers, conf->n_resolvers);
+                begin(l, dns, conf, cert, wait);
+                wait += STAGGER;
         }
 }

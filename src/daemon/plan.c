@@ -48,21 +48,19 @@ static bool fill_head(struct plan_head *h, const struct conf *c, struct arena *a
 /* The certificates with ocsp=fetch, each once, to ids; false: there are too many. */
 static bool list_fetches(const struct conf *c, uint8_t (*ids)[32], uint32_t *n)
 {
-        for (size_t i = 0; i < c->n_listens; i++) {
-                for (size_t k = 0; k < c->listens[i].n_certs; k++) {
-                        const struct listen_cert *cert = &c->listens[i].certs[k];
-                        uint8_t id[32];
-                        uint32_t at = 0;
-                        if (cert->ocsp != LISTEN_OCSP_FETCH)
-                                continue;
-                        tls_staple_id(cert->cert.text, id);
-                        while (at < *n && memcmp(ids[at], id, sizeof(id)) != 0)
-                                at++;
-                        if (at == TLS_STAPLES_MAX)
-                                return false;
-                        memcpy(ids[at], id, sizeof(id));
-                        *n = MAX(*n, at + 1);
-                }
+        for (size_t i = 0; i < c->n_certs; i++) {
+                const struct listen_cert *cert = c->certs[i];
+                uint8_t id[32];
+                uint32_t at = 0;
+                if (cert->ocsp != LISTEN_OCSP_FETCH)
+                        continue;
+                tls_staple_id(cert->cert.text, id);
+                while (at < *n && memcmp(ids[at], id, sizeof(id)) != 0)
+                        at++;
+                if (at == TLS_STAPLES_MAX)
+                        return false;
+                memcpy(ids[at], id, sizeof(id));
+                *n = MAX(*n, at + 1);
         }
         return true;
 }

@@ -11,9 +11,11 @@
  */
 #include "http/downstream_conn.h"
 
+#include "base/log.h"
 #include "net/listen.h"
 #include "net/proxyproto.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define LINGER_US (2 * SEC)
@@ -103,6 +105,12 @@ static void shorten(struct short_addr *s, const struct addr *a)
 {
         s->len = (uint8_t)MIN(a->len, sizeof(s->bytes));
         memcpy(s->bytes, &a->sa, s->len);
+}
+
+static void lengthen(struct addr *a, const struct short_addr *s)
+{
+        a->len = s->len;
+        memcpy(&a->sa, s->bytes, s->len);
 }
 
 static void choose(struct downstream *c, const struct downstream_codec *codec)
@@ -218,9 +226,38 @@ static void answer_plain_on_tls(struct downstream *c)
         downstream_close_lingering(c, REASON_HTTP_ON_TLS);
 }
 
+/* A handshake that failed for the client's certificate is somebody who was kept out. */
+static void say_refused(struct downstream *c)
+{
+        static _Thread_local struct log_quota quota;
+        const struct tls_facts *f = tls_facts(c->io.tls);
+        struct buf labels = BUF_INIT;
+        struct addr peer = {0};
+        char who[ADDR_TEXT + 8] = "client ", ip[ADDR_TEXT];
+
+        if (f->refusal.p == NULL)
+                return;
+        metric_label(&labels, "reason", f->refusal);
+        metric_add(metric_series(c->io.loop->metrics, METRIC_CLIENT_CERTIFICATES,
+                                 buf_pullup(&labels, labels.n)),
+                   1);
+        buf_clear(&labels);
+        if (!log_wants(LOG_WARN) || !log_quota(&quota, 10))
+                return;
+        lengthen(&peer, &c->peer);
+        snprintf(who, sizeof(who), "client %.*s", (int)addr_print_ip(&peer, ip), ip);
+        if (f->refused.n != 0)
+                log_warn(who, "its certificate was refused: %.*s (%.*s)", STR_ARG(f->refusal),
+                         STR_ARG(f->refused));
+        else
+                log_warn(who, "it was refused: %.*s", STR_ARG(f->refusal));
+}
+
 static void ready(struct io *io, enum reason why)
 {
         struct downstream *c = downstream_of(io);
+        if (why == REASON_TLS_FAILED)
+                say_refused(c);
         if (why == REASON_NONE)
                 start_in_tls(c);
         else if (why == REASON_HTTP_ON_TLS)
@@ -269,12 +306,6 @@ void downstream_accept(struct loop *l, int fd, const struct addr *peer,
 }
 
 /* ---------------------------------------------------------------- what codecs ask */
-
-static void lengthen(struct addr *a, const struct short_addr *s)
-{
-        a->len = s->len;
-        memcpy(&a->sa, s->bytes, s->len);
-}
 
 static void learn_local(struct downstream *c)
 {

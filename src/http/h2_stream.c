@@ -414,7 +414,7 @@ static void ops_head(struct request *r)
                 reset(s, NGHTTP2_INTERNAL_ERROR);
         if (r->tunnel)
                 begin_tunnel(s);
-        if (r->res.status == 421)
+        if (r->res.status == 421 && r->close_after) /* no request fits this connection any more */
                 h2_server_goaway(s->h);
         settle_timer(s, true);
         h2_server_wake(s->h);

@@ -76,7 +76,7 @@ static enum field_id field_candidate(str s)
                         return FIELD_SET_COOKIE;
                 }
         case 11:
-                return FIELD_RETRY_AFTER;
+                return str_lower(p[0]) == 'c' ? FIELD_CLIENT_CERT : FIELD_RETRY_AFTER;
         case 12:
                 switch (str_lower(p[0])) {
                 case 'c':
@@ -107,7 +107,14 @@ static enum field_id field_candidate(str s)
                         return FIELD_PROXY_CONNECTION;
                 }
         case 17:
-                return str_lower(p[0]) == 'x' ? FIELD_X_FORWARDED_PROTO : FIELD_TRANSFER_ENCODING;
+                switch (str_lower(p[0])) {
+                case 'c':
+                        return FIELD_CLIENT_CERT_CHAIN;
+                case 'x':
+                        return FIELD_X_FORWARDED_PROTO;
+                default:
+                        return FIELD_TRANSFER_ENCODING;
+                }
         case 18:
                 return FIELD_PROXY_AUTHENTICATE;
         case 19:

@@ -4,7 +4,8 @@
  *
  * The difficulty is trust that leaks sideways: a ticket got under one verification policy must not
  * open another.  The session id context is a digest of the policy alone, fixed before the client
- * has said which name it wants; the client-hello callback then changes nothing but the certificate.
+ * has said which name it wants; the client-hello callback then changes nothing but the certificate,
+ * unless the name belongs to a host with parameters of its own: tls_host.c.
  */
 #include "net/tls_type.h"
 
@@ -300,15 +301,16 @@ SSL_CTX *tls_server_choose(const struct tls_server *s, str sni)
 
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
-        struct tls_server *s = arg;
         struct tls_peer *p = SSL_get_app_data(ssl);
         str sni = hello_sni(ssl);
+        struct tls_server *s = tls_server_for(arg, sni);
         SSL_CTX *ctx = tls_server_choose(s, sni);
 
         if (p != NULL && p->sni == NULL && sni.p != NULL && !memchr(sni.p, 0, sni.n) &&
             !str_has_ctl(sni))
                 p->sni = str_dupz(sni);
-        if (ctx != SSL_get_SSL_CTX(ssl) && SSL_set_SSL_CTX(ssl, ctx) == NULL) {
+        if ((ctx != SSL_get_SSL_CTX(ssl) && SSL_set_SSL_CTX(ssl, ctx) == NULL) ||
+            (s != arg && !tls_host_switch(ssl, s))) {
                 *alert = SSL_AD_INTERNAL_ERROR;
                 return SSL_CLIENT_HELLO_ERROR;
         }
@@ -325,26 +327,19 @@ static void context_modes(SSL_CTX *ctx)
                                          SSL_OP_IGNORE_UNEXPECTED_EOF);
 }
 
-static int version_number(int v)
-{
-        return v == 13 ? TLS1_3_VERSION : TLS1_2_VERSION;
-}
-
 /* All of a server's contexts are made by this, so that they differ in the certificate alone. */
 static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_conf *c,
                                struct arena *a, str *err)
 {
         SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
-        int verify = SSL_VERIFY_NONE;
 
         CHECK(ctx != NULL);
         context_modes(ctx);
         SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-        SSL_CTX_set_min_proto_version(ctx, version_number(c->version_min));
-        SSL_CTX_set_max_proto_version(ctx, version_number(c->version_max ? c->version_max : 13));
+        SSL_CTX_set_min_proto_version(ctx, tls_version_number(s->version_min));
+        SSL_CTX_set_max_proto_version(ctx, tls_version_number(s->version_max));
         CHECK(SSL_CTX_set1_groups_list(ctx, GROUPS) == 1);
-        if (SSL_CTX_set_cipher_list(ctx, c->ciphers.n ? arena_dupz(a, c->ciphers) : CIPHERS_12) !=
-            1) {
+        if (SSL_CTX_set_cipher_list(ctx, s->ciphers) != 1) {
                 say(err, a, STR("ciphers"), "no such cipher");
                 goto fail;
         }
@@ -356,13 +351,16 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
         if (s->alpn_n > 0)
                 SSL_CTX_set_alpn_select_cb(ctx, on_alpn, s);
         if (c->client_certificate != TLS_CLIENT_OFF) {
-                verify = SSL_VERIFY_PEER;
-                if (c->client_certificate == TLS_CLIENT_REQUIRED)
-                        verify |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
                 if (!load_authorities(ctx, c->client_ca_pem, c->client_ca_file, true, a, err))
                         goto fail;
+                if (c->client_crl_pem.p != NULL &&
+                    !tls_load_crls(SSL_CTX_get_cert_store(ctx), c->client_crl_pem)) {
+                        say(err, a, c->client_crl_file, "no revocation list in PEM form");
+                        goto fail;
+                }
         }
-        SSL_CTX_set_verify(ctx, verify, NULL);
+        SSL_CTX_set_verify_depth(ctx, s->client_depth);
+        SSL_CTX_set_verify(ctx, tls_verify_mode(s->client_certificate), tls_note_refusal);
         return ctx;
 fail:
         SSL_CTX_free(ctx);
@@ -406,6 +404,30 @@ static void add_names(struct tls_server *s, SSL_CTX *ctx, X509 *x)
                 add_name(s, ctx, cn, (size_t)n);
 }
 
+static bool has_name(const GENERAL_NAMES *all, const GENERAL_NAME *name)
+{
+        for (int i = 0; i < sk_GENERAL_NAME_num(all); i++)
+                if (GENERAL_NAME_cmp(sk_GENERAL_NAME_value(all, i), (GENERAL_NAME *)name) == 0)
+                        return true;
+        return false;
+}
+
+/* In whatever order; without any they are not alike. */
+static bool same_names(const X509 *x, const X509 *y)
+{
+        GENERAL_NAMES *ax = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
+        GENERAL_NAMES *ay = X509_get_ext_d2i(y, NID_subject_alt_name, NULL, NULL);
+        bool same = ax != NULL && ay != NULL;
+
+        for (int i = 0; same && i < sk_GENERAL_NAME_num(ax); i++)
+                same = has_name(ay, sk_GENERAL_NAME_value(ax, i));
+        for (int i = 0; same && i < sk_GENERAL_NAME_num(ay); i++)
+                same = has_name(ax, sk_GENERAL_NAME_value(ay, i));
+        GENERAL_NAMES_free(ax);
+        GENERAL_NAMES_free(ay);
+        return same;
+}
+
 /* An earlier context for the same names whose key is of another kind: the client's algorithms
  * choose between them. */
 static SSL_CTX *sibling(const struct tls_server *s, X509 *x)
@@ -413,16 +435,16 @@ static SSL_CTX *sibling(const struct tls_server *s, X509 *x)
         int type = EVP_PKEY_get_base_id(X509_get0_pubkey(x));
 
         for (size_t i = 0; i < s->n_ctx; i++) {
+                bool taken = false;
                 X509 *y = SSL_CTX_get0_certificate(s->ctx[i]);
-                ASN1_OCTET_STRING *ax, *ay;
-                int ix = X509_get_ext_by_NID(x, NID_subject_alt_name, -1);
-                int iy = X509_get_ext_by_NID(y, NID_subject_alt_name, -1);
-
-                if (ix < 0 || iy < 0 || EVP_PKEY_get_base_id(X509_get0_pubkey(y)) == type)
+                if (!same_names(x, y))
                         continue;
-                ax = X509_EXTENSION_get_data(X509_get_ext(x, ix));
-                ay = X509_EXTENSION_get_data(X509_get_ext(y, iy));
-                if (ASN1_OCTET_STRING_cmp(ax, ay) == 0)
+                for (int more = SSL_CTX_set_current_cert(s->ctx[i], SSL_CERT_SET_FIRST); more;
+                     more = SSL_CTX_set_current_cert(s->ctx[i], SSL_CERT_SET_NEXT)) {
+                        y = SSL_CTX_get0_certificate(s->ctx[i]);
+                        taken = taken || EVP_PKEY_get_base_id(X509_get0_pubkey(y)) == type;
+                }
+                if (!taken)
                         return s->ctx[i];
         }
         return NULL;
@@ -458,6 +480,8 @@ static bool server_add(struct tls_server *s, const struct tls_server_conf *c,
 
 static void server_free(struct tls_server *s)
 {
+        tls_host_free(s);
+        free(s->ciphers);
         for (size_t i = 0; i < s->n_ctx; i++)
                 SSL_CTX_free(s->ctx[i]);
         map_free(s->names);
@@ -466,13 +490,49 @@ static void server_free(struct tls_server *s)
         free(s);
 }
 
+/* All that decides which clients are let in. */
+static void digest_policy(struct buf *b, const struct tls_server_conf *c)
+{
+        bool off = c->client_certificate == TLS_CLIENT_OFF;
+
+        digest_number(b, c->client_certificate);
+        digest_text(b, off ? STR_NONE : c->client_ca_pem);
+        digest_text(b, off ? STR_NONE : c->client_crl_pem);
+        digest_number(b, off ? 0 : c->client_depth);
+}
+
 static void server_policy(const struct tls_server_conf *c, uint8_t out[32])
 {
         struct buf b = BUF_INIT;
 
-        digest_number(&b, c->client_certificate);
-        digest_text(&b, c->client_certificate == TLS_CLIENT_OFF ? STR_NONE : c->client_ca_pem);
+        digest_policy(&b, c);
         digest_end(&b, out);
+}
+
+static void digest_strength(struct buf *b, const struct tls_server_conf *c)
+{
+        digest_number(b, c->version_min);
+        digest_number(b, c->version_max);
+        digest_text(b, c->ciphers);
+}
+
+static void server_strength(const struct tls_server_conf *c, uint8_t out[32])
+{
+        struct buf b = BUF_INIT;
+
+        digest_strength(&b, c);
+        digest_end(&b, out);
+}
+
+static void digest_hosts(struct buf *b, const struct tls_server_conf *c)
+{
+        for (size_t i = 0; i < c->n_hosts; i++) {
+                const struct tls_host *h = &c->hosts[i];
+                digest_number(b, (int64_t)h->n_names);
+                for (size_t k = 0; k < h->n_names; k++)
+                        digest_text(b, h->names[k]);
+                digest_text(b, h->server ? str_of(h->server->shared.digest, 32) : STR_NONE);
+        }
 }
 
 static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
@@ -490,11 +550,9 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         for (size_t i = 0; i < c->n_alpn; i++)
                 digest_text(&b, c->alpn[i]);
         digest_number(&b, -2);
-        digest_number(&b, c->version_min);
-        digest_number(&b, c->version_max);
-        digest_text(&b, c->ciphers);
-        digest_number(&b, c->client_certificate);
-        digest_text(&b, c->client_ca_pem);
+        digest_strength(&b, c);
+        digest_policy(&b, c);
+        digest_hosts(&b, c);
         digest_end(&b, out);
 }
 
@@ -520,7 +578,13 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s = calloc(1, sizeof(*s));
         CHECK(s != NULL);
         s->client_certificate = c->client_certificate;
+        s->client_depth = c->client_depth;
+        s->version_min = c->version_min;
+        s->version_max = c->version_max ? c->version_max : 13;
+        s->ciphers = str_dupz(c->ciphers.n ? c->ciphers : STR(CIPHERS_12));
         server_policy(c, s->policy);
+        server_strength(c, s->strength);
+        tls_host_add_all(s, c);
         s->names = map_new();
         s->ctx = calloc(c->n_pairs, sizeof(*s->ctx));
         CHECK(s->ctx != NULL);
@@ -554,6 +618,11 @@ void tls_server_drop(struct tls_server *s)
 uint64_t tls_server_policy(const struct tls_server *s)
 {
         return tls_word(s->policy);
+}
+
+uint64_t tls_server_strength(const struct tls_server *s)
+{
+        return tls_word(s->strength);
 }
 
 /* ---- a client's context ---- */

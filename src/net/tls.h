@@ -28,6 +28,14 @@ struct tls_pair {
         struct tls_staple_ref staple;
 };
 
+/* Names that are served under other parameters: "a.example.com", "*.example.com", lower case. */
+struct tls_server;
+struct tls_host {
+        const str *names;
+        size_t n_names;
+        struct tls_server *server; /* NULL: the listener's own parameters */
+};
+
 struct tls_server_conf { /* one listener, all texts already read */
         const struct tls_pair *pairs;
         size_t n_pairs; /* the first is the default */
@@ -37,6 +45,10 @@ struct tls_server_conf { /* one listener, all texts already read */
         str ciphers;                  /* OpenSSL list for 1.2; absent: the default */
         int client_certificate;       /* TLS_CLIENT_* */
         str client_ca_pem, client_ca_file;
+        str client_crl_pem, client_crl_file; /* absent: nobody asks whether one was revoked */
+        int client_depth; /* CAs between a client's certificate and one of client_ca_pem */
+        const struct tls_host *hosts; /* each server is held; the nearest name decides */
+        size_t n_hosts;
 };
 struct tls_client_conf { /* one upstream */
         bool verify;
@@ -47,7 +59,6 @@ struct tls_client_conf { /* one upstream */
         size_t n_alpn;
 };
 
-struct tls_server;
 struct tls_client;
 
 /* On failure NULL and a message that names the file in err (allocated in a).  Safe on any thread.
@@ -63,6 +74,9 @@ void tls_client_drop(struct tls_client *c);
 uint64_t tls_client_key(const struct tls_client *c); /* hash of all that shapes a connection: pools
                                                         are keyed by it */
 uint64_t tls_server_policy(const struct tls_server *s); /* hash of the client verification policy */
+uint64_t tls_server_strength(const struct tls_server *s); /* hash of versions and ciphers */
+/* Whose parameters hold for a client that asks for this name: s, or one of its hosts'. */
+struct tls_server *tls_server_for(struct tls_server *s, str name);
 
 /* Ticket keys: a ring in shared memory that the master makes and rotates; every process reads it.
  */
@@ -87,18 +101,36 @@ struct tls_peer *tls_accept_peer(struct tls_server *s, int fd); /* io_start_tls 
 struct tls_peer *tls_connect_peer(struct tls_client *c, int fd, str host);
 void tls_peer_free(struct tls_peer *p);
 
+/* What can be told of a client's certificate; each is made when it is first asked for. */
+enum tls_client_text {
+        TLS_CLIENT_SUBJECT,     /* RFC 4514 */
+        TLS_CLIENT_CN,          /* the last common name in it, as UTF-8: not escaped */
+        TLS_CLIENT_ISSUER,      /* RFC 4514 */
+        TLS_CLIENT_SERIAL,      /* hex, upper case */
+        TLS_CLIENT_SAN,         /* "DNS:a,URI:b,email:c,IP:d" */
+        TLS_CLIENT_FINGERPRINT, /* SHA-256, hex */
+        TLS_CLIENT_EXPIRES,     /* "2026-12-27T09:10:31Z" */
+        TLS_CLIENT_FIELD,       /* value of Client-Cert, RFC 9440 */
+        TLS_CLIENT_TEXTS
+};
+
 struct tls_facts {             /* valid as long as the peer */
         str version;           /* "TLSv1.3" */
         str cipher, sni, alpn; /* absent when none */
-        str client_subject;    /* RFC 2253, absent without a verified certificate */
-        str client_cn;         /* the common name in it, if it has one */
         bool resumed, client_verified;
         uint64_t policy; /* of the verification it went through */
         str error;       /* last failure in words, for the log */
         bool broken;     /* that was a record or the peer's alert, not the socket */
         bool plain_http; /* the handshake failed because the client spoke plain HTTP */
+        str refused;     /* subject of the client certificate that made it fail, empty: there was
+                            none; absent: it was not that */
+        str refusal;     /* why: OpenSSL's words */
+        str client_text[TLS_CLIENT_TEXTS]; /* made so far: ask tls_client_text */
+        struct tls_peer *peer;             /* whose they are */
 };
 const struct tls_facts *tls_facts(struct tls_peer *p);
+/* Absent without a verified certificate; valid as long as the peer.  f may be NULL. */
+str tls_client_text(const struct tls_facts *f, enum tls_client_text what);
 
 void tls_init(void); /* process-wide, before threads */
 void tls_thread_end(void);

@@ -166,6 +166,7 @@ static struct tls_peer *peer_new(SSL_CTX *ctx, int fd)
         CHECK(p != NULL && b != NULL);
         p->magic = TLS_PEER_MAGIC;
         p->fd = fd;
+        p->facts.peer = p;
         p->small_left = SMALL_PHASE;
         p->ssl = SSL_new(ctx);
         CHECK(p->ssl != NULL);
@@ -230,8 +231,7 @@ void tls_peer_free(struct tls_peer *p)
         buf_clear(&p->raw);
         buf_clear(&p->enc);
         free(p->sni);
-        free(p->subject);
-        free(p->cn);
+        tls_client_text_free(p);
         free(p->error);
         p->magic = DEAD_MAGIC;
         free(p);
@@ -274,6 +274,7 @@ static void explain(struct tls_peer *p)
         } else if (ERR_peek_error() == 0) {
                 set_error(p, p->raw_eof ? "the peer closed the connection" : "the session failed");
         } else {
+                tls_note_absence(p);
                 tls_error_text(text, sizeof(text));
                 n = strlen(text);
                 if (verify != X509_V_OK)
@@ -281,44 +282,6 @@ static void explain(struct tls_peer *p)
                                  X509_verify_cert_error_string(verify));
                 set_error(p, text);
         }
-}
-
-/* The last common name, which is the most specific one, as UTF-8. */
-static void set_cn(struct tls_peer *p, X509_NAME *subject)
-{
-        unsigned char *text = NULL;
-        int at = -1, next, n;
-
-        while ((next = X509_NAME_get_index_by_NID(subject, NID_commonName, at)) >= 0)
-                at = next;
-        if (at < 0)
-                return;
-        n = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
-        if (n >= 0) {
-                p->cn = str_dupz(str_of(text, (size_t)n));
-                p->facts.client_cn = str_of(p->cn, (size_t)n);
-        }
-        OPENSSL_free(text);
-}
-
-static void set_subject(struct tls_peer *p)
-{
-        X509 *x = SSL_get0_peer_certificate(p->ssl);
-        BIO *b;
-        char *text;
-        long n;
-
-        if (x == NULL || SSL_get_verify_result(p->ssl) != X509_V_OK)
-                return;
-        b = BIO_new(BIO_s_mem());
-        CHECK(b != NULL);
-        X509_NAME_print_ex(b, X509_get_subject_name(x), 0, XN_FLAG_RFC2253);
-        n = BIO_get_mem_data(b, &text);
-        p->subject = str_dupz(str_of(text, (size_t)n));
-        BIO_free(b);
-        p->facts.client_subject = str_z(p->subject);
-        set_cn(p, X509_get_subject_name(x));
-        p->facts.client_verified = true;
 }
 
 static void set_facts(struct tls_peer *p)
@@ -335,7 +298,8 @@ static void set_facts(struct tls_peer *p)
         if (n > 0)
                 p->facts.alpn = str_of(alpn, n);
         if (p->server != NULL && p->server->client_certificate != TLS_CLIENT_OFF)
-                set_subject(p);
+                p->facts.client_verified = SSL_get0_peer_certificate(p->ssl) != NULL &&
+                                           SSL_get_verify_result(p->ssl) == X509_V_OK;
 }
 
 /* Handshakes with clients are counted by version and result. */

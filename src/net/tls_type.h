@@ -30,6 +30,12 @@ struct tls_server {
         unsigned char *alpn; /* wire format, in order of preference */
         unsigned alpn_n;
         int client_certificate; /* TLS_CLIENT_* */
+        int client_depth, version_min, version_max;
+        char *ciphers;
+        struct map *hosts;        /* name to struct tls_server; NULL: the same for all names */
+        struct tls_server **held; /* those in hosts */
+        size_t n_held;
+        uint8_t strength[32]; /* digest of versions and ciphers */
         uint8_t policy[32]; /* digest of what client certificates are asked for and who is believed
                              */
 };
@@ -41,6 +47,12 @@ struct tls_client {
         char *name; /* NULL: the host of each connection */
 };
 
+/* tls_host.c: what hosts of a listener have of their own. */
+void tls_host_add_all(struct tls_server *s, const struct tls_server_conf *c);
+void tls_host_free(struct tls_server *s);
+/* Within the client-hello callback: from here on the session is one of t's. */
+MUST_CHECK bool tls_host_switch(SSL *ssl, struct tls_server *t);
+
 /* The context for a client that asked for sni (absent: the default). */
 SSL_CTX *tls_server_choose(const struct tls_server *s, str sni);
 
@@ -51,6 +63,19 @@ static inline uint64_t tls_word(const uint8_t digest[32])
 
         memcpy(&v, digest, sizeof(v));
         return v;
+}
+
+static inline int tls_version_number(int v)
+{
+        return v == 13 ? TLS1_3_VERSION : TLS1_2_VERSION;
+}
+
+static inline int tls_verify_mode(int client_certificate)
+{
+        return client_certificate == TLS_CLIENT_REQUIRED
+                       ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+               : client_certificate == TLS_CLIENT_OPTIONAL ? SSL_VERIFY_PEER
+                                                           : SSL_VERIFY_NONE;
 }
 
 /* A session: one of server and client is set and held. */
@@ -74,7 +99,7 @@ struct tls_peer {
         bool notified : 1; /* our close_notify is in enc or gone */
         bool no_name : 1;  /* verification is on but there is no name to verify */
         struct tls_facts facts;
-        char *sni, *subject, *cn, *error; /* what facts point to */
+        char *sni, *error, *refused; /* what facts point to */
 };
 #define TLS_PEER_MAGIC UINT32_C(0x544c5350)
 
@@ -92,6 +117,12 @@ void tls_staple_init(void);
 /* The text of the oldest error in this thread's queue, which is then empty.  Into cap bytes, never
  * empty. */
 void tls_error_text(char *out, size_t cap);
+
+/* tls_client_cert.c. */
+bool tls_load_crls(X509_STORE *store, str pem);
+int tls_note_refusal(int ok, X509_STORE_CTX *store);
+void tls_note_absence(struct tls_peer *p);
+void tls_client_text_free(struct tls_peer *p);
 
 /* A new client session for the thread's cache (OpenSSL's callback). */
 int tls_keep_session(SSL *ssl, SSL_SESSION *session);

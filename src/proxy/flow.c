@@ -262,12 +262,13 @@ static enum next step_route(struct flow *f)
         }
         if (str_eq(t->path.norm, STR("*"))) /* OPTIONS * is about the host as a whole */
                 t->path.norm = STR("/");
-        why = gen_policy_fits(t->gen, t->listen, t->tls) ? REASON_NONE : REASON_MISDIRECTED;
-        if (why == REASON_NONE)
-                why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t,
-                                 &t->match);
-        else
-                r->close_after = true;
+        why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
+        enum gen_fit fit = gen_policy_fits(t->gen, t->listen, t->match.host, t->tls);
+        if (fit != GEN_FITS) {
+                t->match = (struct route_match){0};
+                r->close_after = fit == GEN_OUTDATED;
+                why = REASON_MISDIRECTED;
+        }
         if (why != REASON_NONE)
                 return refuse(f, why);
 

@@ -10,6 +10,7 @@
 #include "base/crypto.h"
 #include "http/field.h"
 #include "http/grpc.h"
+#include "net/tls.h"
 #include "proxy/gen.h"
 #include "proxy/vars.h"
 
@@ -203,6 +204,28 @@ static void append(struct arena *a, struct msg *m, const struct msg *from, enum 
         set(a, m, id, value);
 }
 
+/* Is the server told the client's certificate?  The host's word counts before the listener's. */
+static bool tells_client_cert(const struct txn *t)
+{
+        const struct host_conf *host = t->match.route != NULL ? t->match.route->host : NULL;
+        if (host != NULL && host->tls != NULL && host->tls->client_written)
+                return host->tls->client_forward;
+        return t->listen != NULL && t->listen->client_forward;
+}
+
+/* The client's certificate (RFC 9440): an untrusted client's word for it is never passed on. */
+static void client_cert(struct txn *t, struct msg *sent)
+{
+        str field = tells_client_cert(t) ? tls_client_text(t->tls, TLS_CLIENT_FIELD) : STR_NONE;
+
+        if (t->trusted && fields_get(&sent->fields, FIELD_CLIENT_CERT) != NULL)
+                return;
+        fields_del_id(&sent->fields, FIELD_CLIENT_CERT);
+        fields_del_id(&sent->fields, FIELD_CLIENT_CERT_CHAIN);
+        if (field.n != 0)
+                set(t->r->arena, sent, FIELD_CLIENT_CERT, field);
+}
+
 void forward_request(struct txn *t, struct msg *sent)
 {
         struct request *r = t->r;
@@ -241,6 +264,7 @@ void forward_request(struct txn *t, struct msg *sent)
                 else
                         fields_del_id(&sent->fields, FIELD_X_FORWARDED_HOST);
         }
+        client_cert(t, sent);
         append(a, sent, &r->req, FIELD_VIA,
                r->req.version == 10   ? STR("1.0 weir")
                : r->req.version == 20 ? STR("2.0 weir")

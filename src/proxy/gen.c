@@ -78,89 +78,6 @@ static bool build_functions(struct gen *g, struct source *src, struct report *re
         return ok;
 }
 
-/* Where a listener's mistake was written: the message begins with what it is about. */
-static const struct conf_pos *tls_place(const struct listen_conf *l, size_t pair, str error)
-{
-        const struct listen_cert *cert = &l->certs[pair];
-
-        if (str_starts(error, STR("ciphers")))
-                return &l->ciphers_pos;
-        if (l->client_certificate && str_starts(error, l->client_ca.file))
-                return &l->client_ca_pos;
-        return str_starts(error, cert->key.file) ? &cert->key_pos : &cert->cert_pos;
-}
-
-/* A context that failed names its first mistake; asked for each certificate alone it names all. */
-static void tls_mistakes(const struct listen_conf *l, const struct tls_server_conf *all,
-                         struct arena *a, struct report *rep)
-{
-        str shared = STR_NONE; /* what is wrong with the listener is wrong for every certificate */
-
-        for (size_t i = 0; i < all->n_pairs; i++) {
-                struct tls_server_conf one = *all;
-                str error = STR_NONE;
-                one.pairs = &all->pairs[i];
-                one.n_pairs = 1;
-                struct tls_server *s = tls_server_new(&one, a, &error);
-                if (s != NULL) {
-                        tls_server_drop(s);
-                        continue;
-                }
-                const struct conf_pos *at = tls_place(l, i, error);
-                if (shared.p != NULL && str_eq(shared, error))
-                        continue;
-                if (at == &l->ciphers_pos || at == &l->client_ca_pos)
-                        shared = error;
-                report_error(rep, at, "%.*s", STR_ARG(error));
-        }
-}
-
-static struct tls_server *listen_tls(struct gen *g, const struct listen_conf *l, struct report *rep)
-{
-        struct arena *a = g->conf->arena;
-        struct tls_pair *pairs = ARENA_ARRAY(a, struct tls_pair, MAX(l->n_certs, 1));
-        bool stapled = true;
-        for (size_t i = 0; i < l->n_certs; i++) {
-                pairs[i] = (struct tls_pair){.cert_pem = l->certs[i].cert.text,
-                                             .key_pem = l->certs[i].key.text,
-                                             .cert_file = l->certs[i].cert.file,
-                                             .key_file = l->certs[i].key.file};
-                stapled = staple_prepare(&g->staples, &l->certs[i], &pairs[i], a, rep) && stapled;
-        }
-        /* Whoever speaks HTTP/1.1 takes HTTP/1.0 too: clients may offer that alone. */
-        str *alpn = ARENA_ARRAY(a, str, l->n_protocols + 1);
-        size_t n_alpn = l->n_protocols;
-        for (size_t i = 0; i < l->n_protocols; i++) {
-                alpn[i] = l->protocols[i];
-                if (str_eq(alpn[i], STR("http/1.1"))) {
-                        alpn[l->n_protocols] = STR("http/1.0");
-                        n_alpn = l->n_protocols + 1;
-                }
-        }
-        struct tls_server_conf conf = {.pairs = pairs,
-                                       .n_pairs = l->n_certs,
-                                       .alpn = alpn,
-                                       .n_alpn = n_alpn,
-                                       .version_min = l->version_min,
-                                       .version_max = l->version_max,
-                                       .ciphers = l->ciphers,
-                                       .client_certificate = l->client_certificate,
-                                       .client_ca_pem = l->client_ca.text,
-                                       .client_ca_file = l->client_ca.file};
-        str error = STR_NONE;
-        struct tls_server *s = tls_server_new(&conf, a, &error);
-        unsigned before = rep->errors;
-        if (s != NULL && !stapled) { /* said already */
-                tls_server_drop(s);
-                return NULL;
-        }
-        if (s == NULL)
-                tls_mistakes(l, &conf, a, rep);
-        if (s == NULL && rep->errors == before) /* only together they do not fit */
-                report_error(rep, &l->pos, "%.*s", STR_ARG(error));
-        return s;
-}
-
 static const struct downstream_conf *refresh(struct loop *l, void *listener)
 {
         return gen_downstream(l, &((struct flow_listener *)listener)->addr);
@@ -202,12 +119,10 @@ static void listener_protocols(struct downstream_conf *h, const struct listen_co
 static bool build_listens(struct gen *g, struct report *rep)
 {
         struct conf *c = g->conf;
-        bool ok = true;
+        bool ok;
         g->tls = ARENA_ARRAY(c->arena, struct tls_server *, c->n_listens + 1);
         g->listens = ARENA_ARRAY(c->arena, struct downstream_conf, c->n_listens + 1);
-        for (size_t i = 0; i < c->n_listens; i++)
-                g->staples.cap += c->listens[i].n_certs;
-        g->staples.v = ARENA_ARRAY(c->arena, struct staple_show, g->staples.cap + 1);
+        ok = gen_tls_prepare(g, rep);
         for (size_t i = 0; i < c->n_listens; i++) {
                 const struct listen_conf *l = &c->listens[i];
                 listener_conf(&g->listens[i], &l->eff, l->text, c->arena);
@@ -215,7 +130,7 @@ static bool build_listens(struct gen *g, struct report *rep)
                 g->listens[i].proxy_protocol = l->proxy_protocol;
                 if (!l->tls)
                         continue;
-                g->tls[i] = g->listens[i].tls = listen_tls(g, l, rep);
+                g->tls[i] = g->listens[i].tls = gen_tls_listen(g, l, rep);
                 ok = ok && g->tls[i] != NULL;
         }
         listener_conf(&g->listens[c->n_listens], &c->eff, STR("removed"), c->arena);
@@ -405,6 +320,8 @@ void gen_free(struct gen *g)
         for (size_t i = 0; g->tls != NULL && i < c->n_listens; i++)
                 if (g->tls[i] != NULL)
                         tls_server_drop(g->tls[i]);
+        for (size_t i = 0; g->host_tls != NULL && i < c->n_listens * c->n_host_tls; i++)
+                tls_server_drop(g->host_tls[i]);
         for (size_t i = 0; i < g->n_modules; i++)
                 module_drop(g->modules[i]);
         for (unsigned i = 0; i < g->house->n_loops; i++)
@@ -549,16 +466,6 @@ const struct downstream_conf *gen_downstream(struct loop *l, const struct addr *
 {
         struct gen_loop *gl = gen_current(l);
         return gl ? &gl->gen->listens[listen_index(gl->gen, addr)] : NULL;
-}
-
-bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
-                     const struct tls_facts *tls)
-{
-        const struct tls_server *s = listen ? g->tls[listen->index] : NULL;
-        if (s == NULL)
-                return true;
-        /* Plain, and kept from before the listener spoke TLS: it went through none. */
-        return tls != NULL && tls_server_policy(s) == tls->policy;
 }
 
 /* ------------------------------------------------------------------ counting */

@@ -17,6 +17,7 @@
 
 #include "conf/conf.h"
 #include "module/module.h"
+#include "net/tls.h"
 #include "proxy/chain.h"
 #include "proxy/route.h"
 #include "proxy/staple.h"
@@ -55,8 +56,11 @@ struct gen {
         struct house *house;
         struct conf *conf;
         struct route_table *routes;
-        struct tls_server **tls; /* by listen index; NULL: plain */
+        struct tls_server **tls;    /* by listen index; NULL: plain */
+        struct tls_pair *tls_pairs; /* by number of the certificate */
         struct staples staples;
+        struct tls_server *
+                *host_tls; /* by listen index, then the host's tls_index; NULL: not there */
         struct upstream **upstreams; /* by upstream index */
         struct tls_client **upstream_tls;
         struct redis_conf *redises; /* by store index */
@@ -96,10 +100,21 @@ const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a);
 /* Settings for a connection that was accepted on addr, of the newest generation of this loop.  NULL
  * before the first. */
 const struct downstream_conf *gen_downstream(struct loop *l, const struct addr *addr);
-/* Did the connection go through the client verification that the listener now asks for? */
-bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
-                     const struct tls_facts *tls);
 /* Counts a finished request by route, status class and duration. */
 void gen_count_request(const struct txn *t);
+
+/* ---- gen_tls.c: what hosts ask of TLS. */
+/* What is known of each certificate, whoever uses it; false: mistakes are in rep. */
+MUST_CHECK bool gen_tls_prepare(struct gen *g, struct report *rep);
+/* A listener's contexts, with all its hosts'; NULL: in rep. */
+struct tls_server *gen_tls_listen(struct gen *g, const struct listen_conf *l, struct report *rep);
+enum gen_fit {
+        GEN_FITS,
+        GEN_OTHER_NAME, /* the connection was made for a name of another policy */
+        GEN_OUTDATED    /* and what it went through is asked of that name no more */
+};
+/* Did the connection go through what is asked of the host's clients (NULL: the listener's)? */
+enum gen_fit gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
+                             const struct host_conf *host, const struct tls_facts *tls);
 
 #endif

@@ -22,7 +22,7 @@ static void say_tls(struct proxyproto_says *says, const struct tls_facts *f, uin
                         .cert_sess = f->client_verified,
                         .verified = f->client_verified,
                         .version = f->version,
-                        .cn = f->client_cn,
+                        .cn = tls_client_text(f, TLS_CLIENT_CN),
                 };
 }
 

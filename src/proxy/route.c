@@ -159,18 +159,9 @@ void route_table_free(struct route_table *t)
 
 /* ------------------------------------------------------------------ hosts */
 
-/* A listener may serve some host blocks only. */
 static bool serves(const struct listen_conf *listen, const struct host_conf *h)
 {
-        if (h == NULL)
-                return false;
-        if (listen == NULL || listen->n_hosts == 0)
-                return true;
-        for (size_t i = 0; i < listen->n_hosts; i++)
-                for (size_t j = 0; j < h->n_names; j++)
-                        if (str_eq(listen->hosts[i], h->names[j]))
-                                return true;
-        return false;
+        return h != NULL && (listen == NULL || listen_serves(listen, h));
 }
 
 static const struct host_conf *find_host(const struct route_table *t,

@@ -185,8 +185,21 @@ str vars_get(struct txn *t, const struct template_op *op)
                 return facts_tls(t)->version;
         case VAR_TLS_CIPHER:
                 return facts_tls(t)->cipher;
+        case VAR_CLIENT_CERTIFICATE_VERIFIED:
+                return facts_tls(t)->client_verified ? STR("yes") : STR_NONE;
         case VAR_TLS_CLIENT_SUBJECT:
-                return facts_tls(t)->client_subject;
+        case VAR_CLIENT_CERTIFICATE_SUBJECT:
+                return tls_client_text(t->tls, TLS_CLIENT_SUBJECT);
+        case VAR_CLIENT_CERTIFICATE_ISSUER:
+                return tls_client_text(t->tls, TLS_CLIENT_ISSUER);
+        case VAR_CLIENT_CERTIFICATE_SERIAL:
+                return tls_client_text(t->tls, TLS_CLIENT_SERIAL);
+        case VAR_CLIENT_CERTIFICATE_SAN:
+                return tls_client_text(t->tls, TLS_CLIENT_SAN);
+        case VAR_CLIENT_CERTIFICATE_FINGERPRINT:
+                return tls_client_text(t->tls, TLS_CLIENT_FINGERPRINT);
+        case VAR_CLIENT_CERTIFICATE_EXPIRES:
+                return tls_client_text(t->tls, TLS_CLIENT_EXPIRES);
         case VAR_TLS_SNI:
                 return facts_tls(t)->sni;
         case VAR_PROXY_PROTOCOL_AUTHORITY:

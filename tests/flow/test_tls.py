@@ -97,6 +97,36 @@ def test_what_is_weak_is_refused(weir, ca, args, alert):
     assert s_client(w.https, "-tls1_2")[0]
 
 
+@pytest.mark.parametrize("order", ["ecdsa first", "rsa first"])
+@pytest.mark.parametrize("where", ["listener", "host"])
+def test_two_kinds_of_key(weir, ca, order, where):
+    """Of two certificates for the same names the client's abilities choose, whatever was written first."""
+    certs = [ca.cert("a.test", "b.test"), ca.cert("b.test", "a.test", rsa=True)]
+    if order == "rsa first":
+        certs.reverse()
+    if where == "listener":
+        w = weir(listener(*certs) + BODY)
+    else:
+        lines = " ".join(f"certificate {c} key={k};" for c, k in certs)
+        w = weir(listener(ca.cert("other.test")) + f"host a.test b.test {{ tls {{ {lines} }} "
+                 "route / { respond 204; } }")
+    rsa, ecdsa = "rsaEncryption", "id-ecPublicKey"
+    for args, kind in [(["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], rsa),
+                       (["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], ecdsa),
+                       (["-tls1_2", "-sigalgs", "RSA+SHA256"], rsa),
+                       (["-tls1_2", "-sigalgs", "ECDSA+SHA256"], ecdsa),
+                       (["-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256"], rsa),
+                       (["-tls1_3", "-sigalgs", "ecdsa_secp256r1_sha256"], ecdsa)]:
+        for name in ("a.test", "b.test"):
+            well, said = s_client(w.https, "-servername", name, *args)
+            assert well, (args, said)
+            pem = said[said.index("-----BEGIN CERTIFICATE"):said.index("-----END CERTIFICATE")]
+            shown = openssl("x509", "-noout", "-text", input=(pem + "-----END CERTIFICATE-----\n").encode()).decode()
+            assert kind in shown and "DNS:a.test" in shown, (args, name)
+    well, said = s_client(w.https, "-servername", "a.test", "-tls1_3", "-sigalgs", "ed25519")
+    assert not well and "handshake failure" in said
+
+
 def test_no_renegotiation(weir, ca):
     w = weir(listener(ca.cert("a.test")) + BODY)
     assert "no renegotiation" in s_client(w.https, "-tls1_2", talk="R\n")[1]

@@ -23,7 +23,7 @@ class Authority:
                 "-days", 30, "-subj", f"/CN={name}", "-keyout", self.key_file,
                 "-out", self.cert_file)
 
-    def cert(self, *names, days=30, client=False, more="", chain=False):
+    def cert(self, *names, days=30, client=False, more="", chain=False, rsa=False):
         """(certificate, key) files for these DNS names or addresses; more: extensions as openssl
         writes them; chain: the authority's certificate follows in the file."""
         self.count += 1
@@ -33,8 +33,8 @@ class Authority:
         use = "clientAuth" if client else "serverAuth,clientAuth"
         Path(ext).write_text(f"subjectAltName={alt}\nextendedKeyUsage={use}\n"
                              f"basicConstraints=CA:FALSE\n{more}\n")
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                "-subj", f"/CN={names[0]}", "-keyout", key, "-out", csr)
+        kind = ["rsa:2048"] if rsa else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        openssl("req", "-newkey", *kind, "-nodes", "-subj", f"/CN={names[0]}", "-keyout", key, "-out", csr)
         openssl("x509", "-req", "-in", csr, "-CA", self.cert_file, "-CAkey", self.key_file,
                 "-CAcreateserial", "-days", days, "-extfile", ext, "-out", cert)
         if chain:

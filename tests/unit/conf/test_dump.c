@@ -32,10 +32,13 @@ static const char text[] =
         "upstream p1 { server [::1]:80; proxy_protocol v1; }\n"
         "upstream g { server g:1; protocol h2c; health_check grpc service=a.B interval=1s; }\n"
         "listen [::]:443 tls proxy_protocol backlog=7 { certificate c.pem key=k.pem;\n"
-        "    client_certificate optional ca=ca.pem; versions 1.3; ciphers A:B; ticket_keys k.pem;\n"
+        "    client_certificate optional ca=ca.pem crl=l.crl depth=2 forward=on; versions 1.3; "
+        "ciphers A:B; ticket_keys k.pem;\n"
         "    hosts x.example; header max=16k; }\n"
         "listen unix:run/sock;\n"
         "host X.example *.x.example {\n"
+        "    tls { certificate c.pem key=k.pem; versions 1.3; protocols h2; ciphers A;\n"
+        "        client_certificate required ca=ca.pem depth=1; }\n"
         "    function echo word='${env:DOLLAR}' template=\"${env:DOLLAR}$host\";\n"
         "    route ~* '^/(?<id>[^\"]+)\"\\d{2}$' { when method GET PUT; when header A = \"b c\";\n"
         "        when query q ~* '^x'; when header b; when client 10.0.0.0/8 ::1;\n"
@@ -45,7 +48,8 @@ static const char text[] =
         "    route = /b { respond 200 \"${env:DOLLAR}$$\\t'\\\"\"; }\n"
         "    route /c%2fd { redirect 301 https://${host}$uri; }\n"
         "    route /e { function echo slow; respond 204; }\n"
-        "}\n";
+        "}\n"
+        "host y.example { tls { client_certificate off; } route / { respond 204; } }\n";
 
 struct inst {
         weir_str word, key;
@@ -80,9 +84,13 @@ static const struct conf_handles handles = {.find = find};
 
 static struct conf *read_linked(const char *conf)
 {
-        const struct memory_entry files[] = {{"/w/weir.conf", conf}, {"/w/secret", "hunter2\n"},
-                                             {"/w/ca.pem", "CA"},    {"/w/c.pem", "C"},
-                                             {"/w/k.pem", "K"},      {0}};
+        const struct memory_entry files[] = {{"/w/weir.conf", conf},
+                                             {"/w/secret", "hunter2\n"},
+                                             {"/w/ca.pem", "CA"},
+                                             {"/w/c.pem", "C"},
+                                             {"/w/k.pem", "K"},
+                                             {"/w/l.crl", "L"},
+                                             {0}};
         struct memory m = MEMORY(files, env);
         struct report rep = {0};
         struct conf *c = conf_read(&m.source, STR("/w/weir.conf"), STR("/w"), &rep);

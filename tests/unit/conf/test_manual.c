@@ -65,8 +65,13 @@ static void contexts(struct buf *out, unsigned which)
         static const struct {
                 enum context context;
                 const char *name;
-        } names[] = {{TOP, "top"},           {LISTEN, "listen"}, {HOST, "host"},
-                     {UPSTREAM, "upstream"}, {ROUTE, "route"},   {REDIS, "redis"}};
+        } names[] = {{TOP, "top"},
+                     {LISTEN, "listen"},
+                     {HOST, "host"},
+                     {UPSTREAM, "upstream"},
+                     {ROUTE, "route"},
+                     {REDIS, "redis"},
+                     {HOST_TLS, "tls of a host"}};
         const char *comma = "";
 
         for (size_t i = 0; i < COUNT(names); i++) {
@@ -137,6 +142,7 @@ static void part(struct buf *out, const struct directive *d)
 
 static bool several(unsigned which)
 {
+        which &= ~(unsigned)HOST_TLS; /* it takes what is written about listen */
         return (which & (which - 1)) != 0;
 }
 
@@ -148,7 +154,7 @@ static void print_page(void)
                 buf_printf(&out, ".SH %s\n%s\n", sections[s].title, sections[s].intro);
                 for (size_t i = 0; i < directives_n; i++) {
                         if (!directives[i].refused && !several(directives[i].contexts) &&
-                            directives[i].contexts == sections[s].context)
+                            (directives[i].contexts & ~(unsigned)HOST_TLS) == sections[s].context)
                                 part(&out, &directives[i]);
                 }
                 if (s > 0)

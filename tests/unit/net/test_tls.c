@@ -9,7 +9,7 @@
 #include "certs.h"
 
 static struct arena *a;
-static struct cert ca, one, two, wild, plain_cn, rsa_one;
+static struct cert ca, one, two, wild, plain_cn, rsa_one, rsa_turned, rsa_fewer, one_again;
 
 static int up(void **state UNUSED)
 {
@@ -17,6 +17,9 @@ static int up(void **state UNUSED)
         ca = cert_make(a, "test authority", NULL, NULL, 30, false);
         one = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, false);
         rsa_one = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, true);
+        rsa_turned = cert_make(a, "one", "DNS:also.one.example,DNS:one.example", &ca, 30, true);
+        rsa_fewer = cert_make(a, "one", "DNS:one.example", &ca, 30, true);
+        one_again = cert_make(a, "one", "DNS:one.example,DNS:also.one.example", &ca, 30, false);
         two = cert_make(a, "two", "DNS:TWO.example", &ca, 30, false);
         wild = cert_make(a, "wild", "DNS:*.one.example,DNS:*.two.example", &ca, 30, false);
         plain_cn = cert_make(a, "cn.example", NULL, &ca, 30, false);
@@ -28,6 +31,9 @@ static int down(void **state UNUSED)
         cert_free(&ca);
         cert_free(&one);
         cert_free(&rsa_one);
+        cert_free(&rsa_turned);
+        cert_free(&rsa_fewer);
+        cert_free(&one_again);
         cert_free(&two);
         cert_free(&wild);
         cert_free(&plain_cn);
@@ -98,6 +104,40 @@ static void test_two_kinds_of_key_share_a_context(void **state UNUSED)
         assert_non_null(s);
         assert_int_equal(s->n_ctx, 1);
         tls_server_drop(s);
+        p[1] = pair(&rsa_turned); /* the same names in another order */
+        s = tls_server_new(&c, a, &err);
+        assert_non_null(s);
+        assert_int_equal(s->n_ctx, 1);
+        tls_server_drop(s);
+        p[1] = pair(&rsa_fewer);
+        s = tls_server_new(&c, a, &err);
+        assert_non_null(s);
+        assert_int_equal(s->n_ctx, 2);
+        assert_true(chosen(s, "one.example", &one));
+        tls_server_drop(s);
+}
+
+/* A third one of a kind that is there already does not push the first one out. */
+static void test_the_first_of_a_kind_counts(void **state UNUSED)
+{
+        struct tls_pair p[] = {pair(&one), pair(&rsa_one), pair(&rsa_turned), pair(&one_again)};
+        struct tls_server_conf c = conf(p, COUNT(p));
+        str err = STR_NONE;
+        struct tls_server *s = tls_server_new(&c, a, &err);
+        X509 *shown[2];
+
+        assert_non_null(s);
+        SSL_CTX *ctx = tls_server_choose(s, STR("one.example"));
+        for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(
+                        SSL_CTX_set_current_cert(ctx, i ? SSL_CERT_SET_NEXT : SSL_CERT_SET_FIRST),
+                        1);
+                shown[i] = SSL_CTX_get0_certificate(ctx);
+        }
+        assert_int_equal(SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT), 0);
+        assert_true(X509_cmp(shown[0], rsa_one.x) == 0 || X509_cmp(shown[1], rsa_one.x) == 0);
+        assert_true(X509_cmp(shown[0], one.x) == 0 || X509_cmp(shown[1], one.x) == 0);
+        tls_server_drop(s);
 }
 
 static void test_shared_by_content(void **state UNUSED)
@@ -123,9 +163,63 @@ static void test_shared_by_content(void **state UNUSED)
         s = tls_server_new(&c, a, &err);
         assert_non_null(s);
         assert_int_not_equal(tls_server_policy(s), tls_server_policy(u));
+        c.client_depth = 1; /* all that decides who is let in is the policy */
+        t = tls_server_new(&c, a, &err);
+        assert_non_null(t);
+        assert_int_not_equal(tls_server_policy(s), tls_server_policy(t));
+        tls_server_drop(t);
         tls_server_drop(s);
         tls_server_drop(u);
         tls_server_drop(NULL);
+        assert_true(list_empty(&servers));
+}
+
+/* Exact, then the longest suffix; a host without parameters of its own is nearer all the same. */
+static void test_hosts(void **state UNUSED)
+{
+        static const str strict_names[] = {STR_INIT("a.example"), STR_INIT("*.example")},
+                         open_names[] = {STR_INIT("open.example"), STR_INIT("*.b.example")};
+        struct tls_pair p[] = {pair(&one)}, q[] = {pair(&two)};
+        struct tls_server_conf c = conf(p, 1), d = conf(q, 1);
+        str err = STR_NONE;
+
+        d.client_certificate = TLS_CLIENT_REQUIRED;
+        d.client_ca_pem = ca.cert_pem;
+        struct tls_server *strict = tls_server_new(&d, a, &err);
+        struct tls_server *bare = tls_server_new(&c, a, &err);
+        struct tls_host hosts[] = {{strict_names, COUNT(strict_names), strict},
+                                   {open_names, COUNT(open_names), NULL}};
+        c.hosts = hosts;
+        c.n_hosts = COUNT(hosts);
+        struct tls_server *all = tls_server_new(&c, a, &err);
+        static const struct {
+                const char *name;
+                bool strict;
+        } cases[] = {{"a.example", true},
+                     {"A.Example.", true},
+                     {"x.example", true},
+                     {"y.x.example", true},
+                     {"open.example", false},
+                     {"x.b.example", false},
+                     {"y.x.b.example", false},
+                     {"b.example", true},
+                     {"example", false},
+                     {"other", false},
+                     {"", false},
+                     {NULL, false},
+                     {"..example", true},
+                     {"example.", false},
+                     {".", false}};
+
+        assert_non_null(all);
+        assert_ptr_not_equal(all, bare); /* hosts are part of what is shared by content */
+        tls_server_drop(strict);         /* the listener holds it */
+        for (size_t i = 0; i < COUNT(cases); i++)
+                if (tls_server_for(all, str_z(cases[i].name)) != (cases[i].strict ? strict : all))
+                        fail_msg("%s", cases[i].name);
+        assert_ptr_equal(tls_server_for(bare, STR("a.example")), bare);
+        tls_server_drop(bare);
+        tls_server_drop(all);
         assert_true(list_empty(&servers));
 }
 
@@ -164,6 +258,12 @@ static void test_messages_name_the_file(void **state UNUSED)
         c.client_ca_pem = STR("x");
         c.client_ca_file = STR("ca.pem");
         refuses(&c, "ca.pem: no CA certificate");
+        c.client_ca_pem = ca.cert_pem;
+        c.client_crl_file = STR("list.pem");
+        c.client_crl_pem = STR("");
+        refuses(&c, "list.pem: no revocation list");
+        c.client_crl_pem = ca.cert_pem; /* PEM, but of something else */
+        refuses(&c, "list.pem: no revocation list");
         c = conf(NULL, 0);
         refuses(&c, "certificate is missing");
 }
@@ -206,7 +306,9 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_names),
                 cmocka_unit_test(test_two_kinds_of_key_share_a_context),
+                cmocka_unit_test(test_the_first_of_a_kind_counts),
                 cmocka_unit_test(test_shared_by_content),
+                cmocka_unit_test(test_hosts),
                 cmocka_unit_test(test_messages_name_the_file),
                 cmocka_unit_test(test_clients),
         };

@@ -47,7 +47,8 @@ static struct {
         struct function_conf *functions[1];
         enum reason route_why;
         str routed_path;
-        bool policy_misfit;
+        enum gen_fit policy_fit;
+        const struct host_conf *host_asked;
 
         struct request *r; /* NULL once it has ended */
         unsigned begun, ended, counted, logged, dropped;
@@ -113,13 +114,14 @@ const struct listen_conf *gen_listen(const struct gen *g, const struct addr *a)
         return &w.listen;
 }
 
-bool gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
-                     const struct tls_facts *tls)
+enum gen_fit gen_policy_fits(const struct gen *g, const struct listen_conf *listen,
+                             const struct host_conf *host, const struct tls_facts *tls)
 {
         assert_ptr_equal(g, &w.gen);
         assert_ptr_equal(listen, &w.listen);
         assert_ptr_equal(tls, w.facts.tls);
-        return !w.policy_misfit;
+        w.host_asked = host;
+        return w.policy_fit;
 }
 
 void gen_count_request(const struct txn *t)

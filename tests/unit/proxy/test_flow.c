@@ -218,12 +218,22 @@ static void misdirected(void **state)
 {
         (void)state;
         w.facts.tls = &w.tls;
-        w.policy_misfit = true;
+        w.policy_fit = GEN_OUTDATED;
         get("/");
         client_got(421, NULL);
         assert_true(w.close_after); /* the next request needs another handshake */
         over(421, REASON_MISDIRECTED);
-        assert_null(w.routed_path.p);
+}
+
+static void misdirected_by_its_host(void **state)
+{
+        (void)state;
+        w.facts.tls = &w.tls;
+        w.policy_fit = GEN_OTHER_NAME;
+        get("/");
+        client_got(421, NULL);
+        assert_false(w.close_after); /* requests for the name of the handshake may follow */
+        over(421, REASON_MISDIRECTED);
 }
 
 static void responds(void **state)
@@ -558,6 +568,7 @@ int main(void)
                 TEST(refused_by_routing),
                 TEST(ambiguous_path),
                 TEST(misdirected),
+                TEST(misdirected_by_its_host),
                 TEST(responds),
                 TEST(responds_without_a_body),
                 TEST(redirects),

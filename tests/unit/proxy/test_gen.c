@@ -81,7 +81,9 @@ static const char *module_path(struct house *h, const struct module_conf *m, str
 }
 
 struct tls_server {
-        uint64_t policy;
+        uint64_t policy, strength;
+        const struct tls_host *hosts;
+        size_t n_hosts;
 };
 struct tls_client {
         int n;
@@ -100,13 +102,31 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
                 }
         }
         s = calloc(1, sizeof(*s));
-        s->policy = out.policy;
+        s->policy = out.policy + (uint64_t)c->client_certificate;
+        s->strength = (uint64_t)c->version_min;
+        s->hosts = c->hosts;
+        s->n_hosts = c->n_hosts;
         out.servers++;
+        return s;
+}
+
+uint64_t tls_server_strength(const struct tls_server *s)
+{
+        return s->strength;
+}
+
+struct tls_server *tls_server_for(struct tls_server *s, str name)
+{
+        for (size_t i = 0; i < s->n_hosts; i++)
+                if (str_eq(s->hosts[i].names[0], name))
+                        return s->hosts[i].server ? s->hosts[i].server : s;
         return s;
 }
 
 void tls_server_drop(struct tls_server *s)
 {
+        if (s == NULL)
+                return;
         out.servers--;
         free(s);
 }
@@ -885,16 +905,68 @@ static void policies(void **state)
         out.policy = 5;
         struct gen *g = build(whole);
         const struct listen_conf *plain = &g->conf->listens[0], *tls = &g->conf->listens[1];
-        assert_true(gen_policy_fits(g, plain, NULL));
-        assert_true(gen_policy_fits(g, tls, &facts));
+        const struct host_conf *h = &g->conf->hosts[0];
+        assert_int_equal(gen_policy_fits(g, plain, h, NULL), GEN_FITS);
+        assert_int_equal(gen_policy_fits(g, tls, h, &facts), GEN_FITS);
         facts.policy = 6; /* it went through another verification */
-        assert_false(gen_policy_fits(g, tls, &facts));
-        assert_false(
-                gen_policy_fits(g, tls, NULL)); /* or none: it is plain, from before a reload */
-        assert_true(gen_policy_fits(g, plain, &facts));
-        assert_true(gen_policy_fits(g, NULL, &facts)); /* the listener was removed */
-        assert_true(gen_policy_fits(g, NULL, NULL));
+        assert_int_equal(gen_policy_fits(g, tls, h, &facts), GEN_OUTDATED);
+        assert_int_equal(gen_policy_fits(g, tls, NULL, &facts), GEN_OUTDATED);
+        /* or none: it is plain, from before a reload */
+        assert_int_equal(gen_policy_fits(g, tls, h, NULL), GEN_OUTDATED);
+        assert_int_equal(gen_policy_fits(g, plain, h, &facts), GEN_FITS);
+        assert_int_equal(gen_policy_fits(g, NULL, h, &facts), GEN_FITS); /* it was removed */
+        assert_int_equal(gen_policy_fits(g, NULL, h, NULL), GEN_FITS);
         gen_free(g);
+}
+
+static const char own_tls[] =
+        "listen 127.0.0.1:8080;\n"
+        "listen 127.0.0.1:8443 tls { certificate /c.pem key=/c.key; }\n"
+        "listen 127.0.0.1:8444 tls { certificate /c.pem key=/c.key; hosts open.test; }\n"
+        "host strict.test { tls { client_certificate required ca=/c.pem forward=on; }\n"
+        "    route / { respond 204; } }\n"
+        "host new.test { tls { versions 1.3; } route / { respond 204; } }\n"
+        "host open.test { route / { respond 204; } }\n";
+
+/* The name of the handshake, the host of the request, what becomes of it. */
+static const struct {
+        const char *sni;
+        int host; /* -1: none was found */
+        enum gen_fit fit;
+} crossings[] = {
+        {"strict.test", 0, GEN_FITS},       {"strict.test", 1, GEN_OTHER_NAME},
+        {"strict.test", 2, GEN_OTHER_NAME}, {"strict.test", -1, GEN_FITS},
+        {"new.test", 0, GEN_OTHER_NAME},    {"new.test", 1, GEN_FITS},
+        {"new.test", 2, GEN_OTHER_NAME},    {"open.test", 0, GEN_OTHER_NAME},
+        {"open.test", 1, GEN_OTHER_NAME},   {"open.test", 2, GEN_FITS},
+        {NULL, 0, GEN_OTHER_NAME},          {NULL, 2, GEN_FITS},
+};
+
+static void policies_of_hosts(void **state)
+{
+        (void)state;
+        out.policy = 5;
+        struct gen *g = build(own_tls);
+        const struct listen_conf *l = g->conf->listens;
+        const struct host_conf *h = g->conf->hosts;
+        assert_int_equal(out.servers, 4); /* none for hosts that a listener does not serve */
+        for (size_t i = 0; i < COUNT(crossings); i++) {
+                bool strict = crossings[i].sni && strcmp(crossings[i].sni, "strict.test") == 0;
+                struct tls_facts facts = {.sni = str_z(crossings[i].sni), .policy = strict ? 7 : 5};
+                enum gen_fit fit = gen_policy_fits(
+                        g, &l[1], crossings[i].host < 0 ? NULL : &h[crossings[i].host], &facts);
+                if (fit != crossings[i].fit)
+                        fail_msg("%s to host %d: %d", crossings[i].sni, crossings[i].host, fit);
+                facts.policy = 9; /* from before a reload */
+                assert_int_equal(gen_policy_fits(g, &l[1], &h[2], &facts), GEN_OUTDATED);
+        }
+        /* Without TLS nobody has shown a certificate; what another listener saw is not known. */
+        struct tls_facts shown = {.policy = 7};
+        assert_int_equal(gen_policy_fits(g, &l[0], &h[0], NULL), GEN_OTHER_NAME);
+        assert_int_equal(gen_policy_fits(g, &l[0], &h[1], NULL), GEN_FITS);
+        assert_int_equal(gen_policy_fits(g, NULL, &h[0], &shown), GEN_OTHER_NAME);
+        gen_free(g);
+        assert_int_equal(out.servers, 0);
 }
 
 /* ------------------------------------------------------------------ counting */
@@ -984,6 +1056,7 @@ int main(void)
                 TEST(many_reloads),
                 TEST(listeners),
                 TEST(policies),
+                TEST(policies_of_hosts),
                 TEST(counts_by_route_and_class),
         };
 

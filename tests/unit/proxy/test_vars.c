@@ -38,6 +38,13 @@ static const struct expected {
         {"proxy_protocol_ssl_version", "TLSv1.2"},
         {"proxy_protocol_ssl_cn", "J%C3%B6rg %7F"},
         {"proxy_protocol_ssl_verified", "yes"},
+        {"client_certificate_verified", "yes"},
+        {"client_certificate_subject", "CN=me"},
+        {"client_certificate_issuer", "CN=them"},
+        {"client_certificate_serial", "0A"},
+        {"client_certificate_san", "DNS:me.example"},
+        {"client_certificate_fingerprint", "ab12"},
+        {"client_certificate_expires", "2026-12-27T09:10:31Z"},
         {"route", "/users/"},
         {"upstream", "users"},
         {"server", "10.0.0.1:80"},
@@ -60,10 +67,17 @@ static void fill(struct upstream_conf *u)
 {
         target("/users/%2fx/7?q=1&r");
         *u = (struct upstream_conf){.name = STR("users")};
-        one.tls = (struct tls_facts){.version = STR("TLSv1.3"),
-                                     .cipher = STR("TLS_AES_128_GCM_SHA256"),
-                                     .client_subject = STR("CN=me"),
-                                     .sni = STR("sni.example.com")};
+        one.tls = (struct tls_facts){
+                .version = STR("TLSv1.3"),
+                .cipher = STR("TLS_AES_128_GCM_SHA256"),
+                .client_verified = true,
+                .client_text = {[TLS_CLIENT_SUBJECT] = STR("CN=me"),
+                                [TLS_CLIENT_ISSUER] = STR("CN=them"),
+                                [TLS_CLIENT_SERIAL] = STR("0A"),
+                                [TLS_CLIENT_SAN] = STR("DNS:me.example"),
+                                [TLS_CLIENT_FINGERPRINT] = STR("ab12"),
+                                [TLS_CLIENT_EXPIRES] = STR("2026-12-27T09:10:31Z")},
+                .sni = STR("sni.example.com")};
         one.route.label = STR("/users/");
         one.t.match.route = &one.route;
         one.t.match.rest = 7;
@@ -133,6 +147,13 @@ static void what_is_not_known_is_absent(void **state)
                                              "header_x",
                                              "cookie_x",
                                              "response_header_x",
+                                             "client_certificate_verified",
+                                             "client_certificate_subject",
+                                             "client_certificate_issuer",
+                                             "client_certificate_serial",
+                                             "client_certificate_san",
+                                             "client_certificate_fingerprint",
+                                             "client_certificate_expires",
                                              "jwt_user",
                                              "1",
                                              "0",
