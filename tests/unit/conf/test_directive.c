@@ -49,7 +49,11 @@ static void in_context(unsigned context, const char *name, const char *text, cha
                                  : "",
                          text);
         else if (context & HOST)
-                snprintf(out, cap, UPSTREAMS "module headers; host * {\n%s }", text);
+                snprintf(out, cap,
+                         UPSTREAMS "listen [::1]:443 tls { certificate certs/example.pem "
+                                   "key=certs/example.key; } module headers; host a.example.com "
+                                   "{\n%s }",
+                         text);
         else if (context & ROUTE)
                 snprintf(out, cap,
                          UPSTREAMS "module headers; host * { route ~ '(?<id>.)' { %s\n%s } }",
@@ -195,6 +199,7 @@ static const struct {
         {ROUTE, "function", "function headers log_lines=@few;",
          "log_lines: \"few\" is not a count, nor off"},
         {ROUTE, "function", "function headers log_lines=@0;", "log_lines must be at least 1"},
+        {HOST, "tls", "tls { versions @1.1; }", "\"1.1\" is not a version of TLS"},
         {HOST, "route", "route @users { respond 204; }", "\"users\" is not a path"},
         {HOST, "route", "route @~~ /x { respond 204; }", "\"~~\" is not one of =, ~ and ~*"},
         {HOST, "route", "route /a@?b { respond 204; }", "a route sees no query"},
