@@ -310,8 +310,9 @@ struct listen_conf {
         const str *protocols; /* "h2" (TLS), "h2c" (plain), "http/1.1", in order of preference */
         size_t n_protocols;
         uint32_t h2_max_streams, h2_requests, h2_continuations;
-        uint32_t h2_resets, h2_pings, h2_settings, h2_priorities, h2_empty_data; /* in 10 s */
-        int version_min, version_max;                                            /* 12, 13 */
+        uint32_t h2_resets, h2_pings, h2_settings, h2_priorities; /* in 10 s */
+        uint32_t h2_empty_data, h2_window_updates, h2_unknown;    /* the same */
+        int version_min, version_max;                             /* 12, 13 */
         str ciphers;
         int client_certificate; /* TLS_CLIENT_OFF OPTIONAL REQUIRED: 0 1 2 */
         bool client_written;    /* client_certificate stands in this block */

@@ -13,7 +13,7 @@
 /* What HTTP/2 may cost (http2 in a listen block); 0: no limit.  Counts are for ten seconds. */
 struct h2_limits {
         uint32_t max_streams, requests, continuations;
-        uint32_t resets, pings, settings, priorities, empty_data;
+        uint32_t resets, pings, settings, priorities, empty_data, window_updates, unknown;
 };
 
 /* Settings of a listener; they act before a host is known.  Immutable.  A reload makes a new one:

@@ -24,6 +24,10 @@ static uint32_t limit_of(const struct h2_limits *lim, enum h2_abuse what)
                 return lim->priorities;
         case H2_EMPTY_DATA:
                 return lim->empty_data;
+        case H2_WINDOW_UPDATES:
+                return lim->window_updates;
+        case H2_UNKNOWN:
+                return lim->unknown;
         case H2_ABUSES:
                 break;
         }
@@ -34,9 +38,13 @@ enum reason h2_guard_count(struct h2_guard *g, const struct h2_limits *lim, int6
                            enum h2_abuse what)
 {
         static const enum reason reasons[H2_ABUSES] = {
-                [H2_RESETS] = REASON_H2_RESETS,         [H2_PINGS] = REASON_H2_PINGS,
-                [H2_SETTINGS] = REASON_H2_SETTINGS,     [H2_PRIORITIES] = REASON_H2_PRIORITIES,
+                [H2_RESETS] = REASON_H2_RESETS,
+                [H2_PINGS] = REASON_H2_PINGS,
+                [H2_SETTINGS] = REASON_H2_SETTINGS,
+                [H2_PRIORITIES] = REASON_H2_PRIORITIES,
                 [H2_EMPTY_DATA] = REASON_H2_EMPTY_DATA,
+                [H2_WINDOW_UPDATES] = REASON_H2_WINDOW_UPDATES,
+                [H2_UNKNOWN] = REASON_H2_UNKNOWN,
         };
         uint32_t limit = limit_of(lim, what);
         if (now - g->since >= H2_GUARD_WINDOW) {
@@ -68,6 +76,18 @@ enum reason h2_guard_frame(struct h2_guard *g, const struct h2_limits *lim, int6
                 if (hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM))
                         return h2_guard_count(g, lim, now, H2_EMPTY_DATA);
                 break;
+        case NGHTTP2_WINDOW_UPDATE:
+                if (g->updates_due == 0)
+                        return h2_guard_count(g, lim, now, H2_WINDOW_UPDATES);
+                g->updates_due--;
+                break;
+        case NGHTTP2_HEADERS:
+        case NGHTTP2_PUSH_PROMISE:
+        case NGHTTP2_GOAWAY:
+        case NGHTTP2_CONTINUATION:
+                break;
+        default:
+                return h2_guard_count(g, lim, now, H2_UNKNOWN);
         }
         return REASON_NONE;
 }

@@ -79,6 +79,8 @@ static void end_with_goaway(struct h2_server *h, enum reason why)
                 [REASON_H2_SETTINGS] = NGHTTP2_ENHANCE_YOUR_CALM,
                 [REASON_H2_PRIORITIES] = NGHTTP2_ENHANCE_YOUR_CALM,
                 [REASON_H2_EMPTY_DATA] = NGHTTP2_ENHANCE_YOUR_CALM,
+                [REASON_H2_WINDOW_UPDATES] = NGHTTP2_ENHANCE_YOUR_CALM,
+                [REASON_H2_UNKNOWN] = NGHTTP2_ENHANCE_YOUR_CALM,
                 [REASON_H2_CONTINUATIONS] = NGHTTP2_ENHANCE_YOUR_CALM,
                 [REASON_H2_BOMB] = NGHTTP2_ENHANCE_YOUR_CALM,
         };
@@ -193,6 +195,14 @@ static int on_invalid_frame(nghttp2_session *ng UNUSED, const nghttp2_frame *fra
         return 0;
 }
 
+/* Types that weir does not know are ignored (RFC 9113 4.1); they are asked for because nghttp2
+ * would not count them. */
+static int on_extension(nghttp2_session *ng UNUSED, void **payload UNUSED,
+                        const nghttp2_frame_hd *hd UNUSED, void *arg UNUSED)
+{
+        return NGHTTP2_ERR_CANCEL;
+}
+
 static int on_frame_recv(nghttp2_session *ng UNUSED, const nghttp2_frame *frame, void *arg)
 {
         struct h2_server *h = arg;
@@ -273,6 +283,8 @@ static int on_frame_send(nghttp2_session *ng UNUSED, const nghttp2_frame *frame,
         struct h2_server *h = arg;
         struct h2_stream *s = frame->hd.stream_id ? stream_by_id(h, frame->hd.stream_id) : NULL;
         bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+        if (frame->hd.type == NGHTTP2_DATA)
+                h2_guard_data_sent(&h->guard);
         if (frame->hd.type == NGHTTP2_DATA && s)
                 h2_stream_sent(s, frame->hd.length, end);
         else if (frame->hd.type == NGHTTP2_HEADERS && s)
@@ -314,6 +326,7 @@ static const nghttp2_session_callbacks *callbacks(void)
         nghttp2_session_callbacks_set_on_header_callback2(c, on_header);
         nghttp2_session_callbacks_set_on_invalid_header_callback2(c, on_invalid_header);
         nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(c, on_invalid_frame);
+        nghttp2_session_callbacks_set_unpack_extension_callback(c, on_extension);
         nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data_chunk);
         nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
@@ -568,6 +581,9 @@ static nghttp2_session *new_session(struct h2_server *h)
         nghttp2_option_set_no_auto_window_update(o, 1);
         nghttp2_option_set_no_closed_streams(o, 1);
         nghttp2_option_set_builtin_recv_extension_type(o, NGHTTP2_PRIORITY_UPDATE);
+        for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
+                if (type != NGHTTP2_PRIORITY_UPDATE)
+                        nghttp2_option_set_user_recv_extension_type(o, (uint8_t)type);
         nghttp2_option_set_max_send_header_block_length(o, MIB);
         /* Our own budget comes first, with a name. */
         nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);

@@ -113,7 +113,9 @@ static void listener_protocols(struct downstream_conf *h, const struct listen_co
                                           .pings = l->h2_pings,
                                           .settings = l->h2_settings,
                                           .priorities = l->h2_priorities,
-                                          .empty_data = l->h2_empty_data};
+                                          .empty_data = l->h2_empty_data,
+                                          .window_updates = l->h2_window_updates,
+                                          .unknown = l->h2_unknown};
 }
 
 static bool build_listens(struct gen *g, struct report *rep)

@@ -621,6 +621,9 @@ ATTACKS = {
     "priority": (many(h2.frame(h2.PRIORITY, 0, 5, b"\0\0\0\0\x10")), "h2_priorities", "http2 priorities"),
     "priority update": (many(h2.frame(16, 0, 0, b"\0\0\0\1u=1")), "h2_priorities", "http2 priorities"),
     "empty data": (many(h2.frame(h2.DATA, 0, 1)), "h2_empty_data", "http2 empty_data"),
+    "window updates": (many(h2.frame(8, 0, 0, b"\0\0\0\1")), "h2_window_updates", "http2 window_updates"),
+    "unknown frames": (many(h2.frame(200, 0, 0, b"x")), "h2_unknown", "http2 unknown"),
+    "unknown on a stream": (many(h2.frame(99, 0, 1)), "h2_unknown", "http2 unknown"),
     "continuations": (continuations, "h2_continuations", "http2 continuations"),
     "hpack bomb": (bomb, "h2_bomb", "header max"),
 }
