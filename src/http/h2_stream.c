@@ -15,6 +15,7 @@
 #include "http/h2_server.h"
 
 #include "http/field.h"
+#include "http/h2_priority.h"
 
 #define WINDOW PIPE_HIGH
 
@@ -388,6 +389,24 @@ static void put_length(struct h2_fields *out, struct request *r, char text[24], 
                                                                      : 0)));
 }
 
+/* The server may know better than the client what is urgent (RFC 9218 8). */
+static void settle_priority(struct h2_stream *s)
+{
+        static const str name = STR_INIT("Priority");
+        const struct request *r = s->r;
+        const struct field *says = fields_find(&r->res.fields, name),
+                           *asks = fields_find(&r->req.fields, name);
+        struct h2_priority p = H2_PRIORITY_DEFAULT;
+
+        if (LIKELY(!says))
+                return;
+        if (asks)
+                h2_priority_read(&p, asks->value);
+        h2_priority_read(&p, says->value);
+        const nghttp2_extpri pri = {.urgency = p.urgency, .inc = p.incremental};
+        (void)!nghttp2_session_change_extpri_stream_priority(s->h->ng, s->id, &pri, 0);
+}
+
 static void ops_head(struct request *r)
 {
         struct h2_stream *s = stream_of(r);
@@ -412,6 +431,7 @@ static void ops_head(struct request *r)
         nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
         if (nghttp2_submit_response(s->h->ng, s->id, out.v, out.n, bodiless ? NULL : &body) != 0)
                 reset(s, NGHTTP2_INTERNAL_ERROR);
+        settle_priority(s);
         if (r->tunnel)
                 begin_tunnel(s);
         if (r->res.status == 421 && r->close_after) /* no request fits this connection any more */

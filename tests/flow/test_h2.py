@@ -393,6 +393,25 @@ def test_priorities(weir, server, h2c):
     assert order == [urgent, raised, normal, low]
 
 
+def test_the_server_says_what_is_urgent(weir, server, h2c):
+    """Two streams that the client asks for alike: what the server raised ends first, though it began last."""
+    s = server(lambda q: answer(bytes(200_000), fields=q.all("x-priority") and [("Priority", q.all("x-priority")[0])]))
+    w = proxied(weir, s)
+    c = h2c(w.http, window=1 << 20)
+    c.credit = False
+    low, plain, high = [c.request(fields=f) for f in ({"x-priority": "u=6"}, {}, {"x-priority": "u=1, i"})]
+    s.wait(3)
+    c.until(lambda: sum(len(c.answer(i).body) for i in c.answers) >= 65_535)
+    time.sleep(0.3)  # all of them have something to send now
+    order = []
+    while len(order) < 3:
+        c.h2.increment_flow_control_window(20_000)
+        c.flush()
+        c.take()
+        order += [i for i in c.answers if c.answers[i].ended and i not in order]
+    assert order == [high, plain, low]
+
+
 def test_a_buffered_upload(weir, server, h2c):
     s = server(lambda q: answer(b"%d" % len(q.body)))
     w = proxied(weir, s, "buffer request=1m response=1m; ")
