@@ -246,7 +246,8 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
 void compile_host_tls(struct compile *c, struct scope *s, const struct args *a)
 {
         struct host_conf *h = s->object;
-        struct listen_build b = {.l = {.pos = a->node->words[0].pos, .tls = true}};
+        struct listen_build b = {
+                .l = {.pos = a->node->words[0].pos, .text = h->names[0], .tls = true}};
         struct scope in = {.context = HOST_TLS, .object = &b, .names = c->names_top};
 
         for (size_t i = 0; i < h->n_names; i++) {

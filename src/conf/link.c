@@ -65,6 +65,7 @@ static void link_certs(struct compile *c)
                                                       : conf->hosts[i - conf->n_listens].tls;
                 for (size_t k = 0; l && k < l->n_certs; k++) {
                         l->certs[k].index = (uint32_t)all.n;
+                        l->certs[k].of = l;
                         *VEC_ADD(c->a, &all) = &l->certs[k];
                 }
         }

@@ -291,6 +291,8 @@ enum listen_ocsp { LISTEN_OCSP_OFF, LISTEN_OCSP_FILE, LISTEN_OCSP_FETCH };
 struct listen_cert {
         struct file_text cert, key;
         uint32_t index; /* in conf.certs */
+        const struct listen_conf
+                *of; /* where it stands: a listener, or (without addr) a host's block */
         struct conf_pos cert_pos, key_pos;
         enum listen_ocsp ocsp;
         struct file_text ocsp_file; /* a response in DER */

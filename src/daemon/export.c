@@ -104,9 +104,11 @@ void export_news(struct worker *w)
         say(&news->loops, w->n_loops);
         say(&news->leaked, module_leaked());
         say(&news->pid, (uint64_t)getpid());
-        if (w->current)
+        if (w->current) {
                 staple_show(&w->current->staples, w->house.control->metrics,
                             w->house.control->wall / SEC);
+                expiry_show(&w->current->expiry, w->current->conf, w->house.control->metrics);
+        }
 }
 
 /* One line for each generation that is alive anywhere, with its requests over all workers. */
@@ -275,6 +277,11 @@ static void status(struct worker *w, struct buf *out)
         tunnel_status(w->m->metrics, &j);
         status_functions(w, &j);
         status_modules(w, &j);
+        if (w->current) {
+                json_key(&j, STR("certificates"));
+                expiry_status(&w->current->expiry, w->current->conf, w->house.control->wall / SEC,
+                              &j);
+        }
         json_close(&j);
         buf_put(out, "\n", 1);
 }

@@ -325,11 +325,16 @@ static bool stop_leaving_on_loop(struct worker *w, struct loop *l, void *arg)
 
 static void stopped_leaving(struct worker *w, bool ok, void *arg)
 {
-        (void)ok;
-        if (w->current)
-                staple_hide(&w->current->staples, w->house.control->metrics);
+        struct metric_slot *slot = w->house.control->metrics;
+
+        (void)ok, (void)arg;
+        if (w->current) {
+                staple_hide(&w->current->staples, slot);
+                expiry_hide(&w->current->expiry, w->current->conf, slot);
+        }
         /* The one before may end as soon as the last loop has switched. */
         w->current = w->preparing;
+        expiry_show(&w->current->expiry, w->current->conf, slot);
         worker_fan(w, switch_on_loop, switched, arg);
 }
 

@@ -118,41 +118,7 @@ static void say(str *err, struct arena *a, str file, const char *what)
         }
 }
 
-/* ---- PEM ---- */
-
-/* Nobody is there to type one. */
-static int no_password(char *buf UNUSED, int size UNUSED, int writing UNUSED, void *arg UNUSED)
-{
-        return -1;
-}
-
-static BIO *pem_open(str pem)
-{
-        BIO *b = BIO_new_mem_buf(pem.n ? pem.p : "", (int)MIN(pem.n, (size_t)INT32_MAX));
-
-        CHECK(b != NULL);
-        ERR_clear_error();
-        return b;
-}
-
-STACK_OF(X509) * tls_pem_certificates(str pem)
-{
-        STACK_OF(X509) *all = sk_X509_new_null();
-        BIO *b = pem_open(pem);
-        X509 *x;
-
-        CHECK(all != NULL);
-        while ((x = PEM_read_bio_X509(b, NULL, no_password, NULL)) != NULL)
-                CHECK(sk_X509_push(all, x) > 0);
-        BIO_free(b);
-        /* The end of the text shows itself as this error; any other is one. */
-        if (sk_X509_num(all) > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE) {
-                ERR_clear_error();
-                return all;
-        }
-        sk_X509_pop_free(all, X509_free);
-        return NULL;
-}
+/* ---- pairs and authorities ---- */
 
 /* Certificate, chain and key into ctx (beside one of another kind of key that it may already have).
  */
@@ -168,8 +134,8 @@ static bool load_pair(SSL_CTX *ctx, str cert, str cert_file, str key, str key_fi
                 say(err, a, cert_file, "no certificate in PEM form");
                 return false;
         }
-        b = pem_open(key);
-        pkey = PEM_read_bio_PrivateKey(b, NULL, no_password, NULL);
+        b = tls_pem_open(key);
+        pkey = PEM_read_bio_PrivateKey(b, NULL, tls_pem_no_password, NULL);
         BIO_free(b);
         if (pkey == NULL) {
                 say(err, a, key_file, "no private key in PEM form without a password");

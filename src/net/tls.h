@@ -132,6 +132,11 @@ const struct tls_facts *tls_facts(struct tls_peer *p);
 /* Absent without a verified certificate; valid as long as the peer.  f may be NULL. */
 str tls_client_text(const struct tls_facts *f, enum tls_client_text what);
 
+/* When the first certificate of a PEM text, or the first of its revocation lists, expires; seconds
+ * of the epoch.  false: there is none that says so. */
+MUST_CHECK bool tls_certificate_expires(str pem, int64_t *out);
+MUST_CHECK bool tls_crl_expires(str pem, int64_t *out);
+
 void tls_init(void); /* process-wide, before threads */
 void tls_thread_end(void);
 const char *tls_library(void); /* "OpenSSL 3.0.11 ..." */

@@ -13,7 +13,6 @@
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <time.h>
@@ -26,21 +25,13 @@
  * there is none, or one is broken. */
 bool tls_load_crls(X509_STORE *store, str pem)
 {
-        BIO *b = BIO_new_mem_buf(pem.n ? pem.p : "", (int)MIN(pem.n, (size_t)INT32_MAX));
-        X509_CRL *crl;
-        unsigned n = 0;
+        STACK_OF(X509_CRL) *all = tls_pem_lists(pem);
 
-        CHECK(b != NULL);
-        ERR_clear_error();
-        while ((crl = PEM_read_bio_X509_CRL(b, NULL, NULL, NULL)) != NULL) {
-                CHECK(X509_STORE_add_crl(store, crl) == 1);
-                X509_CRL_free(crl);
-                n++;
-        }
-        BIO_free(b);
-        if (n == 0 || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
+        if (all == NULL)
                 return false;
-        ERR_clear_error();
+        for (int i = 0; i < sk_X509_CRL_num(all); i++)
+                CHECK(X509_STORE_add_crl(store, sk_X509_CRL_value(all, i)) == 1);
+        sk_X509_CRL_pop_free(all, X509_CRL_free);
         X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
         return true;
 }

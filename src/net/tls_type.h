@@ -118,6 +118,12 @@ void tls_staple_init(void);
  * empty. */
 void tls_error_text(char *out, size_t cap);
 
+/* tls_pem.c.  All certificates or lists of a text; NULL when there is none or one is broken (the
+ * error is queued). */
+BIO *tls_pem_open(str pem);
+STACK_OF(X509_CRL) * tls_pem_lists(str pem);
+int tls_pem_no_password(char *buf, int size, int writing, void *arg);
+
 /* tls_client_cert.c. */
 bool tls_load_crls(X509_STORE *store, str pem);
 int tls_note_refusal(int ok, X509_STORE_CTX *store);

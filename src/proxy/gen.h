@@ -19,6 +19,7 @@
 #include "module/module.h"
 #include "net/tls.h"
 #include "proxy/chain.h"
+#include "proxy/expiry.h"
 #include "proxy/route.h"
 #include "proxy/staple.h"
 #include "proxy/upstream.h"
@@ -59,6 +60,7 @@ struct gen {
         struct tls_server **tls;    /* by listen index; NULL: plain */
         struct tls_pair *tls_pairs; /* by number of the certificate */
         struct staples staples;
+        struct expiry expiry;
         struct tls_server *
                 *host_tls; /* by listen index, then the host's tls_index; NULL: not there */
         struct upstream **upstreams; /* by upstream index */

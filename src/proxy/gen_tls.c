@@ -27,6 +27,7 @@ bool gen_tls_prepare(struct gen *g, struct report *rep)
                                           .key_file = cert->key.file};
                 ok = staple_prepare(&g->staples, cert, pair, c->arena, rep) && ok;
         }
+        expiry_read(&g->expiry, c, rep);
         return ok;
 }
 

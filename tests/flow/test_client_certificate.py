@@ -124,6 +124,7 @@ def test_revoked(weir, version):
         c.send(request()).response()
     assert fetch(w.https, tls=ca.client(good, version=version)).body == b"CN=good.test"
     w.reload(listener(cert, text % (ca.cert_file, ca.crl(expired=True))) + show("subject"))
+    w.wait_log(r"weir\.conf:2:\d+: warning: \S+: the revocation list expired on 2020-02-01 00:00 UTC")
     refused(w, ca.client(good, version=version))
     w.wait_log(r"its certificate was refused: CRL has expired")
     w.wait_metric("weir_client_certificate_refusals_total", 1, reason="CRL has expired")

@@ -1,6 +1,7 @@
 """TLS on both sides."""
 import os
 import random
+import re
 import signal
 import socket
 import ssl
@@ -338,6 +339,48 @@ def test_half_close(weir, server, connect, ca):
     with socket.socket(fileno=os.dup(c.sock.fileno())) as below:
         below.shutdown(socket.SHUT_WR)
     assert c.response().body == b"late"
+
+
+# ----------------------------------------------------------------- expiry
+
+def not_after(cert):
+    return ssl.cert_time_to_seconds(openssl("x509", "-in", cert, "-noout", "-enddate").decode().strip().split("=")[1])
+
+
+def test_days_to_expiry(weir, ca):
+    """Of every certificate, by who shows it; those that have gone are told no more."""
+    long, short, own = ca.cert("a.test", days=100), ca.cert("b.test", days=20), ca.cert("c.test", days=50)
+    hosts = f"host c.test {{ tls {{ certificate {own[0]} key={own[1]}; }} route / {{ respond 204; }} }}"
+    w = weir("workers 2; " + listener(long, short) + hosts)
+    at = f"127.0.0.1:{w.https}"
+    name = "weir_tls_certificate_expiry_seconds"
+    for labels, cert in [({"listener": at, "certificate": long[0]}, long),
+                         ({"listener": at, "certificate": short[0]}, short),
+                         ({"host": "c.test", "certificate": own[0]}, own)]:
+        w.wait_metric(name, not_after(cert[0]), **labels)
+    shown = w.status()["certificates"]
+    assert [(c.get("listener") or c["host"], c["file"], c["expires"]) for c in shown] == [
+        (at, long[0], not_after(long[0])), (at, short[0], not_after(short[0])), ("c.test", own[0], not_after(own[0]))]
+    for c, days in zip(shown, (100, 20, 50)):
+        assert c["days_left"] in (days - 1, days)  # the second in which it was made may not be over
+    w.reload(listener(long) + BODY)
+    until(lambda: {l["certificate"] for n, l, v in w.metrics() if n == name} == {long[0]}, "the others to be gone")
+    assert w.metric(name) == not_after(long[0])
+
+
+@pytest.mark.parametrize("days, said", [(-1, r"the certificate expired on \d{4}-\d\d-\d\d \d\d:\d\d UTC"),
+                                        (1, "the certificate expires in (0 days|1 day), on "),
+                                        (13, "expires in 1[23] days, on"), (16, None)])
+def test_a_certificate_that_expires_soon(weir, ca, days, said):
+    """A warning, at its place, of -t and of a reload; weir serves all the same."""
+    cert = ca.cert("a.test", days=days)
+    w = weir("\n" + listener(cert, cert) + BODY)
+    for text in (w.command("-t", check=True).stderr, w.reload().stdout + w.log()):
+        assert ("warning" in text) is (said is not None), text
+        if said:
+            assert re.search(rf"weir\.conf:3:\d+: warning: {re.escape(cert[0])}: .*{said}", text)
+    assert w.command("-t").stderr.count("warning: ") == (said is not None), "once, though it is named twice"
+    assert fetch(w.https, tls=ca.client(verify=False)).status == 200
 
 
 # ----------------------------------------------------------------- upstream
