@@ -18,7 +18,7 @@ syn keyword weirBlock host route upstream listen redis limit function
 syn keyword weirDirective include user threads workers error_log access_log log_format admin control
 syn keyword weirDirective pid_file module module_path trusted_proxies resolver store_size
 syn keyword weirDirective max_connections shutdown_timeout drain_delay server balance health_check
-syn keyword weirDirective eject keepalive protocol tls sticky slow_start certificate protocols
+syn keyword weirDirective watch_certificates eject keepalive protocol tls sticky slow_start certificate protocols
 syn keyword weirDirective versions ciphers client_certificate ticket_keys hosts proxy_protocol when
 syn keyword weirDirective proxy respond redirect rewrite timeout retry body header buffer error_page
 syn keyword weirDirective upgrade password database

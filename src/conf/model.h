@@ -371,6 +371,7 @@ struct conf {
         struct addr admin;
         str admin_text;
         uint64_t store_size, max_connections;
+        bool watch_certificates;
         int64_t shutdown_timeout, drain_delay;
         int64_t ocsp_timeout, ocsp_retry;
         const struct cidr *trusted;

@@ -20,6 +20,7 @@
 #include "daemon/plan.h"
 #include "daemon/sockets.h"
 #include "daemon/strikes.h"
+#include "daemon/watch.h"
 #include "daemon/wire.h"
 #include "net/tls.h"
 #include "proxy/upstream.h"
@@ -126,6 +127,8 @@ struct master {
         struct strikes strikes;
         struct list server_words;
         struct pace pace;
+        struct watch watch;
+        struct master_timer watch_timer;
 
         int control_fd;
         char control_path[sizeof(((struct sockaddr_un *)0)->sun_path)];

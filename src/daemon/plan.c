@@ -3,7 +3,9 @@
  */
 #include "daemon/plan.h"
 
+#include "base/buf.h"
 #include "base/check.h"
+#include "base/crypto.h"
 #include "daemon/memfd.h"
 #include "net/tls_staple.h"
 
@@ -65,6 +67,62 @@ static bool list_fetches(const struct conf *c, uint8_t (*ids)[32], uint32_t *n)
         return true;
 }
 
+struct watched_list {
+        struct map *seen;
+        struct buf out;
+};
+
+static void watch_file(struct watched_list *w, const struct file_text *f)
+{
+        uint8_t sha[32];
+
+        if (f->file.p == NULL || map_get(w->seen, f->file) != NULL)
+                return;
+        map_put(w->seen, f->file, w);
+        crypto_sha256(f->text, sha);
+        buf_put(&w->out, sha, sizeof(sha));
+        buf_puts(&w->out, f->file);
+        buf_put(&w->out, "", 1);
+}
+
+static void watch_listen(struct watched_list *w, const struct listen_conf *l)
+{
+        for (size_t i = 0; i < l->n_certs; i++) {
+                watch_file(w, &l->certs[i].cert);
+                watch_file(w, &l->certs[i].key);
+                watch_file(w, &l->certs[i].ocsp_file);
+        }
+        watch_file(w, &l->client_ca);
+        watch_file(w, &l->client_crl);
+}
+
+/* Every file that an authority renews, once; too many bytes to tell of are left out. */
+static str list_watched(const struct conf *c, struct arena *a)
+{
+        struct watched_list w = {.seen = map_new()};
+        str all;
+
+        for (size_t i = 0; i < c->n_listens; i++)
+                watch_listen(&w, &c->listens[i]);
+        for (size_t i = 0; i < c->n_hosts; i++)
+                if (c->hosts[i].tls)
+                        watch_listen(&w, c->hosts[i].tls);
+        for (size_t i = 0; i < c->n_upstreams; i++) {
+                watch_file(&w, &c->upstreams[i].tls_ca);
+                watch_file(&w, &c->upstreams[i].tls_cert);
+                watch_file(&w, &c->upstreams[i].tls_key);
+        }
+        for (size_t i = 0; i < c->n_redises; i++) {
+                watch_file(&w, &c->redises[i].tls_ca);
+                watch_file(&w, &c->redises[i].tls_cert);
+                watch_file(&w, &c->redises[i].tls_key);
+        }
+        all = w.out.n < INT32_MAX ? arena_dup(a, buf_pullup(&w.out, w.out.n)) : STR("");
+        buf_clear(&w.out);
+        map_free(w.seen);
+        return all;
+}
+
 int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, str *error)
 {
         struct plan_head *h = ARENA_NEW(a, struct plan_head);
@@ -72,7 +130,7 @@ int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, 
         struct plan_log *logs = ARENA_ARRAY(a, struct plan_log, c->n_access_logs + 1);
         struct plan_module *modules = ARENA_ARRAY(a, struct plan_module, c->n_modules + 1);
         uint8_t(*fetches)[32] = arena_zalloc(a, TLS_STAPLES_MAX * sizeof(*fetches));
-        str parts[5];
+        str parts[6];
         int fd;
 
         if (c->n_listens > LISTENS_MAX || c->n_access_logs > LISTENS_MAX ||
@@ -111,6 +169,8 @@ int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, 
         parts[2] = str_of(logs, c->n_access_logs * sizeof(*logs));
         parts[3] = str_of(modules, c->n_modules * sizeof(*modules));
         parts[4] = str_of(fetches, h->n_fetches * sizeof(*fetches));
+        parts[5] = c->watch_certificates ? list_watched(c, a) : STR("");
+        h->watched_bytes = (uint32_t)parts[5].n;
         fd = memfd_make("weir-plan", parts, COUNT(parts));
         if (fd < 0)
                 *error = arena_printf(a, "memfd: %s", strerror(errno));
@@ -136,9 +196,34 @@ static bool head_sane(const struct plan_head *h, size_t n)
                 return false;
         size = sizeof(*h) + (uint64_t)h->n_listens * sizeof(struct plan_listen) +
                (uint64_t)h->n_logs * sizeof(struct plan_log) +
-               (uint64_t)h->n_modules * sizeof(struct plan_module) + (uint64_t)h->n_fetches * 32;
+               (uint64_t)h->n_modules * sizeof(struct plan_module) + (uint64_t)h->n_fetches * 32 +
+               h->watched_bytes;
         return size == n && ENDS(h->error_log) && ENDS(h->pid_file) && ENDS(h->control) &&
                addr_fits(&h->admin);
+}
+
+bool plan_watched_next(const struct plan *p, uint32_t *at, struct plan_watched *out)
+{
+        uint32_t left = p->head->watched_bytes - *at;
+        const char *path = p->watched + *at + 32;
+
+        if (left <= 32 || memchr(path, 0, left - 32) == NULL)
+                return false;
+        *out = (struct plan_watched){path, (const uint8_t *)(p->watched + *at)};
+        *at += 32 + (uint32_t)strlen(path) + 1;
+        return true;
+}
+
+static bool watched_sane(const struct plan *p)
+{
+        struct plan_watched one;
+        uint32_t at = 0;
+
+        while (plan_watched_next(p, &at, &one)) {
+                if (one.path[0] != '/')
+                        return false;
+        }
+        return at == p->head->watched_bytes;
 }
 
 static bool lists_sane(const struct plan *p)
@@ -155,7 +240,7 @@ static bool lists_sane(const struct plan *p)
                 if (!ENDS(p->modules[i].name) || !ENDS(p->modules[i].path))
                         return false;
         }
-        return true;
+        return watched_sane(p);
 }
 
 struct plan *plan_map(int fd)
@@ -169,6 +254,7 @@ struct plan *plan_map(int fd)
         p.logs = (const void *)(p.listens + p.head->n_listens);
         p.modules = (const void *)(p.logs + p.head->n_logs);
         p.fetches = (const void *)(p.modules + p.head->n_modules);
+        p.watched = (const void *)(p.fetches + p.head->n_fetches);
         if (!lists_sane(&p))
                 goto refused;
         out = malloc(sizeof(*out));

@@ -25,6 +25,7 @@ struct plan_head {
         char error_log[PATH_MAX], pid_file[PATH_MAX], control[PATH_MAX];
         uint32_t n_listens, n_logs, n_modules;
         uint32_t n_fetches;
+        uint32_t watched_bytes;   /* 0: nothing is watched */
         uint32_t has_ticket_keys; /* a file has them: the master does not rotate its own */
 };
 #define PLAN_MAGIC UINT32_C(0x4e414c50)
@@ -52,7 +53,14 @@ struct plan {
         const struct plan_module *modules;
         const uint8_t (
                 *fetches)[32]; /* names of the certificates whose OCSP responses are fetched */
+        const char *watched; /* files with certificates and their like: SHA-256 of the content that
+                                was read, then the absolute path and a NUL, one behind the other */
         str map;
+};
+
+struct plan_watched {
+        const char *path;
+        const uint8_t *sha;
 };
 
 /* shas: of each module's file, in the order of c->modules.  A sealed memfd; -1: *error names the
@@ -60,5 +68,7 @@ struct plan {
 int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, str *error);
 struct plan *plan_map(int fd);  /* NULL: not a plan */
 void plan_free(struct plan *p); /* NULL is fine */
+/* The entry at *at, which begins with 0 and moves on; false at the end. */
+bool plan_watched_next(const struct plan *p, uint32_t *at, struct plan_watched *out);
 
 #endif

@@ -93,6 +93,7 @@ static void finish(struct master *m, bool ok)
         else
                 log_error("weir", "configuration %u was refused%s", number,
                           m->ready ? ": nothing was changed" : "");
+        watch_reload_done(m, ok);
         if (m->ready)
                 notify_ready();
         control_reload_done(m, number, ok, text);
@@ -379,6 +380,7 @@ static void adopt(struct master *m)
         r->plan_fd = r->bundle_fd = -1;
         logs_commit(&m->logs, m->plan);
         control_commit(m);
+        watch_adopted(m);
         metric_set(metric_series(m->slot, METRIC_GENERATION, STR("")), m->number);
 }
 

@@ -48,6 +48,11 @@ static void in_context(unsigned context, const char *name, const char *text, cha
                                  ? "certificate certs/example.pem key=certs/example.key;"
                                  : "",
                          text);
+        else if ((context & HOST) && !strcmp(name, "tls"))
+                snprintf(out, cap,
+                         "listen 127.0.0.1:443 tls { certificate certs/example.pem "
+                         "key=certs/example.key; } host a.example {\n%s }",
+                         text);
         else if (context & HOST)
                 snprintf(out, cap,
                          UPSTREAMS "listen [::1]:443 tls { certificate certs/example.pem "
@@ -99,6 +104,8 @@ static const struct {
         {TOP, "threads", "threads@;", "threads needs more: threads VALUE"},
         {TOP, "threads", "threads 1 @2;", "threads takes one word"},
         {TOP, "threads", "threads@ { }", "threads takes no block"},
+        {TOP, "watch_certificates", "watch_certificates @maybe;",
+         "watch_certificates: \"maybe\" is neither on nor off"},
         {TOP, "workers", "workers @65;", "workers must be at most 64"},
         {TOP, "workers", "@wrokers 2;",
          "unknown directive \"wrokers\" (did you mean \"workers\"?)"},
@@ -307,6 +314,9 @@ static const struct {
         {LISTEN, "ciphers", "ciphers a @b;", "ciphers takes no \"b\" here"},
         {LISTEN, "client_certificate", "client_certificate required@;",
          "client_certificate required needs ca=FILE"},
+        {HOST, "tls", "tls@;", "tls needs a block: tls { ... }"},
+        {HOST, "tls", "tls { @ticket_keys k; }",
+         "ticket_keys does not belong in the tls block of a host, but in a listen block"},
         {LISTEN, "client_certificate", "client_certificate @off ca=certs/clients.pem;",
          "client_certificate off takes no parameters"},
         {LISTEN, "client_certificate",

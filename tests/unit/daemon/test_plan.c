@@ -41,7 +41,7 @@ static struct conf model(struct listen_conf *listens, struct access_log_conf *lo
         return c;
 }
 
-static int make(struct arena *a)
+static int make_watching(struct arena *a, bool watch)
 {
         struct listen_conf listens[2] = {0};
         struct access_log_conf logs[1] = {0};
@@ -51,10 +51,51 @@ static int make(struct arena *a)
         str error;
         int fd;
 
+        struct listen_cert certs[2] = {
+                {.cert = {STR("/c/one.pem"), STR("ONE")}, .key = {STR("/c/one.key"), STR("KEY")}},
+                {.cert = {STR("/c/one.pem"), STR("ONE")}, .key = {STR("/c/two.key"), STR("")}}};
+        listens[1].certs = certs;
+        listens[1].n_certs = 2;
+        listens[1].client_ca = (struct file_text){STR("/c/ca.pem"), STR("CA")};
+        c.watch_certificates = watch;
         memset(shas, 0xab, sizeof(shas));
         fd = plan_make(&c, (const uint8_t(*)[32])shas, a, &error);
         assert_true(fd >= 0);
         return fd;
+}
+
+static int make(struct arena *a)
+{
+        return make_watching(a, true);
+}
+
+/* Each once, with the digest of what was read. */
+static void what_is_watched(void **state)
+{
+        static const char *const paths[] = {"/c/one.pem", "/c/one.key", "/c/two.key", "/c/ca.pem"};
+        struct arena *a = arena_new(0);
+        struct plan_watched one;
+        uint8_t sha[32];
+        uint32_t at = 0;
+
+        (void)state;
+        for (int watch = 0; watch < 2; watch++) {
+                int fd = make_watching(a, watch);
+                struct plan *p = plan_map(fd);
+                close(fd);
+                assert_non_null(p);
+                for (size_t i = 0; watch && i < COUNT(paths); i++) {
+                        assert_true(plan_watched_next(p, &at, &one));
+                        assert_string_equal(one.path, paths[i]);
+                        if (i == 0) {
+                                crypto_sha256(STR("ONE"), sha);
+                                assert_memory_equal(one.sha, sha, sizeof(sha));
+                        }
+                }
+                assert_false(plan_watched_next(p, &at, &one));
+                plan_free(p);
+        }
+        arena_free(a);
 }
 
 static void a_plan_comes_back(void **state)
@@ -144,6 +185,9 @@ static void damaged_plans_are_refused(void **state)
         assert_false(maps(good, AT(n_listens), &many, 4, good.n));
         assert_false(maps(good, AT(n_listens), &none, 4, good.n));
         assert_false(maps(good, AT(n_modules), &many, 4, good.n));
+        assert_false(maps(good, AT(watched_bytes), &many, 4, good.n));
+        assert_false(maps(good, good.n - 1, "x", 1, good.n)); /* no end of the last path */
+        assert_false(maps(good, good.n - sizeof("/c/ca.pem"), "x", 1, good.n));
         assert_false(maps(good, AT(error_log), full, sizeof(full), good.n));
         assert_false(maps(good, AT(control), full, sizeof(full), good.n));
         assert_false(maps(good, AT(admin.len), &family, 4, good.n));
@@ -161,6 +205,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_plan_comes_back),
+                cmocka_unit_test(what_is_watched),
                 cmocka_unit_test(a_path_that_is_too_long_is_named),
                 cmocka_unit_test(damaged_plans_are_refused),
         };
