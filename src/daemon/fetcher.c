@@ -137,6 +137,8 @@ static void start_again(struct master *m, struct master_timer *t)
 void fetcher_restart(struct master *m)
 {
         fetcher_stop(m);
+        if (!m->plan)
+                return;
         if (m->plan->head->n_fetches > 0 || m->plan->head->ticket_source == PLAN_TICKETS_REDIS)
                 fetcher_start(m);
 }
