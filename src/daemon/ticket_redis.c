@@ -40,7 +40,7 @@ struct keeper {
         int64_t rotate;
         struct deadline look;
         struct ask asks[PERIODS];
-        bool failing; /* and said so */
+        bool failing, refused; /* reading and putting keys; said so */
 };
 
 /* ------------------------------------------------------------------ the set */
@@ -79,17 +79,17 @@ void ticket_set_merge(struct tls_ticket_set *set, int64_t from,
 
 /* ------------------------------------------------------------------ trouble */
 
-static void complain(struct keeper *k, const char *what, str detail)
+static void complain(struct keeper *k, bool *said, const char *what, str detail)
 {
         struct buf labels = BUF_INIT;
 
         metric_label(&labels, "source", STR("redis"));
         metric_add(metric_series(k->loop->metrics, METRIC_TICKET_FAILURES, buf_front(&labels)), 1);
         buf_clear(&labels);
-        if (!k->failing)
+        if (!*said)
                 log_warn(k->subject, "%s%.*s; the keys that are known go on", what,
                          STR_ARG(detail));
-        k->failing = true;
+        *said = true;
 }
 
 /* ------------------------------------------------------------------ keys */
@@ -146,7 +146,9 @@ static void on_set(const struct redis_reply *r, void *arg)
         struct keeper *k = arg;
 
         if (r->type == REDIS_ERROR) /* a failure shows itself in the GET behind it too */
-                complain(k, "the server refuses to keep a key: ", r->text);
+                complain(k, &k->refused, "the server refuses to keep a key: ", r->text);
+        else if (r->type != REDIS_FAIL)
+                k->refused = false;
 }
 
 static void on_get(const struct redis_reply *r, void *arg)
@@ -158,12 +160,13 @@ static void on_get(const struct redis_reply *r, void *arg)
 
         ask->waiting = false;
         if (r->type == REDIS_FAIL || r->type == REDIS_ERROR) {
-                complain(k, "no key was read: ", r->text);
+                complain(k, &k->failing, "no key was read: ", r->text);
         } else if (r->type == REDIS_NIL) {
                 if (wanted)
-                        complain(k, "the key that was put there is not there", STR(""));
+                        complain(k, &k->failing, "the key that was put there is not there",
+                                 STR(""));
         } else if (r->type != REDIS_STRING || !key_of(r->text, key)) {
-                complain(k, "what is there is no key of weir's", STR(""));
+                complain(k, &k->failing, "what is there is no key of weir's", STR(""));
         } else {
                 take(k, ask->from, key);
                 explicit_bzero(key, sizeof(key));

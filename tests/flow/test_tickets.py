@@ -259,6 +259,19 @@ def test_redis_with_nonsense(weir, ca, redis):
     assert resumes(one, ctx, session)
 
 
+def test_redis_that_only_reads(weir, ca, redis):
+    """Said once, though every look finds it so, and the keys that are there are taken."""
+    r = redis()
+    one, two = shared_redis(weir, ca, r, "4s")
+    have_keys(one, two)
+    r("REPLICAOF", "127.0.0.1", "1")
+    until(lambda: one.metric("weir_ticket_key_failures_total", source="redis") >= 4, "failures", 10)
+    assert len(one.wait_log("the server refuses to keep a key: READONLY")) == 1
+    ctx = ca.client()
+    _, session = session_of(one, ctx)
+    assert resumes(two, ctx, session)
+
+
 def test_mistakes(weir, ca):
     cert = ca.cert("a.test")
     w = weir("""
