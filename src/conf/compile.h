@@ -100,6 +100,8 @@ void compile_defaults(struct compile *c, unsigned context, void *object);
 /* The same for the keys of a directive that need not be written. */
 void compile_key_defaults(struct compile *c, unsigned context, const char *directive, void *object);
 /* The value of a key, or NULL. */
+/* A file of ticket keys, which are the same for all listeners. */
+bool compile_ticket_file(struct compile *c, const struct word *w);
 const struct word *compile_key(const struct args *a, const char *name);
 /* Says that a word has no place in the directive: or that a `;` is missing before it. */
 void compile_surplus(struct compile *c, unsigned context, const struct args *a,

@@ -172,12 +172,8 @@ void compile_client_certificate(struct compile *c, struct scope *s, const struct
 
 void compile_ticket_keys(struct compile *c, struct scope *s, const struct args *a)
 {
-        struct listen_conf *l = &build_of(s)->l;
-
-        if (!needs_tls(c, s, a))
-                return;
-        l->ticket_keys_pos = a->word[0]->pos;
-        (void)compile_file(c, a->word[0], &l->ticket_keys);
+        if (needs_tls(c, s, a))
+                (void)compile_ticket_file(c, a->word[0]);
 }
 
 static bool listen_address(struct compile *c, const struct word *w, struct addr *out)

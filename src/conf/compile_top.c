@@ -159,6 +159,60 @@ void compile_ocsp_fetch(struct compile *c, struct scope *s, const struct args *a
         compile_keys(c, s, a, c->conf);
 }
 
+/* ------------------------------------------------------------------ ticket keys */
+
+static bool one_source(struct compile *c, const struct conf_pos *at, str file, str redis)
+{
+        struct conf *conf = c->conf;
+
+        if (!conf->has_tickets ||
+            (str_eq(conf->ticket_file.file, file) && str_eq(conf->ticket_redis, redis))) {
+                conf->has_tickets = true;
+                conf->ticket_pos = *at;
+                return true;
+        }
+        report_error(c->rep, at,
+                     "ticket_keys: all listeners share the same keys, and line %u has others",
+                     conf->ticket_pos.line);
+        return false;
+}
+
+bool compile_ticket_file(struct compile *c, const struct word *w)
+{
+        return one_source(c, &w->pos, lex_path(c->a, c->conf->prefix, w->text), STR_NONE) &&
+               compile_file(c, w, &c->conf->ticket_file);
+}
+
+/* key= belongs to another source of keys. */
+static void ticket_stray(struct compile *c, const struct args *a, const char *key, const char *why)
+{
+        const struct word *w = compile_key(a, key);
+
+        if (w)
+                report_error(c->rep, &w->pos, "ticket_keys: %s= %s", key, why);
+}
+
+void compile_tickets(struct compile *c, struct scope *s, const struct args *a)
+{
+        const struct word *redis = compile_key(a, "redis");
+
+        if (a->n == 0 && a->n_keyed == 0)
+                report_error(c->rep, &a->node->end, "ticket_keys needs FILE, redis= or rotate=");
+        compile_keys(c, s, a, c->conf);
+        if (a->n > 0) {
+                ticket_stray(c, a, "redis", "and FILE exclude each other");
+                ticket_stray(c, a, "rotate",
+                             "is for keys that weir makes; whoever writes FILE rotates these");
+                (void)compile_ticket_file(c, a->word[0]);
+        } else {
+                ticket_stray(c, a, "check", "is for FILE");
+                if (redis && one_source(c, &redis->pos, STR_NONE, redis->text))
+                        c->conf->ticket_redis = redis->text;
+        }
+        if (!redis)
+                ticket_stray(c, a, "prefix", "is for redis=");
+}
+
 /* ------------------------------------------------------------------ redis */
 
 /* A secret read from a file mostly ends in a line end that nobody meant. */

@@ -85,6 +85,7 @@ static void compile_conf(struct compile *c, const struct tree *root)
 
         compile_defaults(c, TOP, c->conf);
         compile_key_defaults(c, TOP, "ocsp_fetch", c->conf);
+        compile_key_defaults(c, TOP, "ticket_keys", c->conf);
         c->names_top = top.names = compile_names(c->conf, NULL, false);
         c->names_log = compile_names(c->conf, NULL, true);
         read_modules(c, root, rest, &n_rest);

@@ -532,8 +532,6 @@ static void put_listen(struct dump *d, const struct listen_conf *l)
         begin(d, "http2");
         put_keys(d, LISTEN, "http2", l);
         end(d);
-        if (l->ticket_keys.file.p)
-                line(d, "ticket_keys", l->ticket_keys.file);
         put_settings(d, LISTEN, &l->own);
         close_block(d);
 }
@@ -645,6 +643,24 @@ static void put_formats(struct dump *d, const struct conf *c)
         }
 }
 
+static void put_tickets(struct dump *d, const struct conf *c)
+{
+        char text[VALUE_TEXT];
+
+        begin(d, "ticket_keys");
+        if (c->ticket_file.file.p) {
+                put_word(d, c->ticket_file.file);
+                put_pair(d, "check", value_time_text(c->ticket_check, text));
+        } else {
+                if (c->ticket_redis.p) {
+                        put_pair(d, "redis", c->ticket_redis);
+                        put_pair(d, "prefix", c->ticket_prefix);
+                }
+                put_pair(d, "rotate", value_time_text(c->ticket_rotate, text));
+        }
+        end(d);
+}
+
 static void put_top(struct dump *d, struct arena *a, const struct conf *c)
 {
         static const char *const levels[] = {"error", "warn", "info", "debug"};
@@ -669,6 +685,7 @@ static void put_top(struct dump *d, struct arena *a, const struct conf *c)
                 put_nets(d, c->trusted, c->n_trusted);
                 end(d);
         }
+        put_tickets(d, c);
         put_words(d, "resolver", c->resolvers, c->n_resolvers);
         begin(d, "ocsp_fetch");
         put_keys(d, TOP, "ocsp_fetch", c);

@@ -193,10 +193,29 @@ static void link_names(struct compile *c)
         map_free(by_name);
 }
 
+static void link_tickets(struct compile *c)
+{
+        struct conf *conf = c->conf;
+        str *names = ARENA_ARRAY(c->a, str, conf->n_redises + 1);
+
+        if (!conf->ticket_redis.p)
+                return;
+        for (size_t i = 0; i < conf->n_redises; i++) {
+                names[i] = conf->redises[i].name;
+                if (str_eq(names[i], conf->ticket_redis))
+                        conf->ticket_store = &conf->redises[i];
+        }
+        if (!conf->ticket_store)
+                report_unknown(c->rep, &conf->ticket_pos, conf->ticket_redis, names,
+                               conf->n_redises, "there is no redis %.*s",
+                               STR_ARG(conf->ticket_redis));
+}
+
 void link_conf(struct compile *c)
 {
         struct conf *conf = c->conf;
 
+        link_tickets(c);
         link_names(c);
         link_certs(c);
         link_logs(c);

@@ -321,8 +321,7 @@ struct listen_conf {
         struct file_text client_ca, client_crl;
         uint32_t client_depth;
         bool client_forward; /* servers get the certificate as Client-Cert */
-        struct file_text ticket_keys;
-        struct conf_pos ciphers_pos, client_ca_pos, client_crl_pos, ticket_keys_pos;
+        struct conf_pos ciphers_pos, client_ca_pos, client_crl_pos;
         struct settings own; /* as written in its block */
         struct settings eff; /* client_* and header limits: its own, then the top's */
         uint32_t index;
@@ -374,6 +373,13 @@ struct conf {
         bool watch_certificates;
         int64_t shutdown_timeout, drain_delay;
         int64_t ocsp_timeout, ocsp_retry;
+        /* ticket_keys: from a file, from a store (by name until linked), or made here. */
+        bool has_tickets;
+        struct conf_pos ticket_pos;
+        struct file_text ticket_file;
+        str ticket_redis, ticket_prefix;
+        const struct redis_store_conf *ticket_store;
+        int64_t ticket_rotate, ticket_check;
         const struct cidr *trusted;
         size_t n_trusted;
         const str *resolvers;

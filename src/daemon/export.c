@@ -104,6 +104,8 @@ void export_news(struct worker *w)
         say(&news->loops, w->n_loops);
         say(&news->leaked, module_leaked());
         say(&news->pid, (uint64_t)getpid());
+        metric_set(w->ticket_age,
+                   MAX(w->house.control->wall - tls_tickets_since(w->m->tickets), 0) / SEC);
         if (w->current) {
                 staple_show(&w->current->staples, w->house.control->metrics,
                             w->house.control->wall / SEC);

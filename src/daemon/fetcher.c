@@ -12,6 +12,8 @@
 #include "daemon/bundle.h"
 #include "daemon/ocsp_fetch.h"
 #include "daemon/proc.h"
+#include "daemon/ticket_redis.h"
+#include "proxy/gen.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,19 @@ static void master_gone(evutil_socket_t fd, short what, void *arg)
         (void)what;
         (void)arg;
         _exit(0);
+}
+
+static void start_tickets(struct master *m, struct loop *l, const struct conf *conf)
+{
+        struct report rep = {0};
+        struct redis_conf store;
+
+        if (!gen_redis_conf(conf, conf->ticket_store, &store, &rep)) {
+                log_error("fetcher", "redis %.*s cannot be used",
+                          STR_ARG(conf->ticket_store->name));
+                _exit(1);
+        }
+        ticket_redis_start(l, &store, conf->ticket_prefix, conf->ticket_rotate, m->tickets);
 }
 
 static NORETURN void fetcher_run(struct master *m, int lifeline)
@@ -64,6 +79,8 @@ static NORETURN void fetcher_run(struct master *m, int lifeline)
         }
         bundle_free(b);
         ocsp_fetch_start(l, conf);
+        if (conf->ticket_store)
+                start_tickets(m, l, conf);
         loop_run(l);
         _exit(0);
 }
@@ -120,7 +137,9 @@ static void start_again(struct master *m, struct master_timer *t)
 void fetcher_restart(struct master *m)
 {
         fetcher_stop(m);
-        if (m->plan->head->n_fetches > 0)
+        if (!m->plan)
+                return;
+        if (m->plan->head->n_fetches > 0 || m->plan->head->ticket_source == PLAN_TICKETS_REDIS)
                 fetcher_start(m);
 }
 

@@ -1,6 +1,7 @@
 /*
  * The fetcher: a process without rights that brings from the network what all workers share and no
- * request can wait for (OCSP responses), into memory that outlives it and them.
+ * request can wait for (OCSP responses, ticket keys in Redis), into memory that outlives it and
+ * them.
  *
  *   master --fork, after each commit that has something to fetch--> fetcher: one loop
  *

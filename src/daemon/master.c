@@ -29,9 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TICKET_LIFE (INT64_C(12) * 3600 * SEC)
-#define HEART       (5 * SEC)
-#define STOP_GRACE  (2 * SEC) /* between STOP and SIGKILL */
+#define HEART      (5 * SEC)
+#define STOP_GRACE (2 * SEC) /* between STOP and SIGKILL */
 
 /* ------------------------------------------------------------------ waiting */
 
@@ -266,13 +265,6 @@ static void pid_file_remove(struct master *m)
                 unlink(path);
 }
 
-static void rotate_tickets(struct master *m, struct master_timer *t)
-{
-        if (!m->plan->head->has_ticket_keys)
-                tls_tickets_rotate(m->tickets);
-        master_timer_set(m, t, TICKET_LIFE, rotate_tickets);
-}
-
 static void heart_beats(struct master *m, struct master_timer *t)
 {
         static int64_t looked;
@@ -294,7 +286,6 @@ void master_serving(struct master *m)
                 master_pid_file(m); /* until now it was the old one's */
         notify_ready();
         children_tell(m, WIRE_SERVING, NULL, 0); /* who sees /readyz may signal us from now on */
-        master_timer_set(m, &m->rotate, TICKET_LIFE, rotate_tickets);
         heart_beats(m, &m->heart);
         if (m->ready_fd >= 0) {
                 (void)!write(m->ready_fd, "1", 1);

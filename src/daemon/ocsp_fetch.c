@@ -38,7 +38,8 @@ struct fetch {
         int64_t timeout, retry, pause; /* pause: before the next try, while they fail */
         unsigned failures;             /* since the last good one */
         enum fetch_state state;
-        bool asking; /* the resolver has not answered yet */
+        bool asking;      /* the resolver has not answered yet */
+        bool must_staple; /* the certificate asks clients to insist on a response */
         struct deadline deadline;
         struct h1_scan scan;
         struct h1_reader reader;
@@ -126,7 +127,7 @@ static void fail(struct fetch *f, const char *result, const char *fmt, ...)
         static struct log_quota quota;
         struct tls_ocsp_times t = {0};
         int64_t left = tls_staple_times(&f->place, &t) ? t.next_update - now_s(f) : 0;
-        char why[256], rest[96] = "clients get none";
+        char why[256], rest[96];
         va_list ap;
 
         va_start(ap, fmt);
@@ -136,6 +137,8 @@ static void fail(struct fetch *f, const char *result, const char *fmt, ...)
         stop(f);
         f->failures++;
         f->pause = f->pause ? MIN(f->pause * 2, RETRY_MAX) : f->retry;
+        snprintf(rest, sizeof(rest), "clients get none%s",
+                 f->must_staple ? ", though the certificate is must-staple" : "");
         if (left > 0)
                 snprintf(rest, sizeof(rest), "the one in use counts for another %lld s",
                          (long long)left);
@@ -351,6 +354,7 @@ static void begin(struct loop *l, struct dns *dns, const struct conf *conf,
         f->retry = conf->ocsp_retry;
         f->subject = arena_dupz(conf->arena,
                                 arena_printf(conf->arena, "ocsp %.*s", STR_ARG(cert->cert.file)));
+        f->must_staple = tls_ocsp_must_staple(cert->cert.text);
         tls_staple_id(cert->cert.text, id);
         f->place = tls_staple_find(id);
         f->ocsp = tls_ocsp_new(cert->cert.text, cert->cert.file, conf->arena, &error);

@@ -42,7 +42,14 @@ static bool fill_head(struct plan_head *h, const struct conf *c, struct arena *a
         h->n_listens = (uint32_t)c->n_listens;
         h->n_logs = (uint32_t)c->n_access_logs;
         h->n_modules = (uint32_t)c->n_modules;
-        return put_text(h->error_log, sizeof(h->error_log), c->error_log, "error_log", a, error) &&
+        h->ticket_source = c->ticket_file.file.p ? PLAN_TICKETS_FILE
+                           : c->ticket_redis.p   ? PLAN_TICKETS_REDIS
+                                                 : PLAN_TICKETS_OWN;
+        h->ticket_rotate = c->ticket_rotate;
+        h->ticket_check = c->ticket_check;
+        return put_text(h->ticket_file, sizeof(h->ticket_file), c->ticket_file.file, "ticket_keys",
+                        a, error) &&
+               put_text(h->error_log, sizeof(h->error_log), c->error_log, "error_log", a, error) &&
                put_text(h->pid_file, sizeof(h->pid_file), c->pid_file, "pid_file", a, error) &&
                put_text(h->control, sizeof(h->control), c->control, "control", a, error);
 }
@@ -145,7 +152,6 @@ int plan_make(const struct conf *c, const uint8_t (*shas)[32], struct arena *a, 
                 listens[i].addr = c->listens[i].addr;
                 listens[i].backlog = c->listens[i].backlog;
                 listens[i].v6only = c->listens[i].v6only;
-                h->has_ticket_keys |= c->listens[i].ticket_keys.text.p != NULL;
         }
         for (size_t i = 0; i < c->n_access_logs; i++) {
                 if (!put_text(logs[i].path, sizeof(logs[i].path), c->access_logs[i].path,
@@ -199,6 +205,7 @@ static bool head_sane(const struct plan_head *h, size_t n)
                (uint64_t)h->n_modules * sizeof(struct plan_module) + (uint64_t)h->n_fetches * 32 +
                h->watched_bytes;
         return size == n && ENDS(h->error_log) && ENDS(h->pid_file) && ENDS(h->control) &&
+               ENDS(h->ticket_file) && h->ticket_source <= PLAN_TICKETS_REDIS &&
                addr_fits(&h->admin);
 }
 

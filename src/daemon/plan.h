@@ -13,6 +13,8 @@
 
 #include <limits.h>
 
+enum plan_tickets { PLAN_TICKETS_OWN, PLAN_TICKETS_FILE, PLAN_TICKETS_REDIS };
+
 struct plan_head {
         uint32_t magic, size;      /* size: of this struct */
         uint32_t threads, workers; /* threads 0: auto */
@@ -25,8 +27,10 @@ struct plan_head {
         char error_log[PATH_MAX], pid_file[PATH_MAX], control[PATH_MAX];
         uint32_t n_listens, n_logs, n_modules;
         uint32_t n_fetches;
-        uint32_t watched_bytes;   /* 0: nothing is watched */
-        uint32_t has_ticket_keys; /* a file has them: the master does not rotate its own */
+        uint32_t watched_bytes; /* 0: nothing is watched */
+        uint32_t ticket_source; /* enum plan_tickets */
+        int64_t ticket_rotate, ticket_check;
+        char ticket_file[PATH_MAX];
 };
 #define PLAN_MAGIC UINT32_C(0x4e414c50)
 

@@ -19,6 +19,7 @@
 #include "daemon/memfd.h"
 #include "daemon/notify.h"
 #include "daemon/proc.h"
+#include "daemon/tickets.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -379,6 +380,8 @@ static void adopt(struct master *m)
         r->plan = NULL;
         r->plan_fd = r->bundle_fd = -1;
         logs_commit(&m->logs, m->plan);
+        fetcher_stop(m); /* it may write what tickets_adopt does */
+        tickets_adopt(m);
         control_commit(m);
         watch_adopted(m);
         metric_set(metric_series(m->slot, METRIC_GENERATION, STR("")), m->number);

@@ -40,7 +40,7 @@ static void take_keys(struct master *m, int fd)
 {
         str text = memfd_map(fd);
 
-        if (!text.p || !tls_tickets_load(m->tickets, text))
+        if (!text.p || tls_tickets_load(m->tickets, text) == TLS_TICKETS_BROKEN)
                 log_warn("weir", "upgrade: the ticket keys did not come along");
         memfd_unmap(text);
         close(fd);

@@ -582,10 +582,10 @@ static void make_house(struct worker *w)
 {
         tls_tickets_use(w->m->tickets);
         tls_staples_use(w->m->staples);
+        w->ticket_age = metric_series(w->house.control->metrics, METRIC_TICKET_AGE, STR(""));
         w->house.loops = w->loops;
         w->house.n_loops = w->n_loops;
         w->house.store = w->m->store;
-        w->house.tickets = w->m->tickets;
         w->house.quarantined = quarantined;
         w->house.gen_ended = gen_ended;
         w->house.module_path = module_path;

@@ -84,6 +84,7 @@ struct worker {
         struct deadline drain_look;
         struct watchdog *watchdog;
         struct export *export;
+        metric_cell *ticket_age;
 };
 
 /* ---- worker.c */

@@ -78,19 +78,45 @@ uint64_t tls_server_strength(const struct tls_server *s); /* hash of versions an
 /* Whose parameters hold for a client that asks for this name: s, or one of its hosts'. */
 struct tls_server *tls_server_for(struct tls_server *s, str name);
 
-/* Ticket keys: a ring in shared memory that the master makes and rotates; every process reads it.
- */
-#define TLS_TICKET_KEYS 4
+/* Ticket keys: a ring in shared memory that the master makes; every process reads it.  One process
+ * writes it at a time: the master, or its fetcher. */
+#define TLS_TICKET_KEYS      6 /* the next one, the one that seals, three old ones; one in hand */
+#define TLS_TICKET_OLD       3
+#define TLS_TICKET_FILE_KEYS 5
+#define TLS_TICKET_KEY_BYTES 80 /* name 16, MAC key 32, cipher key 32 */
+#define TLS_TICKET_BYTES     (TLS_TICKET_KEYS * TLS_TICKET_KEY_BYTES)
 struct tls_tickets;
-#define TLS_TICKET_BYTES (TLS_TICKET_KEYS * 80)
+
+/* All keys, newest first.  Those before v[seal] are known, so that tickets of other machines open,
+ * but seal nothing yet.  Invariant: seal < n. */
+struct tls_ticket_set {
+        uint32_t n, seal;
+        struct tls_ticket_entry {
+                uint8_t key[TLS_TICKET_KEY_BYTES];
+                int64_t from; /* when it begins to seal, us of the epoch; 0: nobody said */
+        } v[TLS_TICKET_KEYS];
+};
+
+enum tls_tickets_result {
+        TLS_TICKETS_BROKEN, /* nothing was changed */
+        TLS_TICKETS_KEPT,   /* what seals is what sealed before */
+        TLS_TICKETS_ROTATED,
+        TLS_TICKETS_STAGED /* known from now on; load it later */
+};
+
 struct tls_tickets *
 tls_tickets_new(void); /* in shared memory, first key made; master, before fork */
-void tls_tickets_rotate(struct tls_tickets *t); /* master only, every 12 h */
-MUST_CHECK bool tls_tickets_load(
-        struct tls_tickets *t,
-        str file_content); /* any process; ticket_keys FILE: 80 bytes a key, newest first */
+void tls_tickets_rotate(struct tls_tickets *t); /* a new key, made here */
+/* Content of a key file: 80 bytes a key, newest first.  load: its first key seals from now on.
+ * stage: that waits if nobody here knew the key, so that other machines can read it first. */
+MUST_CHECK enum tls_tickets_result tls_tickets_load(struct tls_tickets *t, str content);
+MUST_CHECK enum tls_tickets_result tls_tickets_stage(struct tls_tickets *t, str content);
+void tls_tickets_get(struct tls_tickets *t, struct tls_ticket_set *out);
+enum tls_tickets_result tls_tickets_put(struct tls_tickets *t, const struct tls_ticket_set *set);
+bool tls_tickets_file_ok(str content);
 size_t tls_tickets_save(struct tls_tickets *t,
                         char out[TLS_TICKET_BYTES]); /* what tls_tickets_load takes; bytes */
+int64_t tls_tickets_since(struct tls_tickets *t);    /* what seals does so since, us of the epoch */
 void tls_tickets_use(struct tls_tickets *t);         /* process-wide, before the first context */
 
 /* One session: made for an io's socket, freed by the io.  Belongs to its loop's thread. */

@@ -1,11 +1,11 @@
 /*
- * Ticket keys: a ring that the master makes, rotates and hands down by fork, so that a ticket opens
- * on every loop and worker, after a reload and after a crash.
+ * Ticket keys: a ring that the master makes and hands down by fork, so that a ticket opens on every
+ * loop and worker, after a reload and after a crash; and, with keys that other machines have too,
+ * behind each of them.
  *
- * The difficulty: it is written (by the master, and by each worker that reads a key file) while
- * others read.  The ring is a sequence lock over words that are themselves atomic; a reader that
- * met a writer reads again.  A writer that died in the middle stops nobody: both sides lose
- * patience.
+ * The difficulty: it is written while others read.  The ring is a sequence lock over words that are
+ * themselves atomic; a reader that met a writer reads again.  A writer that died in the middle
+ * stops nobody: both sides lose patience.
  */
 #include "net/tls_type.h"
 
@@ -15,21 +15,22 @@
 
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
+#include <time.h>
 
-#define KEY_BYTES 80 /* as in a ticket_keys file: name 16, MAC key 32, cipher key 32 */
-#define KEY_WORDS (KEY_BYTES / 8)
+#define SET_WORDS (sizeof(struct tls_ticket_set) / 8)
 #define PATIENCE  1000000 /* looks at the lock: some milliseconds */
 
 struct ticket_key {
         uint8_t name[16], mac[32], cipher[32];
 };
-_Static_assert(sizeof(struct ticket_key) == KEY_BYTES, "a key is 80 bytes without padding");
+_Static_assert(sizeof(struct ticket_key) == TLS_TICKET_KEY_BYTES, "a key has no padding");
+_Static_assert(sizeof(struct tls_ticket_set) % 8 == 0, "a set is whole words");
 
-/* Invariant: seq is odd while a writer writes; key[0] is the newest; n >= 1. */
+/* Invariant: seq is odd while a writer writes; the words are a set. */
 struct tls_tickets {
         _Atomic uint32_t seq;
-        _Atomic uint32_t n;
-        _Atomic uint64_t key[TLS_TICKET_KEYS][KEY_WORDS];
+        _Atomic int64_t since; /* us of the epoch */
+        _Atomic uint64_t word[SET_WORDS];
 };
 
 static struct tls_tickets *ring; /* of this process */
@@ -56,40 +57,75 @@ static uint32_t ring_lock(struct tls_tickets *t)
         return seq | 1;
 }
 
-/* Replaces all keys. */
-static void ring_write(struct tls_tickets *t, const struct ticket_key *k, uint32_t n)
+static void ring_write(struct tls_tickets *t, const struct tls_ticket_set *set)
 {
-        uint32_t seq = ring_lock(t);
+        uint64_t w[SET_WORDS];
+        uint32_t seq;
 
+        CHECK(set->seal < set->n && set->n <= TLS_TICKET_KEYS);
+        memcpy(w, set, sizeof(w));
+        seq = ring_lock(t);
         atomic_thread_fence(memory_order_release);
-        for (uint32_t i = 0; i < n; i++) {
-                uint64_t w[KEY_WORDS];
-                memcpy(w, &k[i], sizeof(w));
-                for (size_t j = 0; j < KEY_WORDS; j++)
-                        atomic_store_explicit(&t->key[i][j], w[j], memory_order_relaxed);
-        }
-        atomic_store_explicit(&t->n, n, memory_order_relaxed);
+        for (size_t i = 0; i < SET_WORDS; i++)
+                atomic_store_explicit(&t->word[i], w[i], memory_order_relaxed);
         atomic_store_explicit(&t->seq, seq + 1, memory_order_release);
+        OPENSSL_cleanse(w, sizeof(w));
 }
 
-static uint32_t ring_read(struct tls_tickets *t, struct ticket_key k[TLS_TICKET_KEYS])
+static void ring_read(struct tls_tickets *t, struct tls_ticket_set *set)
 {
-        uint32_t before, n;
+        uint64_t w[SET_WORDS];
+        uint32_t before;
         unsigned tries = 0;
 
         do {
                 before = atomic_load_explicit(&t->seq, memory_order_acquire);
-                n = MIN(atomic_load_explicit(&t->n, memory_order_relaxed), TLS_TICKET_KEYS);
-                for (uint32_t i = 0; i < n; i++) {
-                        uint64_t w[KEY_WORDS];
-                        for (size_t j = 0; j < KEY_WORDS; j++)
-                                w[j] = atomic_load_explicit(&t->key[i][j], memory_order_relaxed);
-                        memcpy(&k[i], w, sizeof(w));
-                }
+                for (size_t i = 0; i < SET_WORDS; i++)
+                        w[i] = atomic_load_explicit(&t->word[i], memory_order_relaxed);
                 atomic_thread_fence(memory_order_acquire);
         } while (((before & 1) || atomic_load_explicit(&t->seq, memory_order_relaxed) != before) &&
                  ++tries < PATIENCE);
-        return n;
+        memcpy(set, w, sizeof(*set));
+        set->n = MIN(set->n, TLS_TICKET_KEYS); /* torn, if patience was lost */
+        set->seal = set->seal < set->n ? set->seal : 0;
+        OPENSSL_cleanse(w, sizeof(w));
+}
+
+static bool same_key(const struct tls_ticket_entry *a, const struct tls_ticket_entry *b)
+{
+        return memcmp(a->key, b->key, sizeof(a->key)) == 0;
+}
+
+static int64_t wall_now(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (int64_t)now.tv_sec * SEC + now.tv_nsec / 1000;
+}
+
+enum tls_tickets_result tls_tickets_put(struct tls_tickets *t, const struct tls_ticket_set *set)
+{
+        struct tls_ticket_set old;
+        bool same;
+
+        ring_read(t, &old);
+        same = old.n > 0 && same_key(&old.v[old.seal], &set->v[set->seal]);
+        if (!same)
+                atomic_store(&t->since, wall_now());
+        ring_write(t, set);
+        OPENSSL_cleanse(&old, sizeof(old));
+        return same ? TLS_TICKETS_KEPT : TLS_TICKETS_ROTATED;
+}
+
+void tls_tickets_get(struct tls_tickets *t, struct tls_ticket_set *out)
+{
+        ring_read(t, out);
+}
+
+int64_t tls_tickets_since(struct tls_tickets *t)
+{
+        return atomic_load_explicit(&t->since, memory_order_relaxed);
 }
 
 struct tls_tickets *tls_tickets_new(void)
@@ -102,39 +138,92 @@ struct tls_tickets *tls_tickets_new(void)
 
 void tls_tickets_rotate(struct tls_tickets *t)
 {
-        struct ticket_key k[TLS_TICKET_KEYS + 1];
-        uint32_t n = ring_read(t, k + 1);
+        struct tls_ticket_set old, set = {.n = 1};
 
-        crypto_random(&k[0], sizeof(k[0]));
-        ring_write(t, k, MIN(n + 1, TLS_TICKET_KEYS));
-        OPENSSL_cleanse(k, sizeof(k));
+        ring_read(t, &old);
+        crypto_random(set.v[0].key, sizeof(set.v[0].key));
+        for (uint32_t i = old.seal; i < old.n && set.n <= TLS_TICKET_OLD; i++)
+                set.v[set.n++] = old.v[i];
+        (void)tls_tickets_put(t, &set);
+        OPENSSL_cleanse(&old, sizeof(old));
+        OPENSSL_cleanse(&set, sizeof(set));
 }
 
-bool tls_tickets_load(struct tls_tickets *t, str file_content)
+/* ---- files ---- */
+
+bool tls_tickets_file_ok(str content)
 {
-        struct ticket_key k[TLS_TICKET_KEYS], old[TLS_TICKET_KEYS];
-        size_t n = file_content.n / KEY_BYTES;
-
-        if (n == 0 || n > TLS_TICKET_KEYS || file_content.n % KEY_BYTES != 0)
-                return false;
-        memcpy(k, file_content.p, file_content.n);
-        /* Every worker loads the same file at every reload: mostly there is nothing to write. */
-        if (ring_read(t, old) != n || memcmp(old, k, n * KEY_BYTES) != 0)
-                ring_write(t, k, (uint32_t)n);
-        OPENSSL_cleanse(k, sizeof(k));
-        OPENSSL_cleanse(old, sizeof(old));
-        return true;
+        return content.n > 0 && content.n % TLS_TICKET_KEY_BYTES == 0 &&
+               content.n / TLS_TICKET_KEY_BYTES <= TLS_TICKET_FILE_KEYS;
 }
 
+static void file_set(str content, struct tls_ticket_set *set)
+{
+        *set = (struct tls_ticket_set){.n = (uint32_t)(content.n / TLS_TICKET_KEY_BYTES)};
+        for (uint32_t i = 0; i < set->n; i++)
+                memcpy(set->v[i].key, content.p + i * TLS_TICKET_KEY_BYTES, TLS_TICKET_KEY_BYTES);
+}
+
+enum tls_tickets_result tls_tickets_load(struct tls_tickets *t, str content)
+{
+        struct tls_ticket_set set;
+        enum tls_tickets_result r;
+
+        if (content.n > TLS_TICKET_BYTES || content.n == 0 || content.n % TLS_TICKET_KEY_BYTES != 0)
+                return TLS_TICKETS_BROKEN;
+        file_set(content, &set);
+        r = tls_tickets_put(t, &set);
+        OPENSSL_cleanse(&set, sizeof(set));
+        return r;
+}
+
+static uint32_t place_of(const struct tls_ticket_set *set, const struct tls_ticket_entry *e)
+{
+        uint32_t i = 0;
+
+        while (i < set->n && !same_key(&set->v[i], e))
+                i++;
+        return i;
+}
+
+enum tls_tickets_result tls_tickets_stage(struct tls_tickets *t, str content)
+{
+        struct tls_ticket_set set, old;
+        enum tls_tickets_result r = TLS_TICKETS_STAGED;
+        uint32_t at;
+
+        if (!tls_tickets_file_ok(content))
+                return TLS_TICKETS_BROKEN;
+        file_set(content, &set);
+        ring_read(t, &old);
+        at = place_of(&old, &set.v[0]);
+        if (at >= old.seal && at < old.n) { /* before it there are only those that wait */
+                r = tls_tickets_put(t, &set);
+        } else {
+                set.seal = place_of(&set, &old.v[old.seal]);
+                if (set.seal == set.n)
+                        set.v[set.n++] = old.v[old.seal];
+                (void)tls_tickets_put(t, &set);
+        }
+        OPENSSL_cleanse(&set, sizeof(set));
+        OPENSSL_cleanse(&old, sizeof(old));
+        return r;
+}
+
+/* What seals comes first: whoever loads this goes on sealing with it. */
 size_t tls_tickets_save(struct tls_tickets *t, char out[TLS_TICKET_BYTES])
 {
-        struct ticket_key k[TLS_TICKET_KEYS];
-        size_t n = ring_read(t, k) * (size_t)KEY_BYTES;
+        struct tls_ticket_set set;
+        size_t n = 0;
 
-        _Static_assert(sizeof(k) == TLS_TICKET_BYTES, "all keys fit");
-        memcpy(out, k, n);
-        OPENSSL_cleanse(k, sizeof(k));
-        return n;
+        ring_read(t, &set);
+        memcpy(out, set.v[set.seal].key, TLS_TICKET_KEY_BYTES);
+        for (uint32_t i = 0; i < set.n; i++)
+                if (i != set.seal)
+                        memcpy(out + ++n * TLS_TICKET_KEY_BYTES, set.v[i].key,
+                               TLS_TICKET_KEY_BYTES);
+        OPENSSL_cleanse(&set, sizeof(set));
+        return (n + 1) * TLS_TICKET_KEY_BYTES;
 }
 
 void tls_tickets_use(struct tls_tickets *t)
@@ -162,27 +251,30 @@ static bool key_into(const struct ticket_key *k, const unsigned char *iv, EVP_CI
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
                      EVP_MAC_CTX *mac, int encrypt)
 {
-        struct ticket_key k[TLS_TICKET_KEYS];
-        uint32_t n = ring_read(ring, k);
+        struct tls_ticket_set set;
+        struct ticket_key k;
         int result = 0;
-        bool renew;
+        uint32_t i;
 
+        ring_read(ring, &set);
         if (encrypt) {
-                memcpy(name, k[0].name, sizeof(k[0].name));
+                memcpy(&k, set.v[set.seal].key, sizeof(k));
+                memcpy(name, k.name, sizeof(k.name));
                 crypto_random(iv, (size_t)EVP_CIPHER_get_iv_length(aes));
-                result = key_into(&k[0], iv, cipher, mac, 1) ? 1 : -1;
+                result = key_into(&k, iv, cipher, mac, 1) ? 1 : -1;
         } else {
-                for (uint32_t i = 0; i < n; i++) {
-                        if (memcmp(name, k[i].name, sizeof(k[i].name)) != 0)
-                                continue;
-                        /* A client uses a ticket of TLS 1.3 once, so it needs another for the next
-                         * time. */
-                        renew = i > 0 || SSL_version(ssl) == TLS1_3_VERSION;
-                        result = !key_into(&k[i], iv, cipher, mac, 0) ? -1 : renew ? 2 : 1;
-                        break;
+                for (i = 0; i < set.n && memcmp(name, set.v[i].key, sizeof(k.name)) != 0; i++)
+                        ;
+                if (i < set.n) {
+                        memcpy(&k, set.v[i].key, sizeof(k));
+                        /* An old key leaves soon; and a client uses a ticket of TLS 1.3 once, so it
+                         * needs another for the next time. */
+                        bool renew = i > set.seal || SSL_version(ssl) == TLS1_3_VERSION;
+                        result = !key_into(&k, iv, cipher, mac, 0) ? -1 : renew ? 2 : 1;
                 }
         }
-        OPENSSL_cleanse(k, sizeof(k));
+        OPENSSL_cleanse(&set, sizeof(set));
+        OPENSSL_cleanse(&k, sizeof(k));
         return result;
 }
 

@@ -139,11 +139,11 @@ static bool build_listens(struct gen *g, struct report *rep)
         return ok;
 }
 
-static struct tls_client *client_tls(struct gen *g, const struct tls_client_conf *conf,
+static struct tls_client *client_tls(const struct conf *c, const struct tls_client_conf *conf,
                                      const struct conf_pos *pos, struct report *rep)
 {
         str error = STR_NONE;
-        struct tls_client *t = tls_client_new(conf, g->conf->arena, &error);
+        struct tls_client *t = tls_client_new(conf, c->arena, &error);
         if (t == NULL)
                 report_error(rep, pos, "%.*s", STR_ARG(error));
         return t;
@@ -169,10 +169,38 @@ static bool build_upstream_tls(struct gen *g, struct report *rep)
                                                .key_file = u->tls_key.file,
                                                .alpn = &alpn_h2,
                                                .n_alpn = u->protocol == PROTOCOL_H2};
-                g->upstream_tls[i] = client_tls(g, &conf, &u->tls_pos, rep);
+                g->upstream_tls[i] = client_tls(c, &conf, &u->tls_pos, rep);
                 ok = ok && g->upstream_tls[i] != NULL;
         }
         return ok;
+}
+
+bool gen_redis_conf(const struct conf *c, const struct redis_store_conf *r, struct redis_conf *out,
+                    struct report *rep)
+{
+        *out = (struct redis_conf){.name = r->name,
+                                   .addr = r->addr,
+                                   .host = r->host,
+                                   .port = r->port,
+                                   .resolvers = c->resolvers,
+                                   .n_resolvers = c->n_resolvers,
+                                   .user = r->user,
+                                   .password = r->password,
+                                   .database = r->database,
+                                   .connect_us = r->connect,
+                                   .command_us = r->command};
+        if (!r->tls)
+                return true;
+        struct tls_client_conf conf = {.verify = r->tls_verify,
+                                       .ca_pem = r->tls_ca.text,
+                                       .ca_file = r->tls_ca.file,
+                                       .name = r->tls_name,
+                                       .cert_pem = r->tls_cert.text,
+                                       .key_pem = r->tls_key.text,
+                                       .cert_file = r->tls_cert.file,
+                                       .key_file = r->tls_key.file};
+        out->tls = client_tls(c, &conf, &r->tls_pos, rep);
+        return out->tls != NULL;
 }
 
 static bool build_redis(struct gen *g, struct report *rep)
@@ -180,32 +208,8 @@ static bool build_redis(struct gen *g, struct report *rep)
         struct conf *c = g->conf;
         bool ok = true;
         g->redises = ARENA_ARRAY(c->arena, struct redis_conf, MAX(c->n_redises, 1));
-        for (size_t i = 0; i < c->n_redises; i++) {
-                const struct redis_store_conf *r = &c->redises[i];
-                g->redises[i] = (struct redis_conf){.name = r->name,
-                                                    .addr = r->addr,
-                                                    .host = r->host,
-                                                    .port = r->port,
-                                                    .resolvers = c->resolvers,
-                                                    .n_resolvers = c->n_resolvers,
-                                                    .user = r->user,
-                                                    .password = r->password,
-                                                    .database = r->database,
-                                                    .connect_us = r->connect,
-                                                    .command_us = r->command};
-                if (!r->tls)
-                        continue;
-                struct tls_client_conf conf = {.verify = r->tls_verify,
-                                               .ca_pem = r->tls_ca.text,
-                                               .ca_file = r->tls_ca.file,
-                                               .name = r->tls_name,
-                                               .cert_pem = r->tls_cert.text,
-                                               .key_pem = r->tls_key.text,
-                                               .cert_file = r->tls_cert.file,
-                                               .key_file = r->tls_key.file};
-                g->redises[i].tls = client_tls(g, &conf, &r->tls_pos, rep);
-                ok = ok && g->redises[i].tls != NULL;
-        }
+        for (size_t i = 0; i < c->n_redises; i++)
+                ok = gen_redis_conf(c, &c->redises[i], &g->redises[i], rep) && ok;
         return ok;
 }
 
@@ -232,31 +236,15 @@ static void build_upstreams(struct gen *g)
                         upstream_hold(g->house->upstreams, &c->upstreams[i], g->upstream_tls[i]);
 }
 
-/* The keys are the master's: the checker must not change them before the reload is certain, and
- * only looks whether the file can hold some. */
-static bool tickets_load(struct house *h, str keys)
+/* The keys are the master's, who reads the file when the reload is certain: here it is only looked
+ * whether it holds some. */
+static bool check_tickets(const struct conf *c, struct report *rep)
 {
-        if (!h->checker)
-                return tls_tickets_load(h->tickets, keys);
-        return keys.n != 0 && keys.n <= TLS_TICKET_BYTES &&
-               keys.n % (TLS_TICKET_BYTES / TLS_TICKET_KEYS) == 0;
-}
-
-static bool build_tickets(struct gen *g, struct report *rep)
-{
-        bool ok = true;
-        for (size_t i = 0; i < g->conf->n_listens; i++) {
-                const struct listen_conf *l = &g->conf->listens[i];
-                if (l->ticket_keys.text.p == NULL)
-                        continue;
-                if (!tickets_load(g->house, l->ticket_keys.text)) {
-                        report_error(rep, &l->ticket_keys_pos,
-                                     "ticket_keys %.*s: not one or more keys of 80 bytes",
-                                     STR_ARG(l->ticket_keys.file));
-                        ok = false;
-                }
-        }
-        return ok;
+        if (c->ticket_file.text.p == NULL || tls_tickets_file_ok(c->ticket_file.text))
+                return true;
+        report_error(rep, &c->ticket_pos, "ticket_keys %.*s: not one to five keys of 80 bytes",
+                     STR_ARG(c->ticket_file.file));
+        return false;
 }
 
 struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix,
@@ -283,8 +271,7 @@ struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str 
         ok = read && build_listens(g, rep) && ok;
         ok = read && build_upstream_tls(g, rep) && ok;
         ok = read && build_redis(g, rep) && ok;
-        if (ok || h->checker)
-                ok = build_tickets(g, rep) && ok;
+        ok = check_tickets(c, rep) && ok;
         if (ok && rep->errors == 0) {
                 struct instance_env env = {.control = h->control,
                                            .loops = h->loops,

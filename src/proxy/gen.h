@@ -31,7 +31,6 @@ struct house {
         unsigned n_loops;
         struct upstreams *upstreams; /* NULL in the checker */
         struct store *store;
-        struct tls_tickets *tickets;
         bool checker;
         bool (*quarantined)(const uint8_t sha[32]);
         void (*gen_ended)(
@@ -83,6 +82,9 @@ struct gen {
 struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str path, str prefix,
                       struct report *rep);
 void gen_free(struct gen *g);
+/* What a client of that store needs; .tls is the caller's.  false: the mistake is in rep. */
+MUST_CHECK bool gen_redis_conf(const struct conf *c, const struct redis_store_conf *r,
+                               struct redis_conf *out, struct report *rep);
 /* Loop threads. */
 bool gen_prepare(struct gen *g, struct loop *l);
 void gen_abort(struct gen *g, struct loop *l);

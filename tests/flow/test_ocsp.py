@@ -359,6 +359,27 @@ def test_the_fetcher_has_no_rights_and_is_replaced(weir, ca, responder):
     w.process = None
 
 
+def test_a_host_of_its_own(weir, ca, responder):
+    """Certificates in a host's tls block are no different."""
+    r = responder()
+    one, two, three = fetched_cert(ca, r, "a.test"), fetched_cert(ca, r, "b.test"), ca.cert("c.test", chain=True)
+    made = {load(c[0]).serial_number: response(ca, c[0]) for c in (one, two)}
+    r.give = lambda q: made[x_ocsp.load_der_ocsp_request(q.body).serial_number]
+    hosts = "".join(f"host {n} {{ tls {{ certificate {c[0]} key={c[1]} ocsp={o}; }} route / {{ respond 200; }} }} "
+                    for n, c, o in (("b.test", two, "fetch"), ("c.test", three, "@dir@/three.der")))
+    w = weir(QUICK + listener((*one, "fetch")) + hosts + BODY, files={"three.der": response(ca, three[0])})
+    for name, cert in (("a.test", one), ("b.test", two), ("c.test", three)):
+        until(lambda: is_good(w.https, name), f"the staple of {name}")
+        assert serial(stapled(w.https, name)) == load(cert[0]).serial_number
+
+
+def test_must_staple_without_a_response(weir, ca, responder):
+    r = responder(b"garbage")
+    cert, key = fetched_cert(ca, r, more="tlsfeature=status_request")
+    w = weir(QUICK + listener((cert, key, "fetch")) + BODY)
+    w.wait_log("clients get none, though the certificate is must-staple")
+
+
 def test_several_are_fetched_at_once(weir, ca, responder):
     silent, r = responder(), responder()
     certs = [fetched_cert(ca, silent, "slow.test")] + [fetched_cert(ca, r, f"n{i}.test") for i in range(4)]

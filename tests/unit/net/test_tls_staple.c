@@ -115,7 +115,7 @@ static _Atomic bool stop;
 static void *reader(void *arg)
 {
         static _Thread_local unsigned char out[TLS_OCSP_MAX];
-        size_t *seen = arg;
+        _Atomic size_t *seen = arg;
 
         while (!atomic_load(&stop)) {
                 struct tls_staple_ref r = tls_staple_find(ids[0]);
@@ -130,7 +130,7 @@ static void *reader(void *arg)
 static void test_readers_meet_the_writer(void **state UNUSED)
 {
         pthread_t threads[2];
-        size_t seen[2] = {0};
+        _Atomic size_t seen[2] = {0};
         char text[4000];
         struct tls_staple_ref r;
 
