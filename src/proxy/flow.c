@@ -246,6 +246,20 @@ static void fail_held(struct flow *f, enum reason why)
         request_drop(r);
 }
 
+/* ------------------------------------------------------------------ early data */
+
+/* What may come twice (RFC 8470 4).  The method alone does not tell where a tunnel follows. */
+static bool early_fits(const struct request *r)
+{
+        return method_safe(r->req.method) && r->req_body.end && r->req_body.passed == 0 &&
+               r->req.upgrade.p == NULL;
+}
+
+static void count_too_early(struct loop *l)
+{
+        metric_add(metric_series(l->metrics, METRIC_EARLY_DATA, STR("result=\"too_early\"")), 1);
+}
+
 /* ------------------------------------------------------------------ steps */
 
 static enum next step_route(struct flow *f)
@@ -259,6 +273,10 @@ static enum next step_route(struct flow *f)
         if (why != REASON_NONE) {
                 r->close_after = r->close_after || r->refused != REASON_NONE;
                 return refuse(f, why);
+        }
+        if (t->early && !early_fits(r)) {
+                count_too_early(r->loop);
+                return refuse(f, REASON_TOO_EARLY);
         }
         if (str_eq(t->path.norm, STR("*"))) /* OPTIONS * is about the host as a whole */
                 t->path.norm = STR("/");
@@ -603,6 +621,7 @@ static void begin(struct request *r)
         t->listen = gen_listen(t->gen, &listener->addr);
         t->tls = facts->tls;
         t->proxy_tlvs = facts->proxy_tlvs;
+        t->early = t->tls != NULL && t->tls->early;
         t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
         t->upstream_us = -1;
         forward_client(t);

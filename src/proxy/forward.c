@@ -226,6 +226,16 @@ static void client_cert(struct txn *t, struct msg *sent)
                 set(t->r->arena, sent, FIELD_CLIENT_CERT, field);
 }
 
+/* Whether the server may be seeing the request again (RFC 8470 5.1): what a trusted proxy says, and
+ * what weir knows as long as the client's handshake goes on. */
+static void say_early(struct txn *t, struct msg *sent)
+{
+        if (!t->trusted)
+                fields_del_id(&sent->fields, FIELD_EARLY_DATA);
+        if (UNLIKELY(t->early) && t->tls->early)
+                set(t->r->arena, sent, FIELD_EARLY_DATA, STR("1"));
+}
+
 void forward_request(struct txn *t, struct msg *sent)
 {
         struct request *r = t->r;
@@ -270,4 +280,5 @@ void forward_request(struct txn *t, struct msg *sent)
                : r->req.version == 20 ? STR("2.0 weir")
                                       : STR("1.1 weir"));
         set(a, sent, FIELD_X_REQUEST_ID, t->request_id);
+        say_early(t, sent);
 }
