@@ -246,20 +246,6 @@ static void fail_held(struct flow *f, enum reason why)
         request_drop(r);
 }
 
-/* ------------------------------------------------------------------ early data */
-
-/* What may come twice (RFC 8470 4).  The method alone does not tell where a tunnel follows. */
-static bool early_fits(const struct request *r)
-{
-        return method_safe(r->req.method) && r->req_body.end && r->req_body.passed == 0 &&
-               r->req.upgrade.p == NULL;
-}
-
-static void count_too_early(struct loop *l)
-{
-        metric_add(metric_series(l->metrics, METRIC_EARLY_DATA, STR("result=\"too_early\"")), 1);
-}
-
 /* ------------------------------------------------------------------ steps */
 
 static enum next step_route(struct flow *f)
@@ -274,10 +260,8 @@ static enum next step_route(struct flow *f)
                 r->close_after = r->close_after || r->refused != REASON_NONE;
                 return refuse(f, why);
         }
-        if (t->early && !early_fits(r)) {
-                count_too_early(r->loop);
+        if (UNLIKELY(t->early) && forward_too_early(t))
                 return refuse(f, REASON_TOO_EARLY);
-        }
         if (str_eq(t->path.norm, STR("*"))) /* OPTIONS * is about the host as a whole */
                 t->path.norm = STR("/");
         why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);

@@ -131,6 +131,18 @@ enum reason forward_limits(struct txn *t)
         return r->client->limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
 }
 
+/* The method alone does not tell: a tunnel may follow, and its bytes would be early too. */
+bool forward_too_early(const struct txn *t)
+{
+        const struct request *r = t->r;
+        if (method_safe(r->req.method) && r->req_body.end && r->req_body.passed == 0 &&
+            r->req.upgrade.p == NULL)
+                return false;
+        metric_add(metric_series(r->loop->metrics, METRIC_EARLY_DATA, STR("result=\"too_early\"")),
+                   1);
+        return true;
+}
+
 static const struct proxy_target *pick_target(const struct route_conf *route)
 {
         if (route->n_targets == 1)

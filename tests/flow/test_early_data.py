@@ -67,7 +67,7 @@ class Openssl:
 
     def run(self, *more, data=b"", port=None):
         argv = [need("openssl"), "s_client", "-connect", f"{HOST}:{port or self.w.https}",
-                "-servername", self.name, "-CAfile", self.ca.cert_file, "-verify_return_error",
+                "-servername", self.name, "-CAfile", str(self.ca.cert_file), "-verify_return_error",
                 "-tls1_3", "-ign_eof", *more, *(["-alpn", self.alpn] if self.alpn else [])]
         p = subprocess.run(argv, input=data, capture_output=True, timeout=30 * SLOW)
         return p.stdout + p.stderr
@@ -327,6 +327,31 @@ def test_a_late_replay_is_stale(early, server):
         time.sleep(1)
     assert len(s.requests) == 1
     assert counted(w, "replayed") >= 8 and counted(w, "rejected") >= 4
+
+
+# ------------------------------------------------------------------ names
+
+def test_a_ticket_of_one_name_is_not_early_for_another(early, ca):
+    """b.test wants a certificate that a.test did not: nothing of the request is looked at."""
+    w, o = early(f'''host b.test {{ tls {{ client_certificate required ca={ca.cert_file}; }}
+                       route / {{ respond 200 "secret"; }} }} ''' + RESPOND)
+    accepted = counted(w, "accepted")
+    o.name = "b.test"
+    out = o.early(request(fields=CLOSE, host="b.test"), hold=False)
+    assert b"secret" not in out and b"HTTP/1.1" not in out and b"was accepted" not in out
+    o.name = "a.test"  # nor is its host to be had by the name of the other
+    out = o.ticket().early(request(fields=CLOSE, host="b.test"))
+    assert b"Early data was accepted" in out and b"HTTP/1.1 421" in out and b"secret" not in out
+    assert counted(w, "accepted") == accepted + 1
+
+
+def test_client_certificates(early, ca):
+    """A session that was opened with a certificate has it in early data too."""
+    w, o = early('host * { route / { respond 200 "$tls_client_subject $tls_early_data;"; } }',
+                 more=f"client_certificate optional ca={ca.cert_file};")
+    cert, key = ca.cert("alice", client=True)
+    o.run("-sess_out", o.session, "-cert", cert, "-key", key, data=request(fields=CLOSE))
+    assert b"CN=alice yes;" in o.early(request(fields=CLOSE))
 
 
 # ------------------------------------------------------------------ HTTP/2
