@@ -170,6 +170,22 @@ void compile_client_certificate(struct compile *c, struct scope *s, const struct
         compile_keys(c, s, a, l);
 }
 
+void compile_early_data(struct compile *c, struct scope *s, const struct args *a)
+{
+        static const str names[] = {STR_INIT("on"), STR_INIT("off")};
+        struct listen_conf *l = &build_of(s)->l;
+        const struct word *w = a->word[0];
+
+        if (!needs_tls(c, s, a))
+                return;
+        l->early_data = compile_is(w, "on");
+        l->early_data_pos = w->pos;
+        if (!l->early_data && !compile_is(w, "off"))
+                report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
+                               "\"%.*s\" is not on or off", STR_ARG(w->text));
+        compile_keys(c, s, a, l);
+}
+
 void compile_ticket_keys(struct compile *c, struct scope *s, const struct args *a)
 {
         if (needs_tls(c, s, a))
@@ -222,6 +238,8 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
         if (l->tls && !tree_has(a->node, "certificate"))
                 report_error(c->rep, &a->word[0]->pos,
                              "tls needs a certificate: certificate FILE key=FILE;");
+        if (l->early_data && l->version_max < 13)
+                report_error(c->rep, &l->early_data_pos, "early_data needs versions 1.3");
         l->certs = COMPILE_TAKE(c->a, b.certs);
         l->n_certs = b.certs.n;
         l->own = b.own;

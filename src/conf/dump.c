@@ -516,6 +516,16 @@ static void put_host_tls(struct dump *d, const struct host_conf *h)
         close_block(d);
 }
 
+static void put_listen_tls(struct dump *d, const struct listen_conf *l)
+{
+        put_tls_parameters(d, LISTEN, l);
+        begin(d, "early_data");
+        put_word(d, l->early_data ? STR("on") : STR("off"));
+        if (l->early_data)
+                put_keys(d, LISTEN, "early_data", l);
+        end(d);
+}
+
 static void put_listen(struct dump *d, const struct listen_conf *l)
 {
         begin(d, "listen");
@@ -526,7 +536,7 @@ static void put_listen(struct dump *d, const struct listen_conf *l)
         open_block(d);
         put_words(d, "hosts", l->hosts, l->n_hosts);
         if (l->tls)
-                put_tls_parameters(d, LISTEN, l);
+                put_listen_tls(d, l);
         else
                 put_words(d, "protocols", l->protocols, l->n_protocols);
         begin(d, "http2");

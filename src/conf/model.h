@@ -321,6 +321,9 @@ struct listen_conf {
         struct file_text client_ca, client_crl;
         uint32_t client_depth;
         bool client_forward; /* servers get the certificate as Client-Cert */
+        bool early_data;
+        uint32_t max_early_data;
+        struct conf_pos early_data_pos;
         struct conf_pos ciphers_pos, client_ca_pos, client_crl_pos;
         struct settings own; /* as written in its block */
         struct settings eff; /* client_* and header limits: its own, then the top's */

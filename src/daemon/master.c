@@ -433,6 +433,7 @@ static void begin(struct master *m, const struct options *o, char **argv, int re
         tls_init();
         m->tickets = tls_tickets_new();
         m->staples = tls_staples_new();
+        m->replay = tls_replay_new();
         m->checker_board = board_new(1, 0);
         upgrade_take_over(m);
 }

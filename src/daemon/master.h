@@ -115,6 +115,7 @@ struct master {
         struct store *store;
         struct tls_tickets *tickets;
         struct tls_staples *staples;
+        struct tls_replay *replay;
         struct board *board, *checker_board;
         struct master_timer rotate;
         pid_t fetcher_pid;    /* 0: none */

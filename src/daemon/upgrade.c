@@ -109,6 +109,7 @@ void upgrade_start(struct master *m)
         }
         log_info("weir", "upgrade: running %s", m->binary);
         fflush(NULL);
+        tls_replay_pause(m->replay, true); /* the new one does not know what was taken here */
         m->upgrade_pid = fork();
         if (m->upgrade_pid == 0)
                 execute(m, ready[1]);
@@ -116,6 +117,7 @@ void upgrade_start(struct master *m)
         if (m->upgrade_pid < 0) {
                 log_error("weir", "upgrade: fork: %s", strerror(errno));
                 m->upgrade_pid = 0;
+                tls_replay_pause(m->replay, false);
                 close(ready[0]);
                 return;
         }
@@ -132,6 +134,7 @@ void upgrade_reaped(struct master *m, int status)
                 log_error("weir", "upgrade: the new one ended with status %d, this one goes on",
                           WEXITSTATUS(status));
         m->upgrade_pid = 0;
+        tls_replay_pause(m->replay, m->replaced);
 }
 
 bool upgrade_is_one(void)

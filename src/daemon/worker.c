@@ -583,6 +583,7 @@ static void make_house(struct worker *w)
         tls_tickets_use(w->m->tickets);
         tls_staples_use(w->m->staples);
         w->ticket_age = metric_series(w->house.control->metrics, METRIC_TICKET_AGE, STR(""));
+        tls_replay_use(w->m->replay);
         w->house.loops = w->loops;
         w->house.n_loops = w->n_loops;
         w->house.store = w->m->store;

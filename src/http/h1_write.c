@@ -269,6 +269,7 @@ str h1_status_phrase(int status)
                 {417, STR_INIT("Expectation Failed")},
                 {418, STR_INIT("I'm a teapot")},
                 {421, STR_INIT("Misdirected Request")},
+                {425, STR_INIT("Too Early")},
                 {422, STR_INIT("Unprocessable Content")},
                 {423, STR_INIT("Locked")},
                 {424, STR_INIT("Failed Dependency")},

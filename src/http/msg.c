@@ -72,6 +72,8 @@ static enum field_id field_candidate(str s)
                         return FIELD_USER_AGENT;
                 case 'k':
                         return FIELD_KEEP_ALIVE;
+                case 'e':
+                        return FIELD_EARLY_DATA;
                 default:
                         return FIELD_SET_COOKIE;
                 }

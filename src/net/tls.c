@@ -313,6 +313,8 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
         SSL_CTX_set_timeout(ctx, SESSION_LIFE_S);
         CHECK(SSL_CTX_set_session_id_context(ctx, s->policy, sizeof(s->policy)) == 1);
         tls_tickets_attach(ctx);
+        if (c->max_early_data > 0)
+                tls_replay_attach(ctx, c->max_early_data);
         SSL_CTX_set_client_hello_cb(ctx, on_client_hello, s);
         if (s->alpn_n > 0)
                 SSL_CTX_set_alpn_select_cb(ctx, on_alpn, s);
@@ -519,6 +521,7 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         digest_strength(&b, c);
         digest_policy(&b, c);
         digest_hosts(&b, c);
+        digest_number(&b, c->max_early_data);
         digest_end(&b, out);
 }
 
@@ -548,6 +551,7 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s->version_min = c->version_min;
         s->version_max = c->version_max ? c->version_max : 13;
         s->ciphers = str_dupz(c->ciphers.n ? c->ciphers : STR(CIPHERS_12));
+        s->early_data = c->max_early_data > 0;
         server_policy(c, s->policy);
         server_strength(c, s->strength);
         tls_host_add_all(s, c);

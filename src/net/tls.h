@@ -49,6 +49,7 @@ struct tls_server_conf { /* one listener, all texts already read */
         int client_depth; /* CAs between a client's certificate and one of client_ca_pem */
         const struct tls_host *hosts; /* each server is held; the nearest name decides */
         size_t n_hosts;
+        uint32_t max_early_data; /* bytes of TLS 1.3 early data; 0: none is taken */
 };
 struct tls_client_conf { /* one upstream */
         bool verify;
@@ -119,6 +120,16 @@ size_t tls_tickets_save(struct tls_tickets *t,
 int64_t tls_tickets_since(struct tls_tickets *t);    /* what seals does so since, us of the epoch */
 void tls_tickets_use(struct tls_tickets *t);         /* process-wide, before the first context */
 
+/* Which early data was taken already (tls_replay.c). */
+struct tls_replay;
+struct tls_replay *tls_replay_new(void); /* in shared memory; master, before fork */
+void tls_replay_free(struct tls_replay *r);
+void tls_replay_use(struct tls_replay *r); /* process-wide, before the first connection */
+/* Nothing is taken while another process has the same ticket keys, or is about to (an upgrade).
+ * Any process. */
+void tls_replay_pause(struct tls_replay *r, bool on);
+#define TLS_EARLY_DATA (16 * KIB) /* what is read, and dropped, even where it is not taken */
+
 /* One session: made for an io's socket, freed by the io.  Belongs to its loop's thread. */
 struct tls_peer;
 struct tls_peer *tls_accept_peer(struct tls_server *s, int fd); /* io_start_tls takes it over */
@@ -143,6 +154,8 @@ enum tls_client_text {
 struct tls_facts {             /* valid as long as the peer */
         str version;           /* "TLSv1.3" */
         str cipher, sni, alpn; /* absent when none */
+        bool early; /* what has come so far came as early data: it may be a replay until this is
+                       false, which is when the handshake has ended */
         bool resumed, client_verified;
         uint64_t policy; /* of the verification it went through */
         str error;       /* last failure in words, for the log */

@@ -183,6 +183,7 @@ struct tls_peer *tls_accept_peer(struct tls_server *s, int fd)
 
         p->server = tls_server_hold(s);
         p->facts.policy = tls_word(s->policy);
+        p->early = p->offered = s->early_data;
         SSL_set_accept_state(p->ssl);
         return p;
 }
@@ -230,6 +231,7 @@ void tls_peer_free(struct tls_peer *p)
         tls_client_drop(p->client);
         buf_clear(&p->raw);
         buf_clear(&p->enc);
+        buf_clear(&p->first);
         free(p->sni);
         tls_client_text_free(p);
         free(p->error);
@@ -377,6 +379,42 @@ static enum io_step look_at_first_byte(struct io *io, struct tls_peer *p, enum r
         return fail(io, p, why);
 }
 
+/* Early data that a client offered: was it taken? */
+static void count_early(const struct io *io, struct tls_peer *p)
+{
+        int status = SSL_get_early_data_status(p->ssl);
+
+        if (status == SSL_EARLY_DATA_NOT_SENT) /* or not known yet */
+                return;
+        p->offered = false;
+        if (io->loop->metrics == NULL)
+                return;
+        metric_add(metric_series(io->loop->metrics, METRIC_EARLY_DATA,
+                                 p->replayed                         ? STR("result=\"replayed\"")
+                                 : status == SSL_EARLY_DATA_ACCEPTED ? STR("result=\"accepted\"")
+                                                                     : STR("result=\"rejected\"")),
+                   1);
+}
+
+/* The handshake as SSL_do_handshake would, where early data may come before its end: the first of
+ * it ends the waiting, and what is left of the handshake goes on in tls_read. */
+static int handshake_early(struct tls_peer *p)
+{
+        size_t n = 0;
+
+        switch (SSL_read_early_data(p->ssl, scratch, sizeof(scratch), &n)) {
+        case SSL_READ_EARLY_DATA_SUCCESS:
+                buf_put(&p->first, scratch, n);
+                p->facts.early = true;
+                return 1;
+        case SSL_READ_EARLY_DATA_FINISH:
+                p->early = false;
+                return SSL_do_handshake(p->ssl);
+        default:
+                return 0;
+        }
+}
+
 static enum io_step tls_handshake(struct io *io, enum reason *why)
 {
         struct tls_peer *p = io->tls;
@@ -393,7 +431,9 @@ static enum io_step tls_handshake(struct io *io, enum reason *why)
         }
         p->dry = false;
         drain_errors();
-        r = SSL_do_handshake(p->ssl);
+        r = p->early ? handshake_early(p) : SSL_do_handshake(p->ssl);
+        if (p->offered)
+                count_early(io, p);
         if (r != 1 && SSL_get_error(p->ssl, r) == SSL_ERROR_WANT_READ) {
                 r = 0;
         } else if (r != 1) {
@@ -418,7 +458,7 @@ static enum io_step tls_handshake(struct io *io, enum reason *why)
 
 static bool tls_pending(const struct io *io)
 {
-        return io->tls->raw.n > 0 || SSL_pending(io->tls->ssl) > 0;
+        return io->tls->raw.n > 0 || io->tls->first.n > 0 || SSL_pending(io->tls->ssl) > 0;
 }
 
 /* Why SSL_read gave nothing; what was got before is told first, and this again by the next read. */
@@ -445,6 +485,23 @@ static enum io_result read_end(struct io *io, struct tls_peer *p, size_t got, bo
         return IO_ERROR;
 }
 
+/* SSL_read_ex, which also ends a handshake; before that, early data. */
+static bool read_record(struct tls_peer *p, void *out, size_t room, size_t *n)
+{
+        bool ok;
+
+        if (UNLIKELY(p->early)) {
+                int r = SSL_read_early_data(p->ssl, out, room, n);
+                if (r != SSL_READ_EARLY_DATA_FINISH)
+                        return r == SSL_READ_EARLY_DATA_SUCCESS;
+                p->early = false;
+        }
+        ok = SSL_read_ex(p->ssl, out, room, n) == 1;
+        if (UNLIKELY(p->facts.early))
+                p->facts.early = !SSL_is_init_finished(p->ssl);
+        return ok;
+}
+
 static enum io_result tls_read(struct io *io, size_t want, bool *drained)
 {
         struct tls_peer *p = io->tls;
@@ -453,13 +510,17 @@ static enum io_result tls_read(struct io *io, size_t want, bool *drained)
 
         want = MIN(want, IO_TURN_MAX);
         p->dry = false;
+        if (UNLIKELY(p->first.n > 0)) {
+                got = MIN(want, p->first.n);
+                buf_move(&io->in, &p->first, got);
+        }
         while (got < want) {
                 struct iovec iov[2];
                 size_t n = 0;
 
                 buf_read_iov(&io->in, MIN(want - got, BUF_CHUNK), iov);
                 drain_errors();
-                if (SSL_read_ex(p->ssl, iov[0].iov_base, iov[0].iov_len, &n) != 1) {
+                if (!read_record(p, iov[0].iov_base, iov[0].iov_len, &n)) {
                         buf_commit_iov(&io->in, 0);
                         result = read_end(io, p, got, drained);
                         break;
@@ -497,7 +558,10 @@ static bool encrypt(struct io *io, struct tls_peer *p)
         if (front.n < limit && front.n < io->out.n)
                 front = str_of(scratch, buf_copy_out(&io->out, 0, scratch, limit));
         drain_errors();
-        if (SSL_write_ex(p->ssl, front.p, MIN(front.n, limit), &n) != 1) {
+        /* Before the client has ended its handshake, nothing else is allowed. */
+        if ((UNLIKELY(p->facts.early)
+                     ? SSL_write_early_data(p->ssl, front.p, MIN(front.n, limit), &n)
+                     : SSL_write_ex(p->ssl, front.p, MIN(front.n, limit), &n)) != 1) {
                 explain(p);
                 io->error = p->sock_error;
                 return false;

@@ -36,6 +36,7 @@ struct tls_server {
         struct tls_server **held; /* those in hosts */
         size_t n_held;
         uint8_t strength[32]; /* digest of versions and ciphers */
+        bool early_data;
         uint8_t policy[32]; /* digest of what client certificates are asked for and who is believed
                              */
 };
@@ -87,6 +88,7 @@ struct tls_peer {
         struct tls_client *client;
         struct buf raw;       /* received, not yet taken by OpenSSL */
         struct buf enc;       /* encrypted, not yet sent */
+        struct buf first;     /* early data that came while the handshake was going on */
         int sock_error;       /* errno of a failed receive */
         uint32_t small_left;  /* bytes still to go in small records */
         int64_t last_write;   /* loop time */
@@ -97,6 +99,9 @@ struct tls_peer {
         bool bio_eof : 1;     /* OpenSSL has been told of it */
         bool established : 1;
         bool notified : 1; /* our close_notify is in enc or gone */
+        bool early : 1;    /* server: there may be early data still to read */
+        bool offered : 1;  /* server: the outcome of early data is to be counted */
+        bool replayed : 1; /* server: early data was not taken, as it had been before */
         bool no_name : 1;  /* verification is on but there is no name to verify */
         struct tls_facts facts;
         char *sni, *error, *refused; /* what facts point to */
@@ -113,6 +118,11 @@ void tls_ticket_init(void);
 /* Makes ctx answer with the pair's staple, if it has one, when x is the certificate it shows. */
 void tls_staple_attach(SSL_CTX *ctx, X509 *x, const struct tls_pair *pair);
 void tls_staple_init(void);
+/* A server context takes up to max bytes of early data, each ClientHello's once. */
+void tls_replay_attach(SSL_CTX *ctx, uint32_t max);
+enum tls_seen { TLS_SEEN_NEW, TLS_SEEN_BEFORE, TLS_SEEN_FULL };
+/* Remembers a ClientHello; now: seconds of the monotonic clock.  Any thread of any process. */
+enum tls_seen tls_replay_see(struct tls_replay *r, str hello, int64_t now);
 
 /* The text of the oldest error in this thread's queue, which is then empty.  Into cap bytes, never
  * empty. */

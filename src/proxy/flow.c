@@ -260,6 +260,8 @@ static enum next step_route(struct flow *f)
                 r->close_after = r->close_after || r->refused != REASON_NONE;
                 return refuse(f, why);
         }
+        if (UNLIKELY(t->early) && forward_too_early(t))
+                return refuse(f, REASON_TOO_EARLY);
         if (str_eq(t->path.norm, STR("*"))) /* OPTIONS * is about the host as a whole */
                 t->path.norm = STR("/");
         why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
@@ -603,6 +605,7 @@ static void begin(struct request *r)
         t->listen = gen_listen(t->gen, &listener->addr);
         t->tls = facts->tls;
         t->proxy_tlvs = facts->proxy_tlvs;
+        t->early = t->tls != NULL && t->tls->early;
         t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
         t->upstream_us = -1;
         forward_client(t);

@@ -131,6 +131,18 @@ enum reason forward_limits(struct txn *t)
         return r->client->limits(r, s->client_body, s->client_send, unbounded ? 0 : s->body_max);
 }
 
+/* The method alone does not tell: a tunnel may follow, and its bytes would be early too. */
+bool forward_too_early(const struct txn *t)
+{
+        const struct request *r = t->r;
+        if (method_safe(r->req.method) && r->req_body.end && r->req_body.passed == 0 &&
+            r->req.upgrade.p == NULL)
+                return false;
+        metric_add(metric_series(r->loop->metrics, METRIC_EARLY_DATA, STR("result=\"too_early\"")),
+                   1);
+        return true;
+}
+
 static const struct proxy_target *pick_target(const struct route_conf *route)
 {
         if (route->n_targets == 1)
@@ -226,6 +238,16 @@ static void client_cert(struct txn *t, struct msg *sent)
                 set(t->r->arena, sent, FIELD_CLIENT_CERT, field);
 }
 
+/* Whether the server may be seeing the request again (RFC 8470 5.1): what a trusted proxy says, and
+ * what weir knows as long as the client's handshake goes on. */
+static void say_early(struct txn *t, struct msg *sent)
+{
+        if (!t->trusted)
+                fields_del_id(&sent->fields, FIELD_EARLY_DATA);
+        if (UNLIKELY(t->early) && t->tls->early)
+                set(t->r->arena, sent, FIELD_EARLY_DATA, STR("1"));
+}
+
 void forward_request(struct txn *t, struct msg *sent)
 {
         struct request *r = t->r;
@@ -270,4 +292,5 @@ void forward_request(struct txn *t, struct msg *sent)
                : r->req.version == 20 ? STR("2.0 weir")
                                       : STR("1.1 weir"));
         set(a, sent, FIELD_X_REQUEST_ID, t->request_id);
+        say_early(t, sent);
 }

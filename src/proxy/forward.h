@@ -13,6 +13,9 @@ void forward_client(struct txn *t);
 /* Tells the client's codec the limits of t->eff.  REASON_BODY_MAX: the body is too large already.
  */
 MUST_CHECK enum reason forward_limits(struct txn *t);
+/* Of a request that came as early data: whether it is not one that may come twice (RFC 8470 4),
+ * which is then counted. */
+MUST_CHECK bool forward_too_early(const struct txn *t);
 /* Chooses the proxy target (weights, or what a function set) and the settings that go with it. */
 void forward_target(struct txn *t);
 /* The head for the server, made of r->req: hop-by-hop removed, X-Forwarded-*, Via and X-Request-ID

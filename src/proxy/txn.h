@@ -35,6 +35,7 @@ struct txn {
         bool trusted;       /* the peer is one of trusted_proxies */
         str scheme; /* "http" "https" (of the client's connection, or reported by a trusted one) */
         str request_id;              /* made here, or what a trusted peer sent */
+        bool early;                  /* it came as TLS early data */
         const struct tls_facts *tls; /* of the client's connection; NULL: plain */
         str proxy_tlvs;              /* of the client's PROXY header, as tls */
         struct route_match match;    /* route NULL: none */

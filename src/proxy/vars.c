@@ -202,6 +202,8 @@ str vars_get(struct txn *t, const struct template_op *op)
                 return tls_client_text(t->tls, TLS_CLIENT_EXPIRES);
         case VAR_TLS_SNI:
                 return facts_tls(t)->sni;
+        case VAR_TLS_EARLY_DATA:
+                return t->tls == NULL ? STR_NONE : t->early ? STR("yes") : STR("no");
         case VAR_PROXY_PROTOCOL_AUTHORITY:
         case VAR_PROXY_PROTOCOL_ALPN:
         case VAR_PROXY_PROTOCOL_UNIQUE_ID:

@@ -32,6 +32,7 @@ static const struct expected {
         {"tls_cipher", "TLS_AES_128_GCM_SHA256"},
         {"tls_client_subject", "CN=me"},
         {"tls_sni", "sni.example.com"},
+        {"tls_early_data", "yes"},
         {"proxy_protocol_authority", "a.example"},
         {"proxy_protocol_alpn", "h2"},
         {"proxy_protocol_unique_id", "id%0D%0A%25%FF"},
@@ -85,6 +86,7 @@ static void fill(struct upstream_conf *u)
         one.t.scheme = STR("https");
         one.t.port = 8443;
         one.t.tls = &one.tls;
+        one.t.early = true;
         one.t.proxy_tlvs = str_of(proxy_tlvs, sizeof(proxy_tlvs) - 1);
         one.t.upstream = u;
         one.t.server = STR("10.0.0.1:80");
@@ -164,7 +166,8 @@ static void what_is_not_known_is_absent(void **state)
                                              "proxy_protocol_alpn",
                                              "proxy_protocol_ssl_version",
                                              "proxy_protocol_ssl_verified",
-                                             "proxy_protocol_tlv_0xe0"};
+                                             "proxy_protocol_tlv_0xe0",
+                                             "tls_early_data"};
 
         (void)state;
         target("/x");
