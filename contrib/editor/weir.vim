@@ -21,7 +21,7 @@ syn keyword weirDirective max_connections shutdown_timeout drain_delay server ba
 syn keyword weirDirective watch_certificates eject keepalive protocol tls sticky slow_start certificate protocols
 syn keyword weirDirective versions ciphers client_certificate ticket_keys hosts proxy_protocol when
 syn keyword weirDirective proxy respond redirect rewrite timeout retry body header buffer error_page
-syn keyword weirDirective upgrade password database
+syn keyword weirDirective upgrade grpc_web password database
 
 hi def link weirComment Comment
 hi def link weirString String

@@ -145,7 +145,7 @@ static const char *special(bool url)
         return url ? "-_" : "+/";
 }
 
-static char base64_digit(unsigned v, bool url)
+char crypto_base64_digit(unsigned v, bool url)
 {
         v &= 63;
         return v < 62 ? alphabet[v] : special(url)[v - 62];
@@ -164,7 +164,7 @@ str crypto_base64(struct arena *a, str s, bool url)
                 unsigned v = (unsigned)b[i] << 16 | (some > 1 ? (unsigned)b[i + 1] << 8 : 0) |
                              (some > 2 ? b[i + 2] : 0);
                 for (size_t k = 0; k <= some; k++)
-                        out[o++] = base64_digit(v >> (18 - 6 * k), url);
+                        out[o++] = crypto_base64_digit(v >> (18 - 6 * k), url);
                 for (size_t k = some; k < 3 && !url; k++)
                         out[o++] = '=';
         }
@@ -173,7 +173,7 @@ str crypto_base64(struct arena *a, str s, bool url)
         return str_of(out, n);
 }
 
-static int base64_value(char c, bool url)
+int crypto_base64_value(char c, bool url)
 {
         if (c >= 'A' && c <= 'Z')
                 return c - 'A';
@@ -204,7 +204,7 @@ bool crypto_base64_decode(struct arena *a, str s, bool url, str *out)
         if (!p)
                 return false;
         for (size_t i = 0; i < s.n; i++) {
-                int d = base64_value(s.p[i], url);
+                int d = crypto_base64_value(s.p[i], url);
                 if (d < 0)
                         return false;
                 v = (v << 6 | (unsigned)d) & 0xffff;

@@ -17,6 +17,9 @@ bool crypto_equal(str a, str b);       /* constant time for equal lengths */
 uint64_t crypto_siphash(const uint8_t key[16], str data); /* SipHash-2-4 */
 
 void crypto_hex(char *out, const void *p, size_t n); /* 2n lower-case digits, no NUL */
+/* One digit for the lowest 6 bits of v, and back; -1: it is none. */
+char crypto_base64_digit(unsigned v, bool url);
+int crypto_base64_value(char c, bool url);
 str crypto_base64(struct arena *a, str s, bool url); /* url: alphabet of RFC 4648 5, no padding */
 MUST_CHECK bool crypto_base64_decode(struct arena *a, str s, bool url, str *out); /* strict */
 

@@ -70,6 +70,7 @@ enum setting_id { /* bit numbers in settings.set */
                   SET_ACCESS_LOG,
                   SET_ERROR_PAGES,
                   SET_UPGRADE,
+                  SET_GRPC_WEB,
                   SET_REQUEST_MEMORY,
                   SET_WEBSOCKET_PING,
                   SETTINGS
@@ -103,7 +104,7 @@ struct settings {
         const struct access_log_conf *access_log; /* NULL: off */
         const struct error_page *error_pages;
         size_t n_error_pages;
-        bool upgrade;
+        bool upgrade, grpc_web;
         int64_t websocket_ping;
         uint64_t request_memory; /* arena of a request, functions included */
 };

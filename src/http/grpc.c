@@ -35,10 +35,21 @@ bool grpc_is_request(const struct msg *req)
         return has_type(req, STR("application/grpc"));
 }
 
+bool grpc_is_web_text(str type)
+{
+        return is_type(type, STR("application/grpc-web-text"));
+}
+
+bool grpc_is_web_type(str type)
+{
+        return is_type(type, STR("application/grpc-web")) || grpc_is_web_text(type);
+}
+
 bool grpc_is_web(const struct msg *req)
 {
-        return has_type(req, STR("application/grpc-web")) ||
-               has_type(req, STR("application/grpc-web-text"));
+        const struct field *f = fields_get(&req->fields, FIELD_CONTENT_TYPE);
+
+        return f != NULL && grpc_is_web_type(f->value);
 }
 
 const char *grpc_status_name(int status)

@@ -30,6 +30,8 @@ enum grpc_status {
 /* application/grpc and application/grpc+proto and its kin, not grpc-web. */
 bool grpc_is_request(const struct msg *req);
 bool grpc_is_web(const struct msg *req); /* application/grpc-web and its kin */
+bool grpc_is_web_type(str type);         /* a content type of these; */
+bool grpc_is_web_text(str type);         /* one of them in base64 */
 
 /* A content type as those of grpc_is_request. */
 bool grpc_is_type(str type);

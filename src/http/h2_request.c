@@ -7,6 +7,7 @@
  * that is kept for a server that gives the request back.
  */
 #include "http/field.h"
+#include "http/grpc.h"
 #include "http/h2_exchange.h"
 
 struct names { /* of nghttp2, in the request's arena */
@@ -52,7 +53,8 @@ static bool is_websocket(const struct msg *m)
         return m->upgrade.n && field_list_has(m->upgrade, STR("websocket"));
 }
 
-/* TE is hop-by-hop; what the client said of trailers is true of us as well. */
+/* TE is hop-by-hop; what the client said of trailers is true of us as well.  (gRPC asks for them
+ * whoever calls.) */
 static bool takes_trailers(const struct request *r)
 {
         FIELDS_EACH(f, &r->req.fields)
@@ -80,7 +82,7 @@ static void put_head(struct h2_stream *s, struct names *to)
                 if (field_passes(f) && !(s->connect && str_ieq(f->name, STR("Sec-WebSocket-Key"))))
                         put_field(h2_loop(s->c->io.loop), to, f);
         }
-        if (takes_trailers(x->r))
+        if (takes_trailers(x->r) || grpc_is_request(m))
                 put(to, STR("te"), STR("trailers"), 0);
         if (m->expect_continue)
                 put(to, STR("expect"), STR("100-continue"), 0);

@@ -13,8 +13,10 @@
 #include "http/grpc.h"
 #include "http/reply.h"
 #include "proxy/accesslog.h"
+#include "proxy/bridge.h"
 #include "proxy/forward.h"
 #include "proxy/origin.h"
+#include "proxy/refusal.h"
 #include "proxy/tunnel.h"
 #include "proxy/vars.h"
 
@@ -40,6 +42,7 @@ struct flow {
         struct chain *chain;
         struct origin *origin;
         struct tunnel *tunnel;    /* from a 101 on */
+        struct bridge *bridge;    /* a call of gRPC-Web that goes on as one of gRPC; else NULL */
         struct msg sent;          /* the head for the server */
         struct deadline deadline; /* timeout request= */
         bool finished, local;     /* local: weir or a function answers */
@@ -87,82 +90,7 @@ uint64_t flow_requests(struct loop *l)
         return flow_loop(l)->requests;
 }
 
-static metric_cell *labelled(struct loop *l, unsigned family, const char *label, str value)
-{
-        struct buf labels = BUF_INIT;
-        metric_label(&labels, label, value);
-        metric_cell *c = metric_series(l->metrics, family, buf_front(&labels));
-        buf_clear(&labels);
-        return c;
-}
-
-static void count_reason(struct loop *l, enum reason why)
-{
-        metric_cell **c = &flow_loop(l)->reasons[why];
-        if (*c == NULL)
-                *c = labelled(l, METRIC_LOCAL_REPLIES, "reason", str_z(reason_word(why)));
-        metric_add(*c, 1);
-}
-
-/* ------------------------------------------------------------------ limits and messages */
-
-static void say_refused(struct flow *f, enum reason why)
-{
-        static _Thread_local struct log_quota quota;
-        struct request *r = f->t.r;
-        char peer[ADDR_TEXT] = "?", subject[ADDR_TEXT + 16];
-        const struct client_facts *facts = r->client ? r->client->facts(r) : NULL;
-
-        if (!log_wants(LOG_INFO) || !log_quota(&quota, 50))
-                return;
-        if (facts != NULL)
-                addr_print(&facts->peer, peer);
-        snprintf(subject, sizeof subject, "client %s", peer);
-        if (r->limit != 0)
-                log_info(subject, "%d %s: %s (limit %llu, measured %llu)", reason_rows[why].status,
-                         reason_word(why), reason_rows[why].text, (unsigned long long)r->limit,
-                         (unsigned long long)r->measured);
-        else
-                log_info(subject, "%d %s: %s: %.*s %.*s", reason_rows[why].status, reason_word(why),
-                         reason_rows[why].text, STR_ARG(r->req.method_text),
-                         STR_ARG(str_head(r->req.target, 200)));
-}
-
-/* By the setting's name, with which the sentence of such a reason begins. */
-static void count_limit(struct loop *l, enum reason why)
-{
-        metric_cell **c = &flow_loop(l)->limits[why];
-        str setting, rest;
-        if (*c == NULL) {
-                str_cut(str_z(reason_rows[why].text), ':', &setting, &rest);
-                *c = labelled(l, METRIC_LIMIT_HITS, "setting", setting);
-        }
-        metric_add(*c, 1);
-}
-
 /* ------------------------------------------------------------------ local answers */
-
-static bool is_limit(enum reason why)
-{
-        switch (why) {
-        case REASON_BODY_MAX:
-        case REASON_HEADER_LINE:
-        case REASON_FIELD_LINE:
-        case REASON_HEADER_MAX:
-        case REASON_HEADER_FIELDS:
-        case REASON_CLIENT_HEAD:
-        case REASON_CLIENT_BODY:
-        case REASON_QUEUE_TIMEOUT:
-        case REASON_CONNECT_TIMEOUT:
-        case REASON_RESPONSE_TIMEOUT:
-        case REASON_RESPONSE_IDLE:
-        case REASON_REQUEST_TIMEOUT:
-        case REASON_UPSTREAM_HEADER_MAX:
-                return true;
-        default:
-                return false;
-        }
-}
 
 static const struct error_page *error_page(const struct settings *s, int status)
 {
@@ -201,9 +129,10 @@ static void answer(struct flow *f, int status, enum reason why, str body, str co
 
 static enum next refuse(struct flow *f, enum reason why)
 {
-        say_refused(f, why);
-        if (is_limit(why))
-                count_limit(f->t.r->loop, why);
+        struct loop *l = f->t.r->loop;
+        refusal_say(f->t.r, why);
+        if (refusal_is_limit(why))
+                refusal_count_limit(l, &flow_loop(l)->limits[why], why);
         answer(f, reason_rows[why].status, why, STR_NONE, STR_NONE);
         return MORE;
 }
@@ -330,18 +259,11 @@ static void request_timeout(struct deadline *d)
         fail_held(CONTAINER_OF(d, struct flow, deadline), REASON_REQUEST_TIMEOUT);
 }
 
-/* By timeout request=, or by what a gRPC caller says if that is shorter. */
 static void bound(struct flow *f)
 {
         struct txn *t = &f->t;
-        const struct field *field;
-        int64_t us = t->eff->request, said;
+        int64_t us = forward_patience(t);
 
-        if (grpc_is_request(&t->r->req)) {
-                field = fields_find(&t->r->req.fields, STR("grpc-timeout"));
-                if (field != NULL && grpc_timeout(field->value, &said))
-                        us = us != 0 ? MIN(us, said) : said;
-        }
         t->deadline = us != 0 ? t->r->loop->now + us : 0;
         if (us != 0 || deadline_armed(&f->deadline))
                 deadline_set(t->r->loop, &f->deadline, us, request_timeout);
@@ -396,15 +318,21 @@ static enum next step_action(struct flow *f)
         case ACTION_PROXY:
                 break;
         }
-        int64_t before = t->eff->request;
+        const struct settings *before = t->eff;
         forward_target(t);
-        if (t->eff->request != before) /* the upstream has one of its own */
+        if (t->eff->request != before->request || t->eff->grpc_web != before->grpc_web)
+                /* the upstream has one of its own */
                 bound(f);
         if (t->r->req.upgrade.p != NULL && !t->eff->upgrade)
                 return refuse(f, REASON_UPGRADE_OFF);
         enum reason why = forward_limits(t);
         if (why != REASON_NONE)
                 return refuse(f, why);
+        if (forward_is_web(t) && t->upstream->protocol != PROTOCOL_HTTP1) {
+                f->bridge = bridge_new(t->r);
+                if (!bridge_request(f->bridge))
+                        return refuse(f, REASON_BAD_GRPC_WEB);
+        }
         f->step = STEP_BUFFER;
         return MORE;
 }
@@ -436,6 +364,8 @@ static enum next step_origin(struct flow *f)
 {
         struct txn *t = &f->t;
         forward_request(t, &f->sent);
+        if (f->bridge != NULL)
+                bridge_request_head(f->bridge, &f->sent);
         f->origin = origin_start(t, t->gen->upstreams[t->upstream->index], t->eff, &f->sent,
                                  &origin_user);
         return PARKED;
@@ -497,9 +427,12 @@ static enum next step_send(struct flow *f)
                 f->tunnel = tunnel_begin(&f->t, &tunnel_user);
         }
         if (f->local) {
-                count_reason(r->loop, f->t.reason);
+                refusal_count_reply(r->loop, &flow_loop(r->loop)->reasons[f->t.reason],
+                                    f->t.reason);
                 if (r->res.status >= 400 && grpc_is_request(&r->req))
                         grpc_reply(r, f->t.reason);
+                else if (r->res.status >= 400 && forward_is_web(&f->t))
+                        bridge_reply(r, f->t.reason);
         }
         r->res_head_sent = true;
         r->client->head(r);
@@ -548,7 +481,10 @@ static void origin_has_head(struct txn *t)
 {
         struct flow *f = flow_of(t);
         f->step = STEP_HOLD;
-        enter(f);
+        if (f->bridge != NULL && !bridge_response_head(f->bridge))
+                fail_held(f, REASON_UPSTREAM_FRAMING);
+        else
+                enter(f);
 }
 
 static void origin_res_ready(struct txn *t)
@@ -559,7 +495,9 @@ static void origin_res_ready(struct txn *t)
                 tunnel_heard(f->tunnel, TUNNEL_SERVER);
         if (r->res_body.end)
                 f->origin = r->tunnel ? f->origin : NULL;
-        if (f->step == STEP_HOLD)
+        if (f->bridge != NULL && !bridge_response(f->bridge))
+                fail_held(f, REASON_UPSTREAM_FRAMING);
+        else if (f->step == STEP_HOLD)
                 enter(f);
         else if (f->step == STEP_DELIVER && r->client != NULL)
                 r->client->res_ready(r);
@@ -614,12 +552,17 @@ static void begin(struct request *r)
         enter(f);
 }
 
+static void req_failed(struct request *r, enum reason why);
+
 static void req_ready(struct request *r)
 {
         struct flow *f = flow_of_request(r);
+        bool wanted = f->step == STEP_BUFFER || f->origin != NULL;
         if (f->tunnel != NULL)
                 tunnel_heard(f->tunnel, TUNNEL_CLIENT);
-        if (f->step == STEP_BUFFER)
+        if (f->bridge != NULL && wanted && !bridge_request(f->bridge))
+                req_failed(r, REASON_BAD_GRPC_WEB);
+        else if (f->step == STEP_BUFFER)
                 enter(f);
         else if (f->origin != NULL)
                 origin_req_ready(f->origin);

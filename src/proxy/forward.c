@@ -143,6 +143,25 @@ bool forward_too_early(const struct txn *t)
         return true;
 }
 
+bool forward_is_web(const struct txn *t)
+{
+        return t->eff->grpc_web && grpc_is_web(&t->r->req);
+}
+
+int64_t forward_patience(const struct txn *t)
+{
+        const struct msg *req = &t->r->req;
+        const struct field *f;
+        int64_t us = t->eff->request, said;
+
+        if (!grpc_is_request(req) && !forward_is_web(t))
+                return us;
+        f = fields_find(&req->fields, STR("grpc-timeout"));
+        if (f != NULL && grpc_timeout(f->value, &said))
+                us = us != 0 ? MIN(us, said) : said;
+        return us;
+}
+
 static const struct proxy_target *pick_target(const struct route_conf *route)
 {
         if (route->n_targets == 1)

@@ -16,6 +16,11 @@ MUST_CHECK enum reason forward_limits(struct txn *t);
 /* Of a request that came as early data: whether it is not one that may come twice (RFC 8470 4),
  * which is then counted. */
 MUST_CHECK bool forward_too_early(const struct txn *t);
+/* A call of gRPC-Web, where grpc_web is on. */
+bool forward_is_web(const struct txn *t);
+/* How long the whole exchange may take (us): timeout request=, or what a caller of gRPC says if
+ * that is shorter; 0: any time. */
+int64_t forward_patience(const struct txn *t);
 /* Chooses the proxy target (weights, or what a function set) and the settings that go with it. */
 void forward_target(struct txn *t);
 /* The head for the server, made of r->req: hop-by-hop removed, X-Forwarded-*, Via and X-Request-ID

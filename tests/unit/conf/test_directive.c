@@ -193,6 +193,7 @@ static const struct {
          "cannot read /w/no.html: No such file or directory"},
         {ROUTE, "upgrade", "upgrade @no;", "upgrade: \"no\" is neither on nor off"},
         {ROUTE, "upgrade", "upgrade on; @upgrade off;", "upgrade is given twice"},
+        {ROUTE, "grpc_web", "grpc_web @text;", "grpc_web: \"text\" is neither on nor off"},
         {ROUTE, "websocket", "websocket@;", "websocket needs"},
         {ROUTE, "websocket", "websocket ping=@often;", "ping: \"often\" is not a time"},
         {HOST, "route", "websocket ping=1h; @route / { timeout tunnel=1m; proxy users; }",

@@ -44,7 +44,8 @@ static const char text[] =
         "        when query q ~* '^x'; when header b; when client 10.0.0.0/8 ::1;\n"
         "        function echo on_error=fail_open { key k; list a \"b c\"; }\n"
         "        rewrite \"/x;y${id}?a=$1\"; proxy a weight=3 host=$host; proxy a weight=0;\n"
-        "        upgrade off; request_memory 2m; timeout response=2s; websocket ping=20s; }\n"
+        "        upgrade off; grpc_web on; request_memory 2m; timeout response=2s;\n"
+        "        websocket ping=20s; }\n"
         "    route = /b { respond 200 \"${env:DOLLAR}$$\\t'\\\"\"; }\n"
         "    route /c%2fd { redirect 301 https://${host}$uri; }\n"
         "    route /e { function echo slow; respond 204; }\n"
@@ -159,6 +160,7 @@ static void defaults(void **state)
                 "access_log off;",
                 "upgrade on;",
                 "websocket ping=off;",
+                "grpc_web off;",
                 "request_memory 1m;",
                 "    balance round_robin;",
                 "    server b weight=1 max_connections=off resolve=off;",

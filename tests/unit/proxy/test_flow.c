@@ -177,11 +177,11 @@ static void refused_by_the_codec(void **state)
                 over(reason_rows[why].status, why);
                 assert_int_equal(w.starts + w.limits, 0);
                 assert_int_equal(local_replies(why) - replies, 1);
-                assert_int_equal(limit_hits(why) - hits, is_limit(why));
+                assert_int_equal(limit_hits(why) - hits, refusal_is_limit(why));
         }
-        assert_true(is_limit(REASON_HEADER_LINE) && is_limit(REASON_HEADER_MAX) &&
-                    is_limit(REASON_HEADER_FIELDS) && is_limit(REASON_CLIENT_HEAD));
-        assert_false(is_limit(REASON_BAD_REQUEST_LINE));
+        assert_true(refusal_is_limit(REASON_HEADER_LINE) && refusal_is_limit(REASON_HEADER_MAX) &&
+                    refusal_is_limit(REASON_HEADER_FIELDS) && refusal_is_limit(REASON_CLIENT_HEAD));
+        assert_false(refusal_is_limit(REASON_BAD_REQUEST_LINE));
 }
 
 static void refused_by_routing(void **state)
@@ -443,7 +443,7 @@ static void fails_before_the_head(void **state)
                 assert_true(str_eq(w.retry_after, str_z(rows[i].retry_after)));
                 over(rows[i].status, rows[i].why);
                 assert_int_equal(w.aborts, 0);
-                assert_int_equal(limit_hits(rows[i].why) - hits, is_limit(rows[i].why));
+                assert_int_equal(limit_hits(rows[i].why) - hits, refusal_is_limit(rows[i].why));
         }
 }
 
