@@ -105,20 +105,27 @@ void watch_folders(const char *path, void (*fn)(const char *folder, void *arg), 
 /* ------------------------------------------------------------------ looking */
 
 struct adding {
-        int fd;
+        struct watch *w;
         bool missing; /* a folder is not there, or cannot be watched */
 };
+
+/* Once for each plan: it is tried again every few seconds. */
+static void complain(struct watch *w, const char *what)
+{
+        if (!w->complained)
+                log_warn("certificates", "%s cannot be watched: %s", what, strerror(errno));
+        w->complained = true;
+}
 
 static void add_folder(const char *folder, void *arg)
 {
         struct adding *a = arg;
-        static struct log_quota quota;
 
-        if (inotify_add_watch(a->fd, folder, EVENTS) >= 0)
+        if (inotify_add_watch(a->w->fd, folder, EVENTS) >= 0)
                 return;
         a->missing = true;
-        if (errno != ENOENT && errno != ENOTDIR && log_quota(&quota, 1))
-                log_warn("certificates", "%s cannot be watched: %s", folder, strerror(errno));
+        if (errno != ENOENT && errno != ENOTDIR)
+                complain(a->w, folder);
 }
 
 static void arm(struct master *m, int64_t in_us)
@@ -157,18 +164,15 @@ static void unwatch(struct master *m)
 static bool watch_again(struct master *m)
 {
         struct watch *w = &m->watch;
-        struct adding a = {0};
+        struct adding a = {.w = w};
 
         unwatch(m);
         w->first = 0;
-        a.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-        if (a.fd < 0) {
-                static struct log_quota quota;
-                if (log_quota(&quota, 1))
-                        log_warn("certificates", "inotify: %s", strerror(errno));
+        w->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (w->fd < 0) {
+                complain(w, "they");
                 return false;
         }
-        w->fd = a.fd;
         for (size_t i = 0; i < w->n_files; i++)
                 watch_folders(w->files[i].path, add_folder, &a);
         master_watch(m, w->fd, events_readable, NULL);
@@ -247,6 +251,7 @@ static void forget(struct master *m)
         free(w->files);
         w->files = NULL;
         w->n_files = 0;
+        w->complained = false;
 }
 
 void watch_begin(struct master *m)

@@ -26,6 +26,7 @@ struct watch {
         size_t n_files;
         int64_t first; /* of the changes that are being waited for; 0: there were none */
         bool ours;     /* the reload under way was started here */
+        bool complained;
 };
 
 void watch_begin(struct master *m);
