@@ -52,34 +52,46 @@ const char *tls_ocsp_text(enum tls_ocsp_verdict v)
 
 /* ---- the certificate ---- */
 
+/* Whose key signed the first of them; NULL: that one is not among them. */
+static X509 *issuer_of_first(STACK_OF(X509) * all)
+{
+        X509 *cert = sk_X509_value(all, 0);
+
+        for (int i = 1; i < sk_X509_num(all); i++) {
+                X509 *issuer = sk_X509_value(all, i);
+                if (X509_check_issued(issuer, cert) == X509_V_OK &&
+                    X509_verify(cert, X509_get0_pubkey(issuer)) == 1)
+                        return issuer;
+        }
+        return NULL;
+}
+
 struct tls_ocsp *tls_ocsp_new(str chain, str file, struct arena *a, str *err)
 {
         STACK_OF(X509) *all = tls_pem_certificates(chain);
         struct tls_ocsp *o = NULL;
+        X509 *issuer;
 
         if (all == NULL) {
                 ERR_clear_error();
                 *err = arena_printf(a, "%.*s: no certificate in PEM form", STR_ARG(file));
                 return NULL;
         }
-        for (int i = 1; i < sk_X509_num(all) && o == NULL; i++) {
-                X509 *cert = sk_X509_value(all, 0), *issuer = sk_X509_value(all, i);
-                if (X509_check_issued(issuer, cert) != X509_V_OK ||
-                    X509_verify(cert, X509_get0_pubkey(issuer)) != 1)
-                        continue;
+        issuer = issuer_of_first(all);
+        if (issuer != NULL) {
                 o = calloc(1, sizeof(*o));
                 CHECK(o != NULL);
-                CHECK(X509_up_ref(cert) == 1 && X509_up_ref(issuer) == 1);
-                o->cert = cert;
+                o->cert = sk_X509_value(all, 0);
                 o->issuer = issuer;
-        }
-        sk_X509_pop_free(all, X509_free);
-        ERR_clear_error();
-        if (o == NULL)
+                CHECK(X509_up_ref(o->cert) == 1 && X509_up_ref(o->issuer) == 1);
+        } else {
                 *err = arena_printf(a,
                                     "%.*s: OCSP needs the certificate of the issuer behind the "
                                     "certificate itself",
                                     STR_ARG(file));
+        }
+        sk_X509_pop_free(all, X509_free);
+        ERR_clear_error();
         return o;
 }
 

@@ -74,7 +74,7 @@ static void ring_write(struct tls_tickets *t, const struct tls_ticket_set *set)
 
 static void ring_read(struct tls_tickets *t, struct tls_ticket_set *set)
 {
-        uint64_t w[SET_WORDS];
+        uint64_t w[SET_WORDS] = {0};
         uint32_t before;
         unsigned tries = 0;
 

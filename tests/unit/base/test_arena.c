@@ -71,7 +71,8 @@ static void rest_of_a_chunk_is_used(void **state)
         char *first = arena_alloc(a, 16), *second;
 
         (void)state;
-        assert_non_null(arena_alloc(a, ARENA_CHUNK - 48)); /* fits no longer, but leaves less than we have */
+        assert_non_null(arena_alloc(
+                a, ARENA_CHUNK - 48)); /* fits no longer, but leaves less than we have */
         second = arena_alloc(a, 16);
         assert_ptr_equal(second, first + 16);
         arena_free(a);
