@@ -46,7 +46,7 @@ static void bury(struct loop_task *t)
                 c->codec->bury(c);
         free((char *)c->tlvs.p);
         c->magic = DEAD_MAGIC;
-        slab_put(&h1_loop(l)->servers, c);
+        slab_put(&codecs(l)->servers, c);
 }
 
 static void leave(struct downstream *c)
@@ -59,7 +59,7 @@ static void leave(struct downstream *c)
         c->state = CONN_CLOSED;
         deadline_clear(&c->deadline);
         list_remove(&c->link);
-        h1_loop(l)->n_connections--;
+        codecs(l)->n_connections--;
         metric_set(c->stats->open_cell, (int64_t)--c->stats->open);
         listen_closed(l);
         loop_defer(l, &c->task, bury);
@@ -283,7 +283,7 @@ static const struct io_owner young_owner = {.readable = readable, .ready = ready
 void downstream_accept(struct loop *l, int fd, const struct addr *peer,
                        const struct downstream_conf *conf, void *listener)
 {
-        struct h1_loop *h = h1_loop(l);
+        struct codecs *h = codecs(l);
         struct downstream *c = slab_get(&h->servers);
         c->magic = CONN_MAGIC;
         c->conf = conf;
@@ -292,7 +292,7 @@ void downstream_accept(struct loop *l, int fd, const struct addr *peer,
         c->accepted = c->started = l->now;
         c->serial = (uint64_t)l->index << 40 | ++h->serial;
         shorten(&c->peer, peer);
-        c->stats = h1_loop_listener(l, conf->name);
+        c->stats = codecs_listener(l, conf->name);
         metric_add(c->stats->total, 1);
         metric_set(c->stats->open_cell, (int64_t)++c->stats->open);
         h->n_connections++;
@@ -347,7 +347,7 @@ uint64_t downstream_limit_of(const struct h1_limits *limits, enum reason why)
 
 uint32_t downstream_drain(struct loop *l, bool on)
 {
-        struct h1_loop *h = h1_loop(l);
+        struct codecs *h = codecs(l);
         h->draining = on;
         if (on)
                 LIST_EACH (n, &h->connections) {
@@ -360,12 +360,12 @@ uint32_t downstream_drain(struct loop *l, bool on)
 
 uint32_t downstream_count(struct loop *l)
 {
-        return h1_loop(l)->n_connections;
+        return codecs(l)->n_connections;
 }
 
 void downstream_close_all(struct loop *l, enum reason why)
 {
-        struct h1_loop *h = h1_loop(l);
+        struct codecs *h = codecs(l);
         while (!list_empty(&h->connections)) {
                 struct downstream *c = CONTAINER_OF(h->connections.next, struct downstream, link);
                 if (c->codec)

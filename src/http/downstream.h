@@ -47,6 +47,6 @@ uint32_t downstream_count(struct loop *l);
 void downstream_close_all(struct loop *l, enum reason why);
 
 /* Frees what http keeps per loop (before loop_free); no connection may be open. */
-void h1_loop_end(struct loop *l);
+void codecs_end(struct loop *l);
 
 #endif

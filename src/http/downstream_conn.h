@@ -5,8 +5,8 @@
 #ifndef HTTP_DOWNSTREAM_CONN_H
 #define HTTP_DOWNSTREAM_CONN_H
 
+#include "http/codecs.h"
 #include "http/downstream.h"
-#include "http/h1_loop.h"
 
 #define CONN_MAGIC UINT32_C(0x434f4e4e)
 
@@ -54,7 +54,7 @@ struct downstream {
         const struct downstream_conf *conf; /* valid in this turn only: see downstream_conf_of() */
         const struct downstream_conf *(*refresh)(struct loop *l, void *listener);
         void *listener;
-        struct h1_listener *stats;
+        struct codecs_listener *stats;
         void *own;           /* HTTP/2's part, which is not small */
         struct buf *preface; /* PROXY: the part of the header that came first, or NULL */
         str tlvs;            /* of the PROXY header, malloc'd; absent: none */

@@ -11,9 +11,9 @@
  */
 #include "http/h1_client.h"
 
+#include "http/codecs.h"
 #include "http/field.h"
 #include "http/h1_body.h"
-#include "http/h1_loop.h"
 #include "http/h1_write.h"
 
 #define CLIENT_MAGIC UINT32_C(0x48314343)
@@ -99,7 +99,7 @@ static void bury(struct loop_task *t)
         struct h1_client *c = CONTAINER_OF(t, struct h1_client, task);
         struct loop *l = c->io.loop;
         c->magic = DEAD_MAGIC;
-        slab_put(&h1_loop(l)->clients, c);
+        slab_put(&codecs(l)->clients, c);
 }
 
 static void end_client(struct h1_client *c, enum reason why)
@@ -577,7 +577,7 @@ struct client_conn *h1_client_connect(struct loop *l, const struct addr *to, str
                                       str host, int64_t connect_us, const struct client_pool *pool,
                                       void *pool_ctx, enum reason *why)
 {
-        struct slab *slab = &h1_loop(l)->clients;
+        struct slab *slab = &codecs(l)->clients;
         struct h1_client *c = slab_get(slab);
         enum reason failed = io_connect(&c->io, l, to, &client_owner);
         if (failed != REASON_NONE) {

@@ -354,7 +354,7 @@ static void finish(struct h1_conn *c)
         struct h1_stream *s = c->stream;
         struct loop *l = c->d.io.loop;
         bool tunnel = s->out.framing == FRAMING_TUNNEL;
-        bool keep = c->keep && s->in.done && !s->out.broken && !h1_loop(l)->draining && !tunnel &&
+        bool keep = c->keep && s->in.done && !s->out.broken && !codecs(l)->draining && !tunnel &&
                     !(c->d.io.eof && c->d.io.in.n == 0);
         struct request *r = detach(c);
         if (!keep) {
@@ -443,7 +443,7 @@ static void ops_head(struct request *r)
         s->no_body = r->req.method == METHOD_HEAD || r->res.status == 204 || r->res.status == 304;
         enum framing framing = response_framing(r, s->no_body, version);
         c->keep = c->keep && !r->close_after && s->in.done && framing != FRAMING_CLOSE &&
-                  !h1_loop(r->loop)->draining;
+                  !codecs(r->loop)->draining;
         h1_write_response(&c->d.io.out, &r->res,
                           &(struct h1_response_form){.version = version,
                                                      .keep_alive = c->keep,

@@ -380,7 +380,7 @@ static void settle_conn(struct h2_server *h)
 static enum reason end_reason(const struct h2_server *h)
 {
         if (h->last_said)
-                return h1_loop(h->d->io.loop)->draining ? REASON_SHUTDOWN
+                return codecs(h->d->io.loop)->draining ? REASON_SHUTDOWN
                        : h->limits.requests && h->requests >= h->limits.requests
                                ? REASON_H2_REQUESTS
                                : REASON_DONE;
@@ -625,7 +625,7 @@ static void begin(struct downstream *d)
         d->own = h;
         d->state = CONN_HEAD; /* until the first stream */
         say_settings(h);
-        if (h1_loop(d->io.loop)->draining)
+        if (codecs(d->io.loop)->draining)
                 h2_server_goaway(h);
         feed(h);
 }

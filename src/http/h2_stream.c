@@ -29,7 +29,7 @@ struct h2_stream *h2_stream_new(struct h2_server *h, int32_t id)
         struct downstream *d = h->d;
         const struct downstream_conf *conf = downstream_conf_of(d);
         struct request *r = request_new(d->io.loop, conf->flow, conf->request_memory);
-        struct h2_stream *s = slab_get(&h1_loop(d->io.loop)->streams);
+        struct h2_stream *s = slab_get(&codecs(d->io.loop)->streams);
         s->magic = H2_STREAM_MAGIC;
         s->id = id;
         s->h = h;
@@ -77,7 +77,7 @@ void h2_stream_free(struct h2_stream *s)
         deadline_clear(&s->deadline);
         s->h->n_streams--;
         s->magic = DEAD_MAGIC;
-        slab_put(&h1_loop(l)->streams, s);
+        slab_put(&codecs(l)->streams, s);
 }
 
 static void reset(struct h2_stream *s, uint32_t code)

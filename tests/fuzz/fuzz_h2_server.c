@@ -3,9 +3,9 @@
  * ends once, and nothing is left when the client has gone.
  */
 #include "base/check.h"
+#include "http/codecs.h"
 #include "http/downstream.h"
 #include "http/field.h"
-#include "http/h1_loop.h"
 #include "http/reply.h"
 
 #include <sys/socket.h>
@@ -156,8 +156,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         downstream_close_all(l, REASON_SHUTDOWN);
         loop_turn(l, false);
         io_linger_end(l);
-        CHECK(live == 0 && h1_loop(l)->streams.live == 0 && h1_loop(l)->servers.live == 0);
-        h1_loop_end(l);
+        CHECK(live == 0 && codecs(l)->streams.live == 0 && codecs(l)->servers.live == 0);
+        codecs_end(l);
         loop_free(l);
         return 0;
 }

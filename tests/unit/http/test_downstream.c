@@ -123,8 +123,8 @@ static int end_test(void **state)
         downstream_close_all(loop, REASON_SHUTDOWN);
         io_linger_end(loop);
         loop_turn(loop, false);
-        assert_int_equal(h1_loop(loop)->servers.live, 0);
-        h1_loop_end(loop);
+        assert_int_equal(codecs(loop)->servers.live, 0);
+        codecs_end(loop);
         loop_free(loop);
         io_thread_end();
         arena_thread_end();

@@ -167,8 +167,8 @@ static int end_test(void **state)
         peer_close(&server);
         close(listener);
         loop_turn(loop, false);
-        assert_int_equal(h1_loop(loop)->clients.live, 0);
-        h1_loop_end(loop);
+        assert_int_equal(codecs(loop)->clients.live, 0);
+        codecs_end(loop);
         loop_free(loop);
         io_thread_end();
         arena_thread_end();

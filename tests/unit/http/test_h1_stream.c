@@ -158,10 +158,10 @@ static int end_test(void **state)
         io_linger_end(loop);
         loop_turn(loop, false);
         assert_int_equal(downstream_count(loop), 0);
-        assert_int_equal(h1_loop(loop)->servers.live, 0);
+        assert_int_equal(codecs(loop)->servers.live, 0);
         assert_int_equal(closed_connections, accepted);
-        assert_int_equal(h1_loop_listener(loop, "test")->open, 0);
-        h1_loop_end(loop);
+        assert_int_equal(codecs_listener(loop, "test")->open, 0);
+        codecs_end(loop);
         loop_free(loop);
         io_thread_end();
         arena_thread_end();
@@ -183,7 +183,7 @@ static void requests_follow_one_another(void **state)
                 PUMP_UNTIL(loop, fake.sent == i);
                 assert_string_equal(fake.target, "/a");
         }
-        struct h1_conn *c = CONTAINER_OF(h1_loop(loop)->connections.next, struct h1_conn, d.link);
+        struct h1_conn *c = CONTAINER_OF(codecs(loop)->connections.next, struct h1_conn, d.link);
         assert_int_equal(c->d.state, CONN_IDLE); /* and holds nothing */
         assert_null(c->d.io.in.first);
         assert_null(c->d.io.out.first);
@@ -283,7 +283,7 @@ static void input_behind_a_request_is_bounded(void **state)
                         break;
                 pump_turns(loop, 5);
         }
-        struct h1_conn *c = CONTAINER_OF(h1_loop(loop)->connections.next, struct h1_conn, d.link);
+        struct h1_conn *c = CONTAINER_OF(codecs(loop)->connections.next, struct h1_conn, d.link);
         assert_true(c->d.io.in.n > 0 && c->d.io.in.n <= PIPELINED_MAX + BUF_CHUNK);
         reply(fake.r, 200, "x");
         PUMP_UNTIL(loop, fake.refused == REASON_HEADER_LINE);

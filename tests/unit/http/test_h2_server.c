@@ -243,9 +243,9 @@ static int end_test(void **state)
         io_linger_end(loop);
         loop_turn(loop, false);
         assert_int_equal(fake.begun, fake.sent + fake.gone);
-        assert_int_equal(h1_loop(loop)->streams.live, 0);
-        assert_int_equal(h1_loop(loop)->servers.live, 0);
-        h1_loop_end(loop);
+        assert_int_equal(codecs(loop)->streams.live, 0);
+        assert_int_equal(codecs(loop)->servers.live, 0);
+        codecs_end(loop);
         loop_free(loop);
         nghttp2_session_del(cs);
         io_thread_end();

@@ -7,7 +7,7 @@
 
 #include "peer.h"
 
-#include "http/h1_loop.h"
+#include "http/codecs.h"
 #include "relay.h"
 
 static struct peer client, server;
@@ -68,9 +68,9 @@ static int end_test(void **state)
         relay_close_idle();
         io_linger_end(loop);
         loop_turn(loop, false);
-        assert_int_equal(h1_loop(loop)->servers.live, 0);
-        assert_int_equal(h1_loop(loop)->clients.live, 0);
-        h1_loop_end(loop);
+        assert_int_equal(codecs(loop)->servers.live, 0);
+        assert_int_equal(codecs(loop)->clients.live, 0);
+        codecs_end(loop);
         loop_free(loop);
         io_thread_end();
         arena_thread_end();

@@ -1,7 +1,7 @@
 /*
  * Per-loop state of the codecs.
  */
-#include "http/h1_loop.h"
+#include "http/codecs.h"
 
 #include "http/downstream.h"
 
@@ -10,9 +10,9 @@
 
 #define KEEP 256 /* recycled connection objects */
 
-struct h1_loop *h1_loop(struct loop *l)
+struct codecs *codecs(struct loop *l)
 {
-        struct h1_loop *h = l->slot[LOOP_SLOT_HTTP];
+        struct codecs *h = l->slot[LOOP_SLOT_HTTP];
         if (LIKELY(h != NULL))
                 return h;
         h = calloc(1, sizeof(*h));
@@ -25,9 +25,9 @@ struct h1_loop *h1_loop(struct loop *l)
         return h;
 }
 
-void h1_loop_end(struct loop *l)
+void codecs_end(struct loop *l)
 {
-        struct h1_loop *h = l->slot[LOOP_SLOT_HTTP];
+        struct codecs *h = l->slot[LOOP_SLOT_HTTP];
         if (!h)
                 return;
         CHECK(h->servers.live == 0 && h->clients.live == 0 && h->streams.live == 0);
@@ -35,7 +35,7 @@ void h1_loop_end(struct loop *l)
         slab_end(&h->clients);
         slab_end(&h->streams);
         while (h->listeners) {
-                struct h1_listener *next = h->listeners->next;
+                struct codecs_listener *next = h->listeners->next;
                 free(h->listeners->name);
                 free(h->listeners);
                 h->listeners = next;
@@ -51,13 +51,13 @@ static metric_cell *series(struct loop *l, unsigned family, const struct buf *la
         return l->metrics ? metric_series(l->metrics, family, buf_front(labels)) : &nowhere;
 }
 
-struct h1_listener *h1_loop_listener(struct loop *l, const char *name)
+struct codecs_listener *codecs_listener(struct loop *l, const char *name)
 {
-        struct h1_loop *h = h1_loop(l);
-        for (struct h1_listener *i = h->listeners; i; i = i->next)
+        struct codecs *h = codecs(l);
+        for (struct codecs_listener *i = h->listeners; i; i = i->next)
                 if (strcmp(i->name, name) == 0)
                         return i;
-        struct h1_listener *new = calloc(1, sizeof(*new));
+        struct codecs_listener *new = calloc(1, sizeof(*new));
         struct buf labels = BUF_INIT;
         CHECK(new != NULL);
         new->name = str_dupz(str_z(name));
