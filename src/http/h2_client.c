@@ -11,11 +11,11 @@
 #include "http/h2_client.h"
 
 #include "http/h2_exchange.h"
+#include "http/h2_session.h"
 
 #include <stdlib.h>
 
 #define READ_MAX    (64 * KIB)
-#define OUT_HIGH    (64 * KIB)
 #define CONN_WINDOW (1 * MIB) /* streams are bounded one by one; this only keeps the pipe full */
 #define KEEP        256       /* recycled objects */
 
@@ -169,18 +169,17 @@ static void settle(struct h2_client *c)
 /* What nghttp2 has to say, as far as the socket takes it. */
 static void flush(struct h2_client *c)
 {
-        const uint8_t *p;
-        ssize_t n = 1;
-        while (n > 0 && !c->io.writing && !c->io.failed) {
-                while (c->io.out.n < OUT_HIGH && (n = nghttp2_session_mem_send(c->session, &p)) > 0)
-                        buf_put(&c->io.out, p, (size_t)n);
-                if (n < 0) {
+        while (!c->io.writing && !c->io.failed) {
+                int error = h2_session_fill(c->session, &c->io.out);
+                if (error) {
                         c->broken = true;
                         c->broken_why = REASON_UPSTREAM_H2;
                 }
                 if (c->io.out.n == 0)
                         break;
                 io_flush(&c->io);
+                if (error)
+                        break;
         }
 }
 

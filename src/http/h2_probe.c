@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "http/grpc.h"
 #include "http/grpc_health.h"
+#include "http/h2_session.h"
 
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
@@ -149,22 +150,12 @@ static bool is_there(const struct h2_probe *p)
 
 enum h2_probe_result h2_probe_step(struct h2_probe *p, struct buf *in, struct buf *out)
 {
-        const uint8_t *bytes;
-        ssize_t n;
-
-        while (in->n > 0 && !p->bad) {
-                str s = buf_front(in);
-                n = nghttp2_session_mem_recv(p->session, (const uint8_t *)s.p, s.n);
-                if (n < 0)
-                        p->bad = true;
-                else
-                        buf_drain(in, (size_t)n);
-        }
-        while ((n = nghttp2_session_mem_send(p->session, &bytes)) > 0)
-                buf_put(out, bytes, (size_t)n);
+        if (!p->bad && h2_session_feed(p->session, in) != 0)
+                p->bad = true;
+        int error = h2_session_fill(p->session, out);
         if (is_there(p))
                 return H2_PROBE_THERE;
-        return p->bad || n < 0 || !nghttp2_session_want_read(p->session) ? H2_PROBE_BAD
+        return p->bad || error || !nghttp2_session_want_read(p->session) ? H2_PROBE_BAD
                                                                          : H2_PROBE_MORE;
 }
 
