@@ -45,7 +45,7 @@ class Weir:
     """One running weir.  In its configuration @NAME@ is a value given as NAME=, else a free port
     that is then w.NAME; @dir@ is its folder."""
 
-    def __init__(self, config="", files=None, start=True, user=None, args=(), env=None, **values):
+    def __init__(self, config="", files=None, start=True, user=None, args=(), env=None, leaks=True, **values):
         self.dir = Path(temp_dir())
         self.values = {"dir": self.dir, "modules": MODULES, **values}
         self.user = user
@@ -54,6 +54,7 @@ class Weir:
             self._bring()
         self.args = list(args)
         self.env = env or {}
+        self.leaks = leaks  # whether the sanitizer looks for them
         self.deaths_expected = False
         self.process = None
         self.conf = self.dir / "weir.conf"
@@ -116,7 +117,7 @@ class Weir:
         reports.mkdir(exist_ok=True)
         reports.chmod(0o1777)
         common = f"log_path={reports}/sanitizer:log_exe_name=0"
-        env["ASAN_OPTIONS"] = f"{common}:detect_leaks=1:abort_on_error=0:exitcode=66"
+        env["ASAN_OPTIONS"] = f"{common}:detect_leaks={int(self.leaks)}:abort_on_error=0:exitcode=66"
         env["UBSAN_OPTIONS"] = f"{common}:print_stacktrace=1"
         supp = Path(__file__).resolve().parents[1] / "tsan.supp"
         env["TSAN_OPTIONS"] = f"{common}:suppressions={supp}:exitcode=66"
