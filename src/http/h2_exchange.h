@@ -24,7 +24,9 @@ struct h2_loop {
 };
 struct h2_loop *h2_loop(struct loop *l);
 
-#define H2_KEPT_MAX (16 * KIB) /* of a body, for a request that the server gives back */
+/* Of a body, for a request that the server gives back: all that the first window lets go of a
+ * server that has given no other (RFC 9113 6.9.2), and who refuses a stream gives it no credit. */
+#define H2_KEPT_MAX (64 * KIB)
 
 enum h2_state {
         H2_CONNECTING, /* TCP, TLS */

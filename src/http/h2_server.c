@@ -481,14 +481,17 @@ static void feed(struct h2_server *h)
         pump(h);
 }
 
-/* A half-close: complete requests are still answered. */
+/* A half-close: complete requests are still answered.  The others are reset, or nghttp2 would wait
+ * for their rest, and with it the connection. */
 static void input_ended(struct h2_server *h)
 {
         h->eof = true;
         LIST_EACH (n, &h->streams) {
                 struct h2_stream *s = CONTAINER_OF(n, struct h2_stream, link);
-                if (!s->in_end)
-                        h2_stream_gone(s, REASON_CLIENT_GONE);
+                if (s->in_end || !s->r)
+                        continue;
+                h2_stream_gone(s, REASON_CLIENT_GONE);
+                (void)!nghttp2_submit_rst_stream(h->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
         }
         pump(h);
 }

@@ -781,6 +781,20 @@ def test_a_half_close_gets_its_answer(weir, server, h2c):
     assert c.ended()
 
 
+def test_an_unfinished_request_does_not_keep_a_connection_that_ended(weir, server, h2c):
+    import socket as so
+
+    s = server(script=lambda st: st.read_until(b"never sent"))
+    w = proxied(weir, s)
+    c = h2c(w.http)
+    c.request("POST", "/", {"content-length": "100"}, b"abc", end=False)
+    until(lambda: s.streams, "the request at the server")
+    c.sock.shutdown(so.SHUT_WR)
+    assert c.ended()
+    closed(w, "client_closed")
+    until(lambda: w.metric("weir_requests_open") == 0, "no request is left")
+
+
 def test_misdirected(weir, h2c, ca):
     cert = ca.cert("a.test")
     common = "host * { route / { respond 200 hi; } }"

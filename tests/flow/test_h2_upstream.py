@@ -454,7 +454,8 @@ def test_a_response_that_is_cut_looks_cut(h2, connect, how):
 
 # ---------------------------------------------------------------- retries
 
-def test_refused_streams_are_sent_again_also_a_post(h2):
+@pytest.mark.parametrize("size", [4, 65535])
+def test_refused_streams_are_sent_again_also_a_post(h2, size):
     def reply(p, a):
         if len(p.c.server.requests) == 1:
             p.reset(a, ErrorCodes.REFUSED_STREAM)
@@ -462,8 +463,9 @@ def test_refused_streams_are_sent_again_also_a_post(h2):
             p.answer(a, a.body)
 
     w = h2(serve(reply))
-    assert fetch(w.http, "/", "POST", body=b"once").body == b"once"
-    assert [q.body for q in w.server.requests] == [b"once", b"once"]
+    body = os.urandom(size)
+    assert fetch(w.http, "/", "POST", body=body).body == body
+    assert [q.body for q in w.server.requests] == [body, body]
 
 
 def test_a_server_that_always_refuses(h2):
@@ -479,7 +481,7 @@ def test_a_body_that_was_too_large_to_keep_is_not_sent_again(h2):
         p.reset(a, ErrorCodes.REFUSED_STREAM)
 
     w = h2(serve(reply))
-    assert fetch(w.http, "/", "POST", body=b"x" * 40000).status == 502
+    assert fetch(w.http, "/", "POST", body=b"x" * 100000).status == 502
     assert len(w.server.requests) == 1
 
 
