@@ -86,8 +86,9 @@ static void end_with_goaway(struct h2_server *h, enum reason why)
         };
         struct downstream *d = h->d;
         leave(h, why);
-        (void)!nghttp2_session_terminate_session2(
-                h->ng, nghttp2_session_get_last_proc_stream_id(h->ng), codes[why]);
+        (void)!nghttp2_session_terminate_session2(h->ng,
+                                                  nghttp2_session_get_last_proc_stream_id(h->ng),
+                                                  h->error ? h->error : codes[why]);
         (void)!h2_session_fill(h->ng, &d->io.out);
         downstream_close_lingering(d, why);
 }
@@ -179,19 +180,23 @@ static int on_invalid_header(nghttp2_session *ng UNUSED, const nghttp2_frame *fr
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-/* A stream that nghttp2 refuses is reset, and flow never hears of it: the log does. */
+/* The log hears of it; flow never does. */
+static void say_refused(struct h2_server *h, const char *why)
+{
+        static _Thread_local struct log_quota quota;
+        char text[ADDR_TEXT], subject[ADDR_TEXT + 16];
+        if (!log_wants(LOG_INFO) || !log_quota(&quota, 50))
+                return;
+        addr_print(&facts_of(h)->peer, text);
+        snprintf(subject, sizeof(subject), "client %s", text);
+        log_info(subject, "%s: a frame was refused: %s", reason_word(REASON_H2_PROTOCOL), why);
+}
+
+/* A stream that nghttp2 refuses is reset. */
 static int on_invalid_frame(nghttp2_session *ng UNUSED, const nghttp2_frame *frame UNUSED,
                             int error, void *arg)
 {
-        static _Thread_local struct log_quota quota;
-        struct h2_server *h = arg;
-        char text[ADDR_TEXT], subject[ADDR_TEXT + 16];
-        if (!log_wants(LOG_INFO) || !log_quota(&quota, 50))
-                return 0;
-        addr_print(&facts_of(h)->peer, text);
-        snprintf(subject, sizeof(subject), "client %s", text);
-        log_info(subject, "%s: a frame was refused: %s", reason_word(REASON_H2_PROTOCOL),
-                 nghttp2_strerror(error));
+        say_refused(arg, nghttp2_strerror(error));
         return 0;
 }
 
@@ -458,12 +463,28 @@ static enum reason reason_of(struct h2_server *h, int error)
         return REASON_H2_PROTOCOL;
 }
 
+/* All that has come goes to nghttp2, up to a frame that it would wrongly ignore. */
+static int receive(struct h2_server *h, struct buf *in)
+{
+        while (in->n > 0) {
+                size_t n = h2_ids_read(&h->ids, buf_front(in), &h->error);
+                int error = h2_session_feed(h->ng, in, n);
+                if (error)
+                        return error;
+                if (h->error) {
+                        say_refused(h, nghttp2_http2_strerror(h->error));
+                        return stop(h, REASON_H2_PROTOCOL);
+                }
+        }
+        return 0;
+}
+
 static void feed(struct h2_server *h)
 {
         struct downstream *d = h->d;
         h->pumping = true;
         (void)downstream_conf_of(d);
-        int error = h2_session_feed(h->ng, &d->io.in);
+        int error = receive(h, &d->io.in);
         if (error) {
                 h->over = reason_of(h, error);
                 buf_clear(&d->io.in);
@@ -622,6 +643,7 @@ static void begin(struct downstream *d)
         h->d = d;
         h->limits = downstream_conf_of(d)->h2_limits;
         h->guard.since = d->io.loop->now;
+        h->ids.left = NGHTTP2_CLIENT_MAGIC_LEN;
         list_init(&h->streams);
         list_init(&h->due);
         h->ng = new_session(h);

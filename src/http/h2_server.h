@@ -8,6 +8,7 @@
 #include "http/downstream_conn.h"
 #include "http/h2_guard.h"
 #include "http/h2_head.h"
+#include "http/h2_ids.h"
 #include "http/h2_session.h"
 
 #define H2_SERVER_MAGIC UINT32_C(0x48325352)
@@ -37,11 +38,13 @@ struct h2_server {
         bool eof : 1;                /* the client has finished sending */
         bool client_goaway : 1;      /* and says that it asks no more */
         enum reason over;            /* why the connection ends now; NONE: it does not */
+        uint32_t error;              /* what its GOAWAY says then; 0: what follows from over */
         size_t unsent;               /* when TIMER_SEND was armed */
         uint64_t sent;               /* bytes of DATA, ever */
         struct deadline head, drain; /* a header block, the answer to the PING behind GOAWAY */
         int32_t head_id;             /* the stream whose header block is being received, or 0 */
         struct h2_guard guard;
+        struct h2_ids ids;
         struct h2_limits limits; /* of the conf it began with: its SETTINGS say the same */
         struct client_facts facts;
 };

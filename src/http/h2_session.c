@@ -11,15 +11,16 @@
 
 #define WORTH_MOVING (4 * KIB)
 
-int h2_session_feed(nghttp2_session *ng, struct buf *in)
+int h2_session_feed(nghttp2_session *ng, struct buf *in, size_t n)
 {
-        while (in->n > 0) {
-                str s = buf_front(in);
-                ssize_t n = nghttp2_session_mem_recv(ng, (const uint8_t *)s.p, s.n);
-                if (n < 0)
-                        return (int)n;
-                CHECK((size_t)n <= s.n && n > 0);
-                buf_drain(in, (size_t)n);
+        while (n > 0) {
+                str s = str_head(buf_front(in), n);
+                ssize_t took = nghttp2_session_mem_recv(ng, (const uint8_t *)s.p, s.n);
+                if (took < 0)
+                        return (int)took;
+                CHECK((size_t)took <= s.n && took > 0);
+                buf_drain(in, (size_t)took);
+                n -= (size_t)took;
         }
         return 0;
 }

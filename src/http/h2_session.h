@@ -11,9 +11,9 @@
 
 #define H2_OUT_HIGH (64 * KIB) /* no more frames are made while this much waits for the socket */
 
-/* Everything in `in` goes to the session, chunk by chunk and uncopied.  0, or the error with which
- * the session is over (nghttp2's, or a callback's). */
-MUST_CHECK int h2_session_feed(nghttp2_session *ng, struct buf *in);
+/* The first n bytes of `in` go to the session, chunk by chunk and uncopied.  0, or the error with
+ * which the session is over (nghttp2's, or a callback's). */
+MUST_CHECK int h2_session_feed(nghttp2_session *ng, struct buf *in, size_t n);
 /* Frames that are due, to the end of out, until it holds H2_OUT_HIGH bytes.  0, or an error. */
 MUST_CHECK int h2_session_fill(nghttp2_session *ng, struct buf *out);
 

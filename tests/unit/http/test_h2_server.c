@@ -404,6 +404,19 @@ static void pings_have_a_budget(void **state)
         assert_int_equal(downstream_count(loop), 0);
 }
 
+/* nghttp2's client would not do it, so it is written by hand. */
+static void an_ended_stream_takes_no_more(void **state)
+{
+        static const char data[] = "\0\0\1\0\0\0\0\0\1x"; /* a byte on stream 1 */
+        (void)state;
+        assert_int_equal(ask(0), 1);
+        TURN_UNTIL(got.closed == 1);
+        peer_send(&client, str_of(data, sizeof(data) - 1));
+        TURN_UNTIL(got.goaways == 1);
+        assert_int_equal(got.goaway_code, NGHTTP2_STREAM_CLOSED);
+        assert_int_equal(downstream_count(loop), 0);
+}
+
 static void drain_says_it_twice(void **state)
 {
         (void)state;
@@ -458,6 +471,7 @@ int main(void)
                 TEST(a_cut_and_a_short_body_are_resets),
                 TEST(quick_resets_do_not_reach_flow),
                 TEST(pings_have_a_budget),
+                TEST(an_ended_stream_takes_no_more),
                 TEST(drain_says_it_twice),
                 TEST(too_much_body),
                 TEST(the_client_goes),
