@@ -150,7 +150,7 @@ static bool is_there(const struct h2_probe *p)
 
 enum h2_probe_result h2_probe_step(struct h2_probe *p, struct buf *in, struct buf *out)
 {
-        if (!p->bad && h2_session_feed(p->session, in) != 0)
+        if (!p->bad && h2_session_feed(p->session, in, in->n) != 0)
                 p->bad = true;
         int error = h2_session_fill(p->session, out);
         if (is_there(p))
