@@ -313,6 +313,7 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
         SSL_CTX_set_timeout(ctx, SESSION_LIFE_S);
         CHECK(SSL_CTX_set_session_id_context(ctx, s->policy, sizeof(s->policy)) == 1);
         tls_tickets_attach(ctx);
+        tls_client_attach(ctx);
         if (c->max_early_data > 0)
                 tls_replay_attach(ctx, c->max_early_data);
         SSL_CTX_set_client_hello_cb(ctx, on_client_hello, s);
@@ -548,6 +549,8 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         CHECK(s != NULL);
         s->client_certificate = c->client_certificate;
         s->client_depth = c->client_depth;
+        if (c->client_crl_pem.p == NULL || !tls_crl_expires(c->client_crl_pem, &s->crl_expires))
+                s->crl_expires = INT64_MAX;
         s->version_min = c->version_min;
         s->version_max = c->version_max ? c->version_max : 13;
         s->ciphers = str_dupz(c->ciphers.n ? c->ciphers : STR(CIPHERS_12));

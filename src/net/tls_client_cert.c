@@ -36,6 +36,37 @@ bool tls_load_crls(X509_STORE *store, str pem)
         return true;
 }
 
+/* ---- resumption ---- */
+
+/* A session that is resumed brings the certificate along and asks nobody about it again, and its
+ * life begins anew with every ticket of TLS 1.3.  So what time alone does to a certificate, or to
+ * the lists it was looked up in, is looked at here: then a full handshake says what is wrong. */
+static bool outlived(SSL *ssl, SSL_SESSION *session)
+{
+        const struct tls_peer *p = SSL_get_app_data(ssl);
+        const X509 *x = session != NULL ? SSL_SESSION_get0_peer(session) : NULL;
+
+        if (x == NULL)
+                return false;
+        return X509_cmp_current_time(X509_get0_notAfter(x)) <= 0 ||
+               (p != NULL && p->server->crl_expires <= (int64_t)time(NULL));
+}
+
+/* OpenSSL's contract: a ticket was opened, or not. */
+static SSL_TICKET_RETURN on_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name UNUSED,
+                                   size_t n UNUSED, SSL_TICKET_STATUS status, void *arg UNUSED)
+{
+        if ((status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) ||
+            outlived(ssl, session))
+                return SSL_TICKET_RETURN_IGNORE_RENEW;
+        return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
+void tls_client_attach(SSL_CTX *ctx)
+{
+        CHECK(SSL_CTX_set_session_ticket_cb(ctx, NULL, on_opened, NULL) == 1);
+}
+
 /* ---- texts ---- */
 
 /* A name as RFC 4514 writes it; controls and what is not ASCII are escaped. */

@@ -31,6 +31,8 @@ struct tls_server {
         unsigned alpn_n;
         int client_certificate; /* TLS_CLIENT_* */
         int client_depth, version_min, version_max;
+        int64_t crl_expires; /* the first of the lists, seconds of the epoch; INT64_MAX: none does
+                              */
         char *ciphers;
         struct map *hosts;        /* name to struct tls_server; NULL: the same for all names */
         struct tls_server **held; /* those in hosts */
@@ -136,6 +138,8 @@ int tls_pem_no_password(char *buf, int size, int writing, void *arg);
 
 /* tls_client_cert.c. */
 bool tls_load_crls(X509_STORE *store, str pem);
+/* Makes a server context resume no session whose client would not be believed any more. */
+void tls_client_attach(SSL_CTX *ctx);
 int tls_note_refusal(int ok, X509_STORE_CTX *store);
 void tls_note_absence(struct tls_peer *p);
 void tls_client_text_free(struct tls_peer *p);

@@ -1,5 +1,6 @@
 """Certificates of clients: who is let in, what is known of them, and what servers are told."""
 import base64
+import datetime
 import hashlib
 import os
 import ssl
@@ -7,6 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from kit import h2, raw, until
 from kit.certs import Authority, openssl
@@ -265,3 +270,60 @@ def test_over_http2(weir, server, ca):
     q = s.last()
     assert q.get("x-subject") == "CN=c.test"
     assert base64.b64decode(q.get("client-cert").strip(":")) == ssl.PEM_cert_to_DER_cert(Path(cert[0]).read_text())
+
+
+def soon(ca, what):
+    """((certificate, key) of a client, a CRL), of which one ends within seconds."""
+    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    day, end = datetime.timedelta(days=1), now + datetime.timedelta(seconds=4)
+    issuer = x509.load_pem_x509_certificate(ca.cert_file.read_bytes())
+    signer = serialization.load_pem_private_key(ca.key_file.read_bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "soon.test")])
+    cert = (x509.CertificateBuilder().subject_name(name).issuer_name(issuer.subject).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - day)
+            .not_valid_after(end if what == "certificate" else now + day).sign(signer, hashes.SHA256()))
+    crl = (x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).last_update(now - day)
+           .next_update(end if what == "crl" else now + day).sign(signer, hashes.SHA256()))
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    files = [ca.dir / f"soon.{e}" for e in ("pem", "key", "crl")]
+    for f, text in zip(files, (cert.public_bytes(pem), crl.public_bytes(pem), crl.public_bytes(pem))):
+        f.write_bytes(text)
+    files[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    for f in files:
+        f.chmod(0o644)
+    return files[:2], files[2]
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("what", ["certificate", "crl"])
+@pytest.mark.parametrize("where", ["listener", "host"])
+def test_a_ticket_does_not_outlive_the_certificate(weir, version, what, where):
+    """Nor the list it was looked up in, however often it is renewed."""
+    ca = Authority()
+    cert, crl = soon(ca, what)
+    asks = f"client_certificate required ca={ca.cert_file} crl={crl};"
+    own = where == "host"
+    w = weir(listener(ca.cert("a.test"), "" if own else asks) +
+             f"host a.test {{ {'tls { ' + asks + ' }' if own else ''} route / {{ respond 200; }} }}")
+    ctx = ca.client(cert, version=version)
+    last = [None]
+
+    def resumes():
+        with raw.client(w.https, tls=ctx, session=last[0]) as c:
+            assert c.send(request()).response().status == 200
+            last[0] = c.sock.session
+            return c.sock.session_reused
+
+    def is_refused():
+        try:
+            resumes()
+        except REFUSED:
+            return True
+        return False
+
+    resumes()
+    assert resumes()
+    until(is_refused, "the ticket to be refused")
+    w.wait_metric("weir_client_certificate_refusals_total", 1,
+                  reason="certificate has expired" if what == "certificate" else "CRL has expired")
