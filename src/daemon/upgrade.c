@@ -2,8 +2,8 @@
  * Binary upgrade: the file that is now at weir's own path takes the listening sockets over, and
  * this process drains once the new one serves.
  *
- *   old: fork, exec with WEIR_TAKE_OVER="READY:KEYS:FD,FD,..."      new: binds nothing that it was
- * given, says READY, goes on
+ *   old: fork, exec with WEIR_TAKE_OVER="READY:KEYS:STAPLES:FD,..."      new: binds nothing that
+ * it was given, says READY, goes on
  *
  * The difficulty: until the new one is ready everything must stay as it is, and from then on the
  * files with the well-known names (pid file, control socket, unix listeners) are its own.
@@ -46,16 +46,42 @@ static void take_keys(struct master *m, int fd)
         close(fd);
 }
 
+/* The OCSP responses, so that clients go on getting them; -1: the new one fetches its own. */
+static int staples_fd(struct master *m)
+{
+        struct buf b = BUF_INIT;
+        str text;
+        int fd;
+
+        tls_staples_save(m->staples, &b);
+        text = buf_pullup(&b, b.n);
+        fd = memfd_make("weir-staples", &text, 1);
+        buf_clear(&b);
+        return fd;
+}
+
+static void take_staples(struct master *m, int fd)
+{
+        str text = memfd_map(fd);
+
+        if (!text.p || !tls_staples_load(m->staples, text))
+                log_warn("weir", "upgrade: the OCSP responses did not come along");
+        memfd_unmap(text);
+        close(fd);
+}
+
 static NORETURN void execute(struct master *m, int ready_fd)
 {
         struct buf text = BUF_INIT;
-        int keys = keys_fd(m);
+        int keys = keys_fd(m), staples = staples_fd(m);
         sigset_t none;
 
-        buf_printf(&text, "%d:%d:", ready_fd, MAX(keys, 0));
+        buf_printf(&text, "%d:%d:%d:", ready_fd, MAX(keys, 0), MAX(staples, 0));
         (void)fcntl(ready_fd, F_SETFD, 0);
         if (keys >= 0)
                 (void)fcntl(keys, F_SETFD, 0);
+        if (staples >= 0)
+                (void)fcntl(staples, F_SETFD, 0);
         LIST_EACH (n, &m->sockets.all) {
                 struct socket_set *set = CONTAINER_OF(n, struct socket_set, link);
                 for (unsigned i = 0; i < set->n; i++) {
@@ -170,6 +196,8 @@ void upgrade_take_over(struct master *m)
         m->parent_fd = fd;
         if (take_number(&text, ':', &fd) && fd > 2)
                 take_keys(m, fd);
+        if (take_number(&text, ':', &fd) && fd > 2)
+                take_staples(m, fd);
         while (take_number(&text, ',', &fd)) {
                 if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
                         sockets_give(&m->sockets, fd, false);

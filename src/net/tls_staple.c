@@ -200,6 +200,58 @@ size_t tls_staple_read(const struct tls_staple_ref *r, int64_t now_s,
         return 0;
 }
 
+/* ---- handing over ---- */
+
+struct saved {
+        uint8_t id[32];
+        int64_t this_update, next_update;
+        uint64_t n; /* bytes of the response, which follows */
+};
+
+void tls_staples_save(struct tls_staples *s, struct buf *out)
+{
+        unsigned char der[TLS_OCSP_MAX];
+
+        for (uint32_t i = 0; i < PLACES; i++) {
+                struct place *p = &s->place[i];
+                struct tls_staple_ref r = {s, i, atomic_load(&p->epoch)};
+                uint32_t version = atomic_load(&p->version);
+                struct tls_ocsp_times t;
+                struct saved head = {.n = 0};
+                if (r.epoch == 0 || !tls_staple_times(&r, &t))
+                        continue;
+                head.n = tls_staple_read(&r, INT64_MIN, der);
+                if (head.n == 0 || !unchanged(p, version, r.epoch)) /* it is fetched again */
+                        continue;
+                head.this_update = t.this_update;
+                head.next_update = t.next_update;
+                memcpy(head.id, p->id, sizeof(head.id));
+                buf_put(out, &head, sizeof(head));
+                buf_put(out, der, head.n);
+        }
+}
+
+bool tls_staples_load(struct tls_staples *s, str text)
+{
+        struct saved head;
+
+        for (uint32_t i = 0; i < PLACES && text.n > 0; i++) {
+                struct tls_staple_ref r = {s, i, 1};
+                if (text.n < sizeof(head))
+                        return false;
+                memcpy(&head, text.p, sizeof(head));
+                text = str_from(text, sizeof(head));
+                if (head.n == 0 || head.n > MIN(text.n, (size_t)TLS_OCSP_MAX) ||
+                    atomic_load(&s->place[i].epoch) != 0)
+                        return false;
+                give(&s->place[i], head.id);
+                tls_staple_put(&r, str_head(text, head.n),
+                               &(struct tls_ocsp_times){head.this_update, head.next_update});
+                text = str_from(text, head.n);
+        }
+        return text.n == 0;
+}
+
 /* ---- in the handshake ---- */
 
 static void staple_free(void *parent UNUSED, void *ptr, CRYPTO_EX_DATA *ad UNUSED, int idx UNUSED,

@@ -11,6 +11,7 @@
 #ifndef NET_TLS_STAPLE_H
 #define NET_TLS_STAPLE_H
 
+#include "base/buf.h"
 #include "net/tls_ocsp.h"
 
 #define TLS_STAPLES_MAX 256 /* certificates of one configuration whose responses are fetched */
@@ -40,5 +41,11 @@ bool tls_staple_times(const struct tls_staple_ref *r, struct tls_ocsp_times *t);
 /* Any thread, without a lock: copies the response to out; 0: there is none that counts at now_s. */
 size_t tls_staple_read(const struct tls_staple_ref *r, int64_t now_s,
                        unsigned char out[TLS_OCSP_MAX]);
+
+/* For a process that takes over: all responses, in a form that only load reads. */
+void tls_staples_save(struct tls_staples *s, struct buf *out);
+/* Before the first claim, which keeps what it names.  false: not what save writes (what came before
+ * the mistake counts). */
+MUST_CHECK bool tls_staples_load(struct tls_staples *s, str text);
 
 #endif

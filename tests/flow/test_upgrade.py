@@ -10,6 +10,8 @@ import threading
 import pytest
 
 from kit import need, until
+from kit.certs import openssl
+from kit.ocsp import Responder, response
 from kit.raw import fetch, request
 from kit.weir import BINARY, TOP
 
@@ -203,3 +205,24 @@ def test_tickets_outlive_an_upgrade(weir, ca, connect):
         with context.wrap_socket(plain, server_hostname="a.test", session=session) as s:
             assert s.session_reused
     end_new(w)
+
+
+def test_staples_outlive_an_upgrade(weir, ca):
+    """The first handshake with the new one has a response, though the responder has gone meanwhile."""
+    r = Responder()
+    cert, key = ca.cert("a.test", chain=True, more=f"authorityInfoAccess=OCSP;URI:{r.url}")
+    r.give = response(ca, cert)
+    w = weir(f"listen 127.0.0.1:@https@ tls {{ certificate {cert} key={key} ocsp=fetch; }} "
+             "host * { route / { respond 200; } }")
+
+    def is_good():
+        return b"Cert Status: good" in openssl("s_client", "-connect", f"127.0.0.1:{w.https}", "-servername", "a.test",
+                                               "-status", input=b"Q\n", timeout=20)
+
+    until(is_good, "the staple")
+    r.close()
+    w.send(signal.SIGUSR2)
+    assert w.process.wait(20) == 0
+    good = is_good()
+    end_new(w)
+    assert good and not r.errors, r.errors
