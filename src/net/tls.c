@@ -442,8 +442,11 @@ static bool server_add(struct tls_server *s, const struct tls_server_conf *c,
         if (!load_pair(ctx, pair->cert_pem, pair->cert_file, pair->key_pem, pair->key_file, a, err))
                 return false;
         tls_staple_attach(ctx, SSL_CTX_get0_certificate(ctx), pair);
-        if (fresh)
+        if (fresh) {
+                size_t had = map_count(s->names);
                 add_names(s, ctx, SSL_CTX_get0_certificate(ctx));
+                s->unused[pair - c->pairs] = s->n_ctx > 1 && map_count(s->names) == had;
+        }
         return true;
 }
 
@@ -455,6 +458,7 @@ static void server_free(struct tls_server *s)
                 SSL_CTX_free(s->ctx[i]);
         map_free(s->names);
         free(s->ctx);
+        free(s->unused);
         free(s->alpn);
         free(s);
 }
@@ -560,7 +564,8 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         tls_host_add_all(s, c);
         s->names = map_new();
         s->ctx = calloc(c->n_pairs, sizeof(*s->ctx));
-        CHECK(s->ctx != NULL);
+        s->unused = calloc(c->n_pairs, sizeof(*s->unused));
+        CHECK(s->ctx != NULL && s->unused != NULL);
         if (!alpn_wire(c->alpn, c->n_alpn, &s->alpn, &s->alpn_n)) {
                 *err = STR("tls: a protocol name is empty or longer than 255 bytes");
                 server_free(s);
@@ -586,6 +591,11 @@ void tls_server_drop(struct tls_server *s)
 {
         if (s != NULL && registry_drop(&s->shared))
                 server_free(s);
+}
+
+bool tls_server_unused(const struct tls_server *s, size_t pair)
+{
+        return s->unused[pair];
 }
 
 uint64_t tls_server_policy(const struct tls_server *s)

@@ -76,6 +76,9 @@ uint64_t tls_client_key(const struct tls_client *c); /* hash of all that shapes 
                                                         are keyed by it */
 uint64_t tls_server_policy(const struct tls_server *s); /* hash of the client verification policy */
 uint64_t tls_server_strength(const struct tls_server *s); /* hash of versions and ciphers */
+/* Whether the pair, by its number in the conf, is never shown: those before it have all its names.
+ */
+bool tls_server_unused(const struct tls_server *s, size_t pair);
 /* Whose parameters hold for a client that asks for this name: s, or one of its hosts'. */
 struct tls_server *tls_server_for(struct tls_server *s, str name);
 

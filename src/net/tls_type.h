@@ -26,6 +26,7 @@ struct tls_server {
         struct tls_shared shared;
         SSL_CTX **ctx; /* [0] is the default; all alike but for the certificate */
         size_t n_ctx;
+        bool *unused;        /* for each pair: no client is ever shown it */
         struct map *names;   /* "a.example.com", "*.example.com" in lower case to SSL_CTX */
         unsigned char *alpn; /* wire format, in order of preference */
         unsigned alpn_n;

@@ -84,6 +84,27 @@ static bool mistakes(const struct listen_conf *l, const struct tls_server_conf *
         return any;
 }
 
+/* Once: hosts inherit their listener's. */
+static void warn_unused(const struct tls_server *s, const struct listen_conf *l, struct report *rep)
+{
+        for (size_t i = 0; i < l->n_certs; i++) {
+                struct report one = {0};
+                str text;
+                if (!tls_server_unused(s, i))
+                        continue;
+                report_warning(&one, &l->certs[i].cert_pos,
+                               "%.*s is never shown: certificates before it have all its names",
+                               STR_ARG(l->certs[i].cert.file));
+                text = buf_pullup(&one.out, one.out.n);
+                if (str_find(buf_pullup(&rep->out, rep->out.n), text) < 0)
+                        report_warning(
+                                rep, &l->certs[i].cert_pos,
+                                "%.*s is never shown: certificates before it have all its names",
+                                STR_ARG(l->certs[i].cert.file));
+                buf_clear(&one.out);
+        }
+}
+
 /* A listener's or one of its hosts' contexts; NULL: in rep. */
 static struct tls_server *server_of(struct gen *g, const struct listen_conf *l,
                                     const struct tls_host *hosts, size_t n_hosts,
@@ -121,6 +142,8 @@ static struct tls_server *server_of(struct gen *g, const struct listen_conf *l,
         struct tls_server *s = tls_server_new(&conf, a, &error);
         if (s == NULL && !mistakes(l, &conf, a, rep)) /* only together they do not fit */
                 say(rep, &l->pos, error);
+        if (s != NULL)
+                warn_unused(s, l, rep);
         return s;
 }
 

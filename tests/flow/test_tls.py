@@ -128,6 +128,15 @@ def test_two_kinds_of_key(weir, ca, order, where):
     assert not well and "handshake failure" in said
 
 
+def test_a_certificate_that_is_never_shown(weir, ca):
+    """Said once, though a host inherits it; one of another kind of key, or with a name of its own, is shown."""
+    first, again = ca.cert("a.test", "b.test"), ca.cert("b.test")
+    rsa, more = ca.cert("b.test", "a.test", rsa=True), ca.cert("a.test", "c.test")
+    w = weir(listener(first, rsa, again, more) + " host a.test { tls { versions 1.3; } route / { respond 200; } }" + BODY)
+    w.wait_log(f"{again[0]} is never shown: certificates before it have all its names")
+    assert w.log().count("is never shown") == 1
+
+
 def test_no_renegotiation(weir, ca):
     w = weir(listener(ca.cert("a.test")) + BODY)
     assert "no renegotiation" in s_client(w.https, "-tls1_2", talk="R\n")[1]
