@@ -383,7 +383,8 @@ def test_days_to_expiry(weir, ca):
 def test_a_certificate_that_expires_soon(weir, ca, days, said):
     """A warning, at its place, of -t and of a reload; weir serves all the same."""
     cert = ca.cert("a.test", days=days)
-    w = weir("\n" + listener(cert, cert) + BODY)
+    again = listener(cert).replace("@https@", "@other@")
+    w = weir("\n" + listener(cert) + again + BODY)
     for text in (w.command("-t", check=True).stderr, w.reload().stdout + w.log()):
         assert ("warning" in text) is (said is not None), text
         if said:
