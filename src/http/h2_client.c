@@ -30,8 +30,9 @@
 #define BUDGET_MAX    4000
 #define BUDGET_SECOND 200
 #define BUDGET_EARNED 4
-/* Frames of unknown types are passed over without a word: what came beyond those that were spoken
- * of, since the last that carried something.  More than the CONTINUATIONs of one head. */
+/* Frames of unknown types, and DATA of closed streams, are passed over without a word: what came
+ * beyond those that were spoken of, since the last that carried something, and beyond the windows
+ * of the streams that we reset.  More than the CONTINUATIONs of one head. */
 #define STRANGE_MAX (int64_t)(160 * KIB)
 
 enum client_timer { TIMER_NONE, TIMER_CONNECT, TIMER_POOL, TIMER_BEAT };
@@ -346,6 +347,9 @@ static int on_frame_send(nghttp2_session *session UNUSED, const nghttp2_frame *f
                 break_off(c, REASON_UPSTREAM_H2);
         if (carries(&frame->hd))
                 earn(c);
+        /* What was under way for the stream is passed over like a strange frame, and is none. */
+        if (frame->hd.type == NGHTTP2_RST_STREAM)
+                c->strange = MAX(c->strange - (int64_t)PIPE_HIGH, -(int64_t)CONN_WINDOW);
         h2_stream_frame_sent(c, frame);
         return 0;
 }

@@ -222,28 +222,33 @@ class Raw:
         self.sock.sendall(data)
         return self
 
+    def next(self, seconds=5):
+        """The next frame; None at the end of the connection."""
+        end = time.monotonic() + seconds * SLOW
+        while len(self.rest) < 9 or len(self.rest) < 9 + int.from_bytes(self.rest[:3], "big"):
+            self.sock.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                data = self.sock.recv(65536)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self.rest += data
+        n = 9 + int.from_bytes(self.rest[:3], "big")
+        one, self.rest = self.rest[:n], self.rest[n:]
+        return one[3], one[4], int.from_bytes(one[5:9], "big") & 0x7fffffff, one[9:]
+
     def frames(self, wanted=None, seconds=5):
         """Reads until a frame of that type (or the end) has come; all that came."""
         out, end = [], time.monotonic() + seconds * SLOW
         while True:
-            while len(self.rest) >= 9:
-                n = int.from_bytes(self.rest[:3], "big")
-                if len(self.rest) < 9 + n:
-                    break
-                kind, flags = self.rest[3], self.rest[4]
-                stream = int.from_bytes(self.rest[5:9], "big") & 0x7fffffff
-                out.append((kind, flags, stream, self.rest[9:9 + n]))
-                self.rest = self.rest[9 + n:]
-                if wanted is not None and kind == wanted:
-                    return out
+            f = self.next(seconds)
+            if f is None:
+                return out
+            out.append(f)
+            if f[0] == wanted:
+                return out
             assert time.monotonic() < end, f"waited: {out[-10:]}"
-            try:
-                data = self.sock.recv(65536)
-            except ConnectionError:
-                return out
-            if not data:
-                return out
-            self.rest += data
 
     def goaway(self, seconds=5):
         """The error code of the last GOAWAY before the end; None: there was none."""

@@ -3,7 +3,7 @@ send goes out with frame() or raw bytes."""
 import time
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived,
                        WindowUpdated)
@@ -50,7 +50,9 @@ class Peer:
         self.asked = {}
         self.new = []
         self.resets = []
-        self.pings = 0
+        self.goaways = []
+        self.pings = self.acked = 0
+        self.pongs = []
         self.h = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1",
                                               validate_outbound_headers=False,
                                               normalize_outbound_headers=False))
@@ -104,6 +106,14 @@ class Peer:
                 self.asked[e.stream_id].reset = e.error_code
         elif type(e).__name__ == "PingReceived":
             self.pings += 1
+        elif type(e).__name__ == "PingAckReceived":
+            self.pongs.append(e.ping_data)
+        elif type(e).__name__ == "SettingsAcknowledged":
+            self.acked += 1
+        elif type(e).__name__ == "ConnectionTerminated":
+            self.goaways.append(int(e.error_code))
+            # To h2 this is the end; to the RFC it is not (RFC 9113 6.8).
+            self.h.state_machine.state = ConnectionState.SERVER_OPEN
 
     def until(self, condition):
         while not condition():
