@@ -84,7 +84,7 @@ struct arena *arena_new(size_t limit)
 {
         size_t size = rounded(sizeof(struct arena));
         struct head *h = block_new(ARENA_CHUNK);
-        struct arena *a = (struct arena *)((char *)(h + 1) + page_colour(h));
+        struct arena *a = (struct arena *)(h + 1);
 
         h->next = NULL;
         UNPOISON(a, size);

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 
 #define SMALL ((size_t)2048)
-#define WHOLE (PAGE_COLOUR_MAX + sizeof(struct chunk) + BUF_CHUNK)
+#define WHOLE (sizeof(struct chunk) + BUF_CHUNK)
 
 static _Thread_local struct page_pool recycled = {.bytes = WHOLE};
 
@@ -31,15 +31,11 @@ static struct chunk *chunk_new(size_t cap)
 
         if (cap <= BUF_CHUNK) {
                 cap = BUF_CHUNK;
-                char *m = page_pool_get(&recycled);
-                size_t colour = page_colour(m);
-                c = (struct chunk *)(m + colour);
-                UNPOISON(c, sizeof(*c) + BUF_CHUNK);
-                c->colour = (uint32_t)colour;
+                c = page_pool_get(&recycled);
+                UNPOISON(c->data, BUF_CHUNK);
         } else {
                 CHECK(cap <= UINT32_MAX - sizeof(*c));
                 c = page_map(sizeof(*c) + cap);
-                c->colour = 0;
         }
         c->next = NULL;
         c->cap = (uint32_t)cap;
@@ -53,9 +49,8 @@ static void chunk_free(struct chunk *c)
                 page_unmap(c, sizeof(*c) + c->cap);
                 return;
         }
-        char *m = (char *)c - c->colour;
-        POISON(m + sizeof(void *), WHOLE - sizeof(void *));
-        page_pool_put(&recycled, m);
+        POISON(c->data, BUF_CHUNK);
+        page_pool_put(&recycled, c);
 }
 
 static inline size_t length(const struct chunk *c)

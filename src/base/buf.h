@@ -20,7 +20,6 @@
 struct chunk {
         struct chunk *next;
         uint32_t off, end, cap; /* valid bytes are data[off..end) */
-        uint32_t colour;        /* bytes of its mapping in front of it */
         _Alignas(16) char data[];
 };
 

@@ -11,8 +11,7 @@
 
 #include <string.h>
 
-#define PAGE_BYTES   (4 * KIB)
-#define PAGE_COLOURS 16
+#define PAGE_BYTES (4 * KIB)
 
 void *page_map(size_t n); /* n bytes, zeroed, at a page's begin; aborts when memory is out */
 void page_unmap(void *p, size_t n); /* the whole of what page_map(n) gave */
@@ -26,14 +25,6 @@ struct page_pool {
         size_t bytes;    /* of each */
         unsigned n, low; /* kept now; the fewest since the last trim */
 };
-
-/* Where what is kept in a mapping should begin, in bytes, a multiple of a cache line: at their very
- * begins all pages meet in the same few sets of the processor's caches. */
-static inline size_t page_colour(const void *mapping)
-{
-        return ((uintptr_t)mapping >> 13) % PAGE_COLOURS * 64;
-}
-#define PAGE_COLOUR_MAX ((size_t)(PAGE_COLOURS - 1) * 64)
 
 static inline void *page_pool_get(struct page_pool *p) /* its bytes are anything */
 {
