@@ -467,12 +467,14 @@ static enum reason reason_of(struct h2_server *h, int error)
 static int receive(struct h2_server *h, struct buf *in)
 {
         while (in->n > 0) {
-                size_t n = h2_ids_read(&h->ids, buf_front(in), &h->error);
+                uint32_t wrong;
+                size_t n = h2_ids_read(&h->ids, buf_front(in), &wrong);
                 int error = h2_session_feed(h->ng, in, n);
                 if (error)
                         return error;
-                if (h->error) {
-                        say_refused(h, nghttp2_http2_strerror(h->error));
+                if (wrong) {
+                        h->error = wrong;
+                        say_refused(h, nghttp2_http2_strerror(wrong));
                         return stop(h, REASON_H2_PROTOCOL);
                 }
         }
