@@ -7,37 +7,12 @@
  */
 #include "proxy/vars_proxy.h"
 
+#include "http/path.h"
 #include "net/proxyproto.h"
 
-static bool plain(char c)
+static bool plain(unsigned char c)
 {
         return c >= 0x20 && c < 0x7f && c != '%';
-}
-
-static str clean(struct arena *a, str s)
-{
-        static const char hex[] = "0123456789ABCDEF";
-        size_t n = 0, more = 0;
-        char *out;
-
-        for (size_t i = 0; i < s.n; i++)
-                more += !plain(s.p[i]);
-        if (more == 0)
-                return s;
-        out = arena_alloc(a, s.n + 2 * more);
-        if (out == NULL)
-                return STR_NONE;
-        for (size_t i = 0; i < s.n; i++) {
-                unsigned char c = (unsigned char)s.p[i];
-                if (plain(s.p[i])) {
-                        out[n++] = s.p[i];
-                        continue;
-                }
-                out[n++] = '%';
-                out[n++] = hex[c >> 4];
-                out[n++] = hex[c & 0xf];
-        }
-        return str_of(out, n);
 }
 
 static str raw(const struct txn *t, const struct template_op *op)
@@ -67,5 +42,5 @@ static str raw(const struct txn *t, const struct template_op *op)
 
 str vars_proxy(struct txn *t, const struct template_op *op)
 {
-        return clean(t->r->arena, raw(t, op));
+        return path_escape(t->r->arena, raw(t, op), plain);
 }
