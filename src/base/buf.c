@@ -1,14 +1,14 @@
 /*
  * A queue of bytes made of chunks.
  *
- *     first -> [..xxxx] -> [xxxxxx] -> [xxx...] <- last  -> spare
+ *     first -> [..xxxx] -> [xxxxxx] -> [xxx...] <- last  -> spare -> spare
  *
  * The one difficulty is memory: many small pieces must not hold a chunk each, and large ones must
  * not be copied.  So whole chunks change hands, pieces below SMALL are copied to the tail when they
  * fit, and a small piece that starts a new tail begins at the front of its chunk.
  *
- * Room that was handed out and not yet committed may be a chunk behind `last` (the spare): it
- * belongs to the buf but is not part of its bytes until the commit.
+ * Room that was handed out and not yet committed may be chunks behind `last` (spares): they belong
+ * to the buf but are not part of its bytes until the commit.
  */
 #include "base/buf.h"
 
@@ -21,7 +21,8 @@
 #include <stdlib.h>
 
 #define SMALL ((size_t)2048)
-#define WHOLE (sizeof(struct chunk) + BUF_CHUNK)
+#define CAP   (BUF_HEADROOM + BUF_CHUNK)
+#define WHOLE (sizeof(struct chunk) + CAP)
 
 static _Thread_local struct page_pool recycled = {.bytes = WHOLE};
 
@@ -29,27 +30,28 @@ static struct chunk *chunk_new(size_t cap)
 {
         struct chunk *c;
 
-        if (cap <= BUF_CHUNK) {
-                cap = BUF_CHUNK;
+        cap += BUF_HEADROOM;
+        if (cap <= CAP) {
+                cap = CAP;
                 c = page_pool_get(&recycled);
-                UNPOISON(c->data, BUF_CHUNK);
+                UNPOISON(c->data, CAP);
         } else {
                 CHECK(cap <= UINT32_MAX - sizeof(*c));
                 c = page_map(sizeof(*c) + cap);
         }
         c->next = NULL;
         c->cap = (uint32_t)cap;
-        c->off = c->end = 0;
+        c->off = c->end = BUF_HEADROOM;
         return c;
 }
 
 static void chunk_free(struct chunk *c)
 {
-        if (c->cap != BUF_CHUNK) {
+        if (c->cap != CAP) {
                 page_unmap(c, sizeof(*c) + c->cap);
                 return;
         }
-        POISON(c->data, BUF_CHUNK);
+        POISON(c->data, CAP);
         page_pool_put(&recycled, c);
 }
 
@@ -63,7 +65,7 @@ static inline size_t room(const struct chunk *c)
         return c->cap - c->end;
 }
 
-/* Makes c the last chunk; a spare, if any, stays behind it. */
+/* Makes c the last chunk; spares, if any, stay behind it. */
 static void append(struct buf *b, struct chunk *c)
 {
         c->next = b->last ? b->last->next : NULL;
@@ -74,25 +76,25 @@ static void append(struct buf *b, struct chunk *c)
         b->last = c;
 }
 
+static void drop_spares(struct buf *b)
+{
+        while (b->last && b->last->next) {
+                struct chunk *c = b->last->next;
+                b->last->next = c->next;
+                chunk_free(c);
+        }
+}
+
 static void drop_first(struct buf *b)
 {
         struct chunk *c = b->first;
 
-        b->first = c->next;
         if (c == b->last) {
-                if (c->next)
-                        chunk_free(c->next); /* the spare */
-                b->first = b->last = NULL;
+                drop_spares(b);
+                b->last = NULL;
         }
+        b->first = c->next;
         chunk_free(c);
-}
-
-static void drop_spare(struct buf *b)
-{
-        if (b->last && b->last->next) {
-                chunk_free(b->last->next);
-                b->last->next = NULL;
-        }
 }
 
 void buf_clear(struct buf *b)
@@ -152,12 +154,12 @@ char *buf_reserve(struct buf *b, size_t n)
         if (!b->last)
                 append(b, chunk_new(0));
         if (room(b->last) >= n) {
-                drop_spare(b);
+                drop_spares(b);
                 return b->last->data + b->last->end;
         }
         if (!b->last->next)
                 b->last->next = chunk_new(0);
-        return b->last->next->data;
+        return b->last->next->data + BUF_HEADROOM;
 }
 
 void buf_commit(struct buf *b, size_t n)
@@ -167,14 +169,15 @@ void buf_commit(struct buf *b, size_t n)
         CHECK(c != NULL);
         spare = c->next;
         if (spare) {
-                CHECK(n <= spare->cap);
+                CHECK(n <= room(spare));
                 if (n < SMALL && n <= room(c)) {
-                        fill(b, c, spare->data, n);
-                        drop_spare(b);
+                        fill(b, c, spare->data + spare->end, n);
+                        drop_spares(b);
                 } else {
-                        spare->end = (uint32_t)n;
+                        spare->end += (uint32_t)n;
                         b->last = spare;
                         b->n += n;
+                        drop_spares(b);
                 }
         } else {
                 CHECK(n <= room(c));
@@ -185,43 +188,41 @@ void buf_commit(struct buf *b, size_t n)
                 buf_clear(b);
 }
 
-int buf_read_iov(struct buf *b, size_t want, struct iovec iov[2])
+int buf_read_iov(struct buf *b, size_t want, struct iovec *iov, int max)
 {
-        size_t least = MIN(want, BUF_CHUNK), tail;
+        struct chunk *c;
+        int n = 0;
 
-        CHECK(want > 0);
+        CHECK(want > 0 && max >= 2);
         if (!b->last)
                 append(b, chunk_new(0));
-        tail = room(b->last);
-        if (tail >= least) {
-                drop_spare(b);
-                iov[0] = (struct iovec){b->last->data + b->last->end, MIN(tail, want)};
-                return 1;
+        for (c = b->last;; c = c->next) {
+                size_t some = MIN(room(c), want);
+                if (some > 0)
+                        iov[n++] = (struct iovec){c->data + c->end, some};
+                want -= some;
+                if (want == 0 || n == max)
+                        return n;
+                if (!c->next)
+                        c->next = chunk_new(0);
         }
-        if (!b->last->next)
-                b->last->next = chunk_new(0);
-        iov[0] = (struct iovec){b->last->data + b->last->end, tail};
-        iov[tail > 0] = (struct iovec){b->last->next->data, MIN(BUF_CHUNK, want - tail)};
-        return tail > 0 ? 2 : 1;
 }
 
 void buf_commit_iov(struct buf *b, size_t n)
 {
         struct chunk *c = b->last;
-        size_t some;
 
         CHECK(c != NULL);
-        some = MIN(n, room(c));
-        c->end += (uint32_t)some;
         b->n += n;
-        n -= some;
-        if (n > 0) {
-                CHECK(c->next && n <= c->next->cap);
-                b->last = c->next;
-                b->last->end = (uint32_t)n;
-        } else {
-                drop_spare(b);
+        while (n > 0) {
+                size_t some = MIN(n, room(c));
+                c->end += (uint32_t)some;
+                b->last = c;
+                n -= some;
+                c = c->next;
+                CHECK(n == 0 || c != NULL);
         }
+        drop_spares(b);
         if (b->n == 0)
                 buf_clear(b);
 }
@@ -246,15 +247,15 @@ static struct chunk *roomy_front(struct buf *b, size_t need)
 
         if (need <= c->cap - c->off)
                 return c;
-        if (need <= c->cap) {
-                memmove(c->data, c->data + c->off, length(c));
-                c->end -= c->off;
-                c->off = 0;
+        if (BUF_HEADROOM + need <= c->cap) {
+                memmove(c->data + BUF_HEADROOM, c->data + c->off, length(c));
+                c->end = (uint32_t)(BUF_HEADROOM + length(c));
+                c->off = BUF_HEADROOM;
                 return c;
         }
         big = chunk_new(need);
-        memcpy(big->data, c->data + c->off, length(c));
-        big->end = (uint32_t)length(c);
+        memcpy(big->data + big->end, c->data + c->off, length(c));
+        big->end += (uint32_t)length(c);
         big->next = c->next;
         b->first = big;
         chunk_free(c);
@@ -268,7 +269,7 @@ str buf_pullup(struct buf *b, size_t n)
         n = MIN(n, b->n);
         if (n == 0)
                 return str_of("", 0);
-        drop_spare(b);
+        drop_spares(b);
         if (length(b->first) < n) {
                 c = roomy_front(b, n);
                 while (length(c) < n) {
@@ -286,6 +287,28 @@ str buf_pullup(struct buf *b, size_t n)
                 }
         }
         return str_head(buf_front(b), n);
+}
+
+bool buf_prepend(struct buf *b, const void *p, size_t n)
+{
+        struct chunk *c = b->first;
+
+        if (b->n == 0 || c->off < n)
+                return false;
+        c->off -= (uint32_t)n;
+        memcpy(c->data + c->off, p, n);
+        b->n += n;
+        return true;
+}
+
+void buf_append(struct buf *dst, const struct buf *src, size_t n)
+{
+        CHECK(n <= src->n && dst != src);
+        for (const struct chunk *c = src->first; n > 0; c = c->next) {
+                size_t some = MIN(n, length(c));
+                buf_put(dst, c->data + c->off, some);
+                n -= some;
+        }
 }
 
 void buf_drain(struct buf *b, size_t n)
@@ -316,15 +339,15 @@ static void move_chunk(struct buf *dst, struct buf *src)
                 return;
         }
         if (c == src->last) {
-                drop_spare(src);
+                drop_spares(src);
                 src->last = NULL;
         }
         src->first = c->next;
         src->n -= n;
-        if (n < SMALL && c->off > 0) {
-                memmove(c->data, c->data + c->off, n);
-                c->off = 0;
-                c->end = (uint32_t)n;
+        if (n < SMALL && c->off > BUF_HEADROOM) {
+                memmove(c->data + BUF_HEADROOM, c->data + c->off, n);
+                c->off = BUF_HEADROOM;
+                c->end = (uint32_t)(BUF_HEADROOM + n);
         }
         append(dst, c);
         dst->n += n;
@@ -343,8 +366,8 @@ static void move_part(struct buf *dst, struct buf *src, size_t n)
                 return;
         }
         rest = chunk_new(0);
-        memcpy(rest->data, c->data + c->off + n, left);
-        rest->end = (uint32_t)left;
+        memcpy(rest->data + rest->end, c->data + c->off + n, left);
+        rest->end += (uint32_t)left;
         rest->next = c->next;
         if (src->last == c)
                 src->last = rest;
@@ -361,7 +384,7 @@ void buf_move(struct buf *dst, struct buf *src, size_t n)
         if (dst->n == 0)
                 buf_clear(dst); /* with room that was handed out: no chunk in the middle is empty */
         else
-                drop_spare(dst);
+                drop_spares(dst);
         while (n > 0) {
                 size_t front = length(src->first);
                 if (front <= n)

@@ -5,8 +5,9 @@
  * passes from the socket that was read to the one that is written without being copied; what is
  * small, or only part of a chunk, is copied.  An empty buf holds no chunk.
  *
- * Chunks of BUF_CHUNK bytes come from a per-thread free list (one TLS record fits, and a read of
- * a full chunk says that more may wait).  A buf belongs to one thread.
+ * Chunks of BUF_CHUNK bytes come from a per-thread free list (a read of a full chunk says that more
+ * may wait).  Each has room before its bytes, so that what frames them can be put there without a
+ * copy; chunk and frame together fit one TLS record.  A buf belongs to one thread.
  */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
@@ -15,7 +16,8 @@
 
 #include <sys/uio.h>
 
-#define BUF_CHUNK (16 * KIB)
+#define BUF_HEADROOM ((size_t)32)
+#define BUF_CHUNK    (16 * KIB - BUF_HEADROOM)
 
 struct chunk {
         struct chunk *next;
@@ -44,9 +46,9 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 char *buf_reserve(struct buf *b, size_t n);
 void buf_commit(struct buf *b, size_t n);
 
-/* Space to read into: one or two iovecs of together at least min(want, BUF_CHUNK) bytes and at
- * most want; then buf_commit_iov with what was read (0 gives fresh chunks back). */
-int buf_read_iov(struct buf *b, size_t want, struct iovec iov[2]);
+/* Space to read want bytes into, or at least BUF_CHUNK of them: up to max (>= 2) iovecs; then
+ * buf_commit_iov with what was read (0 gives fresh chunks back). */
+int buf_read_iov(struct buf *b, size_t want, struct iovec *iov, int max);
 void buf_commit_iov(struct buf *b, size_t n);
 
 /* The bytes for writev, up to max slices and limit bytes (SIZE_MAX: all); returns the slices. */
@@ -62,7 +64,10 @@ static inline str buf_front(const struct buf *b)
 /* Makes the first min(n, b->n) bytes contiguous (may allocate one larger chunk), returns them. */
 str buf_pullup(struct buf *b, size_t n);
 
-void buf_drain(struct buf *b, size_t n);                   /* n <= b->n, from the front */
+/* Puts n bytes before all others if the first chunk has the room; false: nothing was done. */
+bool buf_prepend(struct buf *b, const void *p, size_t n);
+void buf_append(struct buf *dst, const struct buf *src, size_t n); /* a copy; n <= src->n */
+void buf_drain(struct buf *b, size_t n);                           /* n <= b->n, from the front */
 void buf_move(struct buf *dst, struct buf *src, size_t n); /* n <= src->n, from front to end */
 size_t buf_copy_out(const struct buf *b, size_t off, void *p,
                     size_t n); /* peeks; returns how many */

@@ -9,6 +9,7 @@
 #include "http/field.h"
 #include "http/grpc.h"
 #include "http/h2_exchange.h"
+#include "http/h2_session.h"
 
 struct names { /* of nghttp2, in the request's arena */
         struct arena *a;
@@ -127,7 +128,7 @@ static ssize_t read_body(nghttp2_session *session UNUSED, int32_t id UNUSED, uin
                 return body_later(s);
         struct pipe *p = &s->x->r->req_body;
         bool counted = s->x->req->framing == FRAMING_LENGTH && !s->tunnel;
-        size_t n = MIN(p->data.n, most);
+        size_t n = h2_data_length(p, most);
         bool end = p->end && n == p->data.n;
         if (n == 0 && !end)
                 return body_later(s);
@@ -158,22 +159,22 @@ static void keep(struct h2_stream *s, size_t n)
                 buf_clear(&s->kept);
                 return;
         }
-        char *to = buf_reserve(&s->kept, n);
-        buf_commit(&s->kept, buf_copy_out(&s->x->r->req_body.data, 0, to, n));
+        buf_append(&s->kept, &s->x->r->req_body.data, n);
 }
 
-int h2_send_data(nghttp2_session *session UNUSED, nghttp2_frame *frame UNUSED, const uint8_t *head,
+int h2_send_data(nghttp2_session *session UNUSED, nghttp2_frame *frame, const uint8_t *head,
                  size_t n, nghttp2_data_source *source, void *ctx)
 {
         struct h2_client *c = ctx;
         struct h2_stream *s = source->ptr;
         CHECK_OBJ(s, H2_STREAM_MAGIC);
-        buf_put(&c->io.out, head, 9);
+        if (n > 0) {
+                CHECK(s->x != NULL);
+                keep(s, n);
+        }
+        h2_data_put(&c->io.out, frame, head, s->x ? &s->x->r->req_body : NULL, n);
         if (n == 0)
                 return 0;
-        CHECK(s->x != NULL);
-        keep(s, n);
-        buf_move(&c->io.out, &s->x->r->req_body.data, n);
         s->x->body_taken = true;
         s->sent += n;
         s->took = true;

@@ -10,6 +10,7 @@
 #include "base/check.h"
 
 #define WORTH_MOVING (4 * KIB)
+#define HEAD         9 /* bytes of a frame's head (RFC 9113 4.1) */
 
 int h2_session_feed(nghttp2_session *ng, struct buf *in, size_t n)
 {
@@ -51,10 +52,20 @@ size_t h2_data_length(const struct pipe *p, size_t most)
 void h2_data_put(struct buf *out, const nghttp2_frame *frame, const uint8_t *head, struct pipe *p,
                  size_t n)
 {
-        CHECK(frame->data.padlen == 0 && n <= p->data.n);
-        buf_put(out, head, 9);
-        if (n > 0)
+        CHECK(frame->data.padlen == 0);
+        if (n == 0) {
+                buf_put(out, head, HEAD);
+                return;
+        }
+        CHECK(n <= p->data.n);
+        /* Where a whole chunk goes, its frame's head goes before it: no copy, and the two are one
+         * piece for who encrypts them. */
+        if (buf_front(&p->data).n <= n && n >= WORTH_MOVING && buf_prepend(&p->data, head, HEAD)) {
+                buf_move(out, &p->data, HEAD + n);
+        } else {
+                buf_put(out, head, HEAD);
                 buf_move(out, &p->data, n);
+        }
 }
 
 void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value)

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define SLICES 64
+#define PIECES 5 /* IO_TURN_MAX, begun in a chunk that has bytes already */
 
 static _Thread_local struct slab event_slab;
 
@@ -139,22 +140,34 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *arg)
         }
 }
 
+ssize_t io_receive(int fd, struct buf *to, size_t want, size_t *room)
+{
+        struct iovec iov[PIECES];
+        int n = buf_read_iov(to, want, iov, PIECES);
+        ssize_t r;
+
+        *room = 0;
+        for (int i = 0; i < n; i++)
+                *room += iov[i].iov_len;
+        do /* one piece is the rule, and costs the kernel less than a list of one */
+                r = n == 1 ? recv(fd, iov[0].iov_base, iov[0].iov_len, 0) : readv(fd, iov, n);
+        while (r < 0 && errno == EINTR);
+        buf_commit_iov(to, r > 0 ? (size_t)r : 0);
+        return r;
+}
+
 enum io_result io_plain_read(struct io *io, size_t want, bool *drained)
 {
         size_t got = 0;
 
         want = MIN(want, IO_TURN_MAX);
+        if (want > BUF_CHUNK)
+                want -= want % BUF_CHUNK; /* no small piece behind whole chunks */
         while (got < want) {
-                struct iovec iov[2];
-                int n = buf_read_iov(&io->in, want - got, iov);
-                size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
-                ssize_t r;
+                size_t room;
+                ssize_t r = io_receive(io->fd, &io->in,
+                                       io->plenty ? want - got : MIN(want - got, BUF_CHUNK), &room);
 
-                do /* one piece is the rule, and costs the kernel less than a list of one */
-                        r = n == 1 ? recv(io->fd, iov[0].iov_base, iov[0].iov_len, 0)
-                                   : readv(io->fd, iov, n);
-                while (r < 0 && errno == EINTR);
-                buf_commit_iov(&io->in, r > 0 ? (size_t)r : 0);
                 if (r <= 0) {
                         if (r < 0 && errno == EAGAIN) {
                                 if (drained)
@@ -168,7 +181,8 @@ enum io_result io_plain_read(struct io *io, size_t want, bool *drained)
                         return r == 0 && !io->failed ? IO_EOF : IO_ERROR;
                 }
                 got += (size_t)r;
-                if ((size_t)r < room) {
+                io->plenty = (size_t)r == room;
+                if (!io->plenty) {
                         if (drained)
                                 *drained = true;
                         break;

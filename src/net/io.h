@@ -73,6 +73,7 @@ struct io {
         bool closed : 1;
         bool shut_due : 1; /* io_shutdown was asked for */
         bool shut : 1;     /* our side has sent FIN / close_notify */
+        bool plenty : 1;   /* the last receive filled all the room it had: more is read at once */
 };
 #define IO_MAGIC UINT32_C(0x494f494f)
 

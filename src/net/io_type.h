@@ -24,10 +24,13 @@ struct io_type {
         void (*release)(struct io *io);        /* the io is about to close its socket */
 };
 
-#define IO_TURN_MAX (64 * KIB) /* read from one peer before others have their turn */
+#define IO_TURN_MAX (4 * BUF_CHUNK) /* read from one peer before others have their turn */
 
 enum io_result io_plain_read(struct io *io, size_t want, bool *drained);
 enum io_sent io_plain_send(struct io *io);
+/* Receives up to want bytes (or as many as fit a few chunks: *room) at the end of to: their number,
+ * 0 at the end of input, or -1 and errno. */
+ssize_t io_receive(int fd, struct buf *to, size_t want, size_t *room);
 /* Sends b on fd as far as it goes.  IO_SENT_FAILED: *error has errno. */
 enum io_sent io_send_buf(int fd, struct buf *b, int *error);
 

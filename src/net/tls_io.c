@@ -28,7 +28,8 @@
 #define SMALL_PHASE  (16 * KIB) /* about what a fresh congestion window lets out */
 #define SMALL_AGAIN  (1 * SEC)  /* silence after which it begins anew */
 #define BATCH        (64 * KIB) /* encrypted before it is sent */
-#define RECEIVE      (32 * KIB)
+#define RECEIVE      (64 * KIB) /* at once, where the last time there was plenty */
+#define RECORD_FAIR  (8 * KIB)  /* what is less is put together with what follows */
 
 static BIO_METHOD *bio_method;
 static _Thread_local char scratch[RECORD_MAX];
@@ -37,16 +38,11 @@ static _Thread_local char scratch[RECORD_MAX];
 
 static void receive(struct tls_peer *p)
 {
-        struct iovec iov[2];
-        int n = buf_read_iov(&p->raw, RECEIVE, iov);
-        size_t room = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0);
-        ssize_t r;
+        size_t room;
+        ssize_t r = io_receive(p->fd, &p->raw, p->plenty ? RECEIVE : BUF_CHUNK, &room);
 
-        do
-                r = readv(p->fd, iov, n);
-        while (r < 0 && errno == EINTR);
-        buf_commit_iov(&p->raw, r > 0 ? (size_t)r : 0);
-        p->dry = r < 0 || (size_t)r < room;
+        p->plenty = r > 0 && (size_t)r == room;
+        p->dry = !p->plenty;
         p->raw_eof = r == 0;
         if (r < 0 && errno != EAGAIN)
                 p->sock_error = errno;
@@ -518,7 +514,7 @@ static enum io_result tls_read(struct io *io, size_t want, bool *drained)
                 struct iovec iov[2];
                 size_t n = 0;
 
-                buf_read_iov(&io->in, MIN(want - got, BUF_CHUNK), iov);
+                buf_read_iov(&io->in, MIN(want - got, BUF_CHUNK), iov, 2);
                 drain_errors();
                 if (!read_record(p, iov[0].iov_base, iov[0].iov_len, &n)) {
                         buf_commit_iov(&io->in, 0);
@@ -549,13 +545,13 @@ static size_t record_size(struct io *io, struct tls_peer *p)
         return p->small_left > 0 ? RECORD_SMALL : RECORD_MAX;
 }
 
-/* One record from the front of out; small slices are put together. */
+/* One record from the front of out; small pieces are put together. */
 static bool encrypt(struct io *io, struct tls_peer *p)
 {
         size_t limit = record_size(io, p), n;
         str front = buf_front(&io->out);
 
-        if (front.n < limit && front.n < io->out.n)
+        if (front.n < MIN(limit, RECORD_FAIR) && front.n < io->out.n)
                 front = str_of(scratch, buf_copy_out(&io->out, 0, scratch, limit));
         drain_errors();
         /* Before the client has ended its handshake, nothing else is allowed. */

@@ -98,6 +98,7 @@ struct tls_peer {
         uint64_t session_key; /* client: where its ticket is kept */
         bool peeked : 1;      /* the first byte has been looked at */
         bool dry : 1;         /* the last receive took all there was */
+        bool plenty : 1;      /* it filled all the room it had */
         bool raw_eof : 1;     /* FIN received */
         bool bio_eof : 1;     /* OpenSSL has been told of it */
         bool established : 1;

@@ -152,12 +152,6 @@ bool origin_may_retry(struct origin *o, uint32_t class, bool sent)
         return retry_budget_take(o->ul, eff->retry_budget);
 }
 
-static void copy_body(struct buf *to, const struct buf *from)
-{
-        for (const struct chunk *c = from->first; c; c = c->next)
-                buf_put(to, c->data + c->off, c->end - c->off);
-}
-
 /* Both pipes as they were before the attempt. */
 static void rewind_pipes(struct origin *o)
 {
@@ -169,7 +163,7 @@ static void rewind_pipes(struct origin *o)
         r->res = (struct msg){0};
         if (o->x.body_taken && o->replay.n > 0) {
                 buf_clear(&r->req_body.data);
-                copy_body(&r->req_body.data, &o->replay);
+                buf_append(&r->req_body.data, &o->replay, o->replay.n);
         } else if (o->x.body_taken) {
                 buf_move(&o->x.kept, &r->req_body.data, r->req_body.data.n);
                 r->req_body.data = o->x.kept;
@@ -472,7 +466,7 @@ static void keep_body(struct origin *o)
             !r->req_body.end || r->req_body.data.n == 0 ||
             r->req_body.data.n > o->eff->buffer_request)
                 return;
-        copy_body(&o->replay, &r->req_body.data);
+        buf_append(&o->replay, &r->req_body.data, r->req_body.data.n);
         arena_on_end(r->arena, end_replay, &o->replay);
 }
 
