@@ -44,8 +44,10 @@ int h2_session_fill(nghttp2_session *ng, struct buf *out)
 
 size_t h2_data_length(const struct pipe *p, size_t most)
 {
-        size_t front = buf_front(&p->data).n;
-        size_t n = MIN(most, p->data.n);
+        size_t n = MIN(most, p->data.n), front;
+        if (n < WORTH_MOVING) /* and the chunk is left alone, which may be in no cache any more */
+                return n;
+        front = buf_front(&p->data).n;
         return front >= WORTH_MOVING && front < n ? front : n;
 }
 
@@ -60,7 +62,7 @@ void h2_data_put(struct buf *out, const nghttp2_frame *frame, const uint8_t *hea
         CHECK(n <= p->data.n);
         /* Where a whole chunk goes, its frame's head goes before it: no copy, and the two are one
          * piece for who encrypts them. */
-        if (buf_front(&p->data).n <= n && n >= WORTH_MOVING && buf_prepend(&p->data, head, HEAD)) {
+        if (n >= WORTH_MOVING && buf_front(&p->data).n <= n && buf_prepend(&p->data, head, HEAD)) {
                 buf_move(out, &p->data, HEAD + n);
         } else {
                 buf_put(out, head, HEAD);

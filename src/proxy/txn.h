@@ -38,7 +38,6 @@ struct txn {
         bool early;                  /* it came as TLS early data */
         const struct tls_facts *tls; /* of the client's connection; NULL: plain */
         str proxy_tlvs;              /* of the client's PROXY header, as tls */
-        struct route_match match;    /* route NULL: none */
         const struct settings
                 *eff; /* effective now: listener's/top's, then the route's, then the target's */
         struct txn_var *vars;
@@ -57,6 +56,9 @@ struct txn {
         int64_t deadline;   /* loop time when the whole exchange has taken too long; 0: none */
         enum reason reason; /* why weir answered itself or cut the response */
         int64_t finished;   /* loop time of the end */
+
+        /* route NULL: none.  Last, for its captures are many bytes that few requests touch. */
+        struct route_match match;
 };
 
 #endif
