@@ -25,6 +25,7 @@ static struct {
         bool bad;           /* and said so */
         int64_t load_at;    /* a staged key seals from then on; 0: none is */
         int64_t rotated_at; /* own keys: the last time; 0: at the start */
+        bool shared;        /* what seals now did not come from weir alone */
 } state;
 
 static void look(struct master *m, struct master_timer *t);
@@ -109,7 +110,8 @@ static void rotate_own(struct master *m)
 
         if (state.rotated_at == 0)
                 state.rotated_at = now;
-        if (now - state.rotated_at >= rotate) {
+        if (now - state.rotated_at >= rotate || state.shared) {
+                state.shared = false;
                 tls_tickets_rotate(m->tickets);
                 count_rotation(m);
                 state.rotated_at = now;
@@ -135,10 +137,18 @@ void tickets_adopt(struct master *m)
                 rotate_own(m);
                 break;
         case PLAN_TICKETS_FILE:
-                take_file(m, true);
+                /* A reload that nobody asked for says nothing of the other machines. */
+                take_file(m, !m->watch.ours);
+                state.shared = true;
                 master_timer_set(m, &m->rotate, m->plan->head->ticket_check, look);
                 break;
         case PLAN_TICKETS_REDIS:
+                state.shared = true;
                 break;
+        }
+        if (m->plan->head->ticket_source != PLAN_TICKETS_FILE) {
+                explicit_bzero(state.seen, sizeof(state.seen));
+                state.n = 0;
+                state.load_at = 0;
         }
 }

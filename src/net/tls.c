@@ -311,7 +311,8 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
         }
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_timeout(ctx, SESSION_LIFE_S);
-        CHECK(SSL_CTX_set_session_id_context(ctx, s->policy, sizeof(s->policy)) == 1);
+        CHECK(SSL_CTX_set_session_id_context(ctx, s->session_context, sizeof(s->session_context)) ==
+              1);
         tls_tickets_attach(ctx);
         tls_client_attach(ctx);
         if (c->max_early_data > 0)
@@ -497,6 +498,16 @@ static void server_strength(const struct tls_server_conf *c, uint8_t out[32])
         digest_end(&b, out);
 }
 
+/* What a session must have been made under to be resumed: all of these. */
+static void session_context(const struct tls_server_conf *c, uint8_t out[32])
+{
+        struct buf b = BUF_INIT;
+
+        digest_policy(&b, c);
+        digest_strength(&b, c);
+        digest_end(&b, out);
+}
+
 static void digest_hosts(struct buf *b, const struct tls_server_conf *c)
 {
         for (size_t i = 0; i < c->n_hosts; i++) {
@@ -561,6 +572,7 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s->early_data = c->max_early_data > 0;
         server_policy(c, s->policy);
         server_strength(c, s->strength);
+        session_context(c, s->session_context);
         tls_host_add_all(s, c);
         s->names = map_new();
         s->ctx = calloc(c->n_pairs, sizeof(*s->ctx));

@@ -68,7 +68,7 @@ bool tls_host_switch(SSL *ssl, struct tls_server *t)
 
         SSL_set_verify(ssl, tls_verify_mode(t->client_certificate), tls_note_refusal);
         SSL_set_verify_depth(ssl, t->client_depth);
-        if (SSL_set_session_id_context(ssl, t->policy, sizeof(t->policy)) != 1 ||
+        if (SSL_set_session_id_context(ssl, t->session_context, sizeof(t->session_context)) != 1 ||
             SSL_set_min_proto_version(ssl, tls_version_number(t->version_min)) != 1 ||
             SSL_set_max_proto_version(ssl, tls_version_number(t->version_max)) != 1 ||
             SSL_set_cipher_list(ssl, t->ciphers) != 1)

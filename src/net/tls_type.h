@@ -38,7 +38,8 @@ struct tls_server {
         struct map *hosts;        /* name to struct tls_server; NULL: the same for all names */
         struct tls_server **held; /* those in hosts */
         size_t n_held;
-        uint8_t strength[32]; /* digest of versions and ciphers */
+        uint8_t strength[32];        /* digest of versions and ciphers */
+        uint8_t session_context[32]; /* of both strength and policy */
         bool early_data;
         uint8_t policy[32]; /* digest of what client certificates are asked for and who is believed
                              */

@@ -1,5 +1,6 @@
 """Keys of session tickets: rotation, and machines that share them by a file or through Redis."""
 import os
+import pathlib
 import ssl
 import time
 
@@ -71,6 +72,19 @@ def test_a_reload_changes_the_period_and_keeps_the_keys(weir, ca):
     assert resumes(w, ctx, session)
 
 
+def test_other_ciphers_are_not_resumed_into(weir, ca):
+    """A session that was made under what is not allowed any more begins anew."""
+    cert = ca.cert("a.test")
+    conf = f"listen 127.0.0.1:@https@ tls {{ certificate {cert[0]} key={cert[1]}; ciphers @ciphers@; }}" + BODY
+    w = weir(conf, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384")
+    ctx = ca.client(version=V12)
+    _, session = session_of(w, ctx)
+    assert resumes(w, ctx, session)
+    w.values["ciphers"] = "ECDHE-ECDSA-AES256-GCM-SHA384"
+    w.reload(conf)
+    assert not resumes(w, ctx, session)
+
+
 # ------------------------------------------------------------- by a file
 
 def shared_file(weir, ca, content):
@@ -112,6 +126,33 @@ def test_file(weir, ca, version):
         assert not resumes(w, ctx, session)
         assert resumes(w, ctx, renewed)
     assert one.metric("weir_ticket_key_failures_total") == 0
+
+
+def test_a_file_that_was_taken_out_seals_nothing_more(weir, ca):
+    cert = ca.cert("a.test")
+    w = weir("ticket_keys @dir@/keys; " + listener(cert) + BODY, files={"keys": os.urandom(80)})
+    other = weir(f"ticket_keys {w.dir}/keys; " + listener(cert) + BODY)
+    ctx = ca.client()
+    _, session = session_of(w, ctx)
+    assert resumes(other, ctx, session)
+    w.reload(listener(cert) + BODY)
+    reused, fresh = session_of(w, ctx, session)
+    assert reused  # what was sealed before still opens
+    assert not resumes(other, ctx, fresh)
+
+
+def test_a_reload_that_a_certificate_began_lets_a_new_key_wait(weir, ca):
+    """Only one who asked for the reload can know that the other machines have read the key."""
+    cert, again, old, new = ca.cert("a.test"), ca.cert("a.test"), os.urandom(80), os.urandom(80)
+    w = weir("ticket_keys @dir@/keys check=1h; " + listener(cert) + BODY, files={"keys": old})
+    replace(w.dir / "keys", new + old)
+    for have, take in zip(cert, again):
+        with open(take, "rb") as f:
+            replace(pathlib.Path(have), f.read())
+    w.wait_log("a new key; it seals two checks from now")
+    assert rotations(w) == 0
+    w.reload()
+    w.wait_log("another key seals")
 
 
 def test_a_key_that_was_announced_seals_at_once(weir, ca):
