@@ -2,15 +2,16 @@
  * What a loop is doing, and the last words of a process.
  *
  * The difficulty: the handlers run in a process whose heap and stack may be gone.  They use an
- * alternate stack, touch only the crumb, and call nothing but write, sigaction and raise.  A fault
- * recurs when the handler returns; a signal that was *sent* does not, and is raised again.
+ * alternate stack, touch only the crumb, and call nothing but write, sigaction, raise and the
+ * unwinder.  A fault recurs when the handler returns; a signal that was *sent* does not, and is
+ * raised again.
  */
 #include "base/crumb.h"
 
 #include "base/check.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <execinfo.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,8 +23,6 @@
 static struct crumb unread;
 _Thread_local struct crumb *crumb_self = &unread;
 
-/* Of the thread's stack, for walking it from a handler. */
-static _Thread_local uintptr_t stack_low, stack_high;
 static _Thread_local bool has_alternate;
 
 static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
@@ -32,34 +31,21 @@ static int notify = -1;
 
 void crumb_use(struct crumb *c)
 {
-        pthread_attr_t attr;
-        void *low;
-        size_t n;
-
         crumb_self = c;
         atomic_store_explicit(&c->tid, (uint32_t)gettid(), memory_order_relaxed);
-        if (pthread_getattr_np(pthread_self(), &attr) == 0) {
-                if (pthread_attr_getstack(&attr, &low, &n) == 0) {
-                        stack_low = (uintptr_t)low;
-                        stack_high = (uintptr_t)low + n;
-                }
-                pthread_attr_destroy(&attr);
-        }
 }
 
-static void registers(const void *context, uintptr_t *pc, uintptr_t *frame)
+static uintptr_t program_counter(const void *context)
 {
         const mcontext_t *m = &((const ucontext_t *)context)->uc_mcontext;
 
 #if defined(__x86_64__)
-        *pc = (uintptr_t)m->gregs[REG_RIP];
-        *frame = (uintptr_t)m->gregs[REG_RBP];
+        return (uintptr_t)m->gregs[REG_RIP];
 #elif defined(__aarch64__)
-        *pc = (uintptr_t)m->pc;
-        *frame = (uintptr_t)m->regs[29];
+        return (uintptr_t)m->pc;
 #else
         (void)m;
-        *pc = *frame = 0;
+        return 0;
 #endif
 }
 
@@ -67,12 +53,10 @@ static void on_fatal(int sig, siginfo_t *info, void *context)
 {
         struct crumb *c = crumb_self;
         unsigned char byte = (unsigned char)sig;
-        uintptr_t pc, frame;
         int saved = errno;
 
-        registers(context, &pc, &frame);
         atomic_store_explicit(&c->addr, (uint64_t)(uintptr_t)info->si_addr, memory_order_relaxed);
-        atomic_store_explicit(&c->pc, pc, memory_order_relaxed);
+        atomic_store_explicit(&c->pc, program_counter(context), memory_order_relaxed);
         atomic_store_explicit(&c->sig, (uint64_t)sig, memory_order_release);
         if (notify >= 0)
                 while (write(notify, &byte, 1) < 0 && errno == EINTR)
@@ -122,30 +106,26 @@ void crumb_catch_faults(int notify_fd)
         }
 }
 
-/* Return addresses along the frame pointers, as long as these stay inside the stack and go up;
- * code built without frame pointers ends the walk early, never in a fault. */
+/* The unwinder of this C library takes no lock and no memory once it has been used; what lies below
+ * the interrupted function is this handler's own. */
 static void on_dump(int sig, siginfo_t *info, void *context)
 {
         struct crumb *c = crumb_self;
-        uintptr_t pc, frame, below = stack_low;
+        void *found[COUNT(c->frames) + 8];
+        int n = backtrace(found, COUNT(found)), from = 0, saved = errno;
+        uintptr_t pc = program_counter(context);
 
         (void)sig;
         (void)info;
-        registers(context, &pc, &frame);
-        for (size_t i = 1; i < COUNT(c->frames); i++) {
-                uintptr_t address = 0;
-                if (frame >= below && frame % sizeof(frame) == 0 &&
-                    frame + 2 * sizeof(frame) <= stack_high) {
-                        const uintptr_t *at = (const uintptr_t *)frame;
-                        below = frame + 1;
-                        frame = at[0];
-                        address = at[1];
-                } else {
-                        frame = 0;
-                }
-                atomic_store_explicit(&c->frames[i], address, memory_order_relaxed);
-        }
+        while (from < n && (uintptr_t)found[from] != pc)
+                from++;
+        for (size_t i = 1; i < COUNT(c->frames); i++)
+                atomic_store_explicit(&c->frames[i],
+                                      from + (int)i < n ? (uint64_t)(uintptr_t)found[from + (int)i]
+                                                        : 0,
+                                      memory_order_relaxed);
         atomic_store_explicit(&c->frames[0], pc, memory_order_release);
+        errno = saved;
 }
 
 void crumb_catch_dump(void)
@@ -153,6 +133,9 @@ void crumb_catch_dump(void)
         struct sigaction act = {.sa_sigaction = on_dump,
                                 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
 
+        void *warm[4];
+
+        (void)backtrace(warm, COUNT(warm)); /* its first use loads a library */
         sigemptyset(&act.sa_mask);
         CHECK(sigaction(SIGUSR2, &act, NULL) == 0);
 }

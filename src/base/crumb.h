@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#define CRUMB_FRAMES 24
 struct crumb {
         _Alignas(128) _Atomic uint64_t
                 where; /* 0: not in a function; else copy id << 32 | instance << 8 | phase */
@@ -19,7 +20,7 @@ struct crumb {
         _Atomic uint32_t waiting; /* 1 while inside epoll_wait */
         _Atomic uint32_t tid;
         _Atomic uint64_t sig, addr, pc;
-        _Atomic uint64_t frames[8]; /* of a stalled loop, filled by SIGUSR2 */
+        _Atomic uint64_t frames[CRUMB_FRAMES]; /* of a stalled loop, filled by SIGUSR2 */
 };
 
 extern _Thread_local struct crumb
@@ -46,8 +47,8 @@ void crumb_catch_faults(int notify_fd);
 void crumb_thread_stack(void); /* each further thread: its own alternate stack */
 
 /* SIGUSR2, sent to one thread, fills frames of its crumb: frames[0] is the pc, then return
- * addresses as far as frame pointers lead; frames[0] is stored last, so whoever waits for it sees
- * all. */
+ * addresses as far as the unwinder finds them, then 0; frames[0] is stored last, so whoever waits
+ * for it sees all. */
 void crumb_catch_dump(void);
 
 #endif

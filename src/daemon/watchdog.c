@@ -1,27 +1,32 @@
 /*
  * The watchdog: the control thread looks whether the loops turn.
  *
- *   100 ms without a beat, outside of epoll_wait   counted and logged with the function's name; its
- * sockets are served by a loop that turns 10 s                                           abort on
- * that very thread, so that the core shows the culprit
+ *   without a beat, outside of epoll_wait
+ *   100 ms   counted and logged with the function's name; a loop that turns serves its sockets
+ *   1 s      logged with its stack
+ *   10 s     abort on that very thread, so that the core shows the culprit
  *
  * The difficulty is not to cry wolf: two looks in a row must agree, and when this thread itself
  * comes late (a stopped or starved machine) it believes nothing.
  */
 #include "daemon/worker.h"
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/log.h"
 
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define LOOK       (50 * MSEC)
 #define LATE       (2 * LOOK) /* between two looks: this thread was not scheduled */
 #define STALL      (100 * MSEC)
+#define DUMP_AFTER SEC
 #define KILL_AFTER (10 * SEC)
 
 /* What was seen of one loop. */
@@ -29,6 +34,8 @@ struct watched {
         uint64_t beat;
         int64_t since; /* loop time of the first look at which it stood still; 0: it turns */
         bool stalled;  /* counted and logged */
+        bool asked;    /* for its stack */
+        bool dumped;   /* and that was logged */
         struct loop *adopter;
 };
 
@@ -102,6 +109,49 @@ static void say_stalled(struct watchdog *d, unsigned i, struct crumb *c)
         log_warn("watchdog", "loop %u of worker %u does not turn: %s", i, d->w->index, place);
 }
 
+static void ask_for_stack(struct crumb *c)
+{
+        atomic_store(&c->frames[0], 0);
+        syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGUSR2);
+}
+
+/* "usleep+0x2c (libc.so.6)", or what of it is known: functions of a module are hidden. */
+static void put_frame(struct buf *b, uint64_t address)
+{
+        Dl_info at;
+        const char *file;
+
+        if (dladdr((void *)(uintptr_t)address, &at) == 0 || at.dli_fname == NULL) {
+                buf_printf(b, "0x%llx", (unsigned long long)address);
+                return;
+        }
+        file = strrchr(at.dli_fname, '/') ? strrchr(at.dli_fname, '/') + 1 : at.dli_fname;
+        if (at.dli_sname != NULL)
+                buf_printf(b, "%s+0x%llx (%s)", at.dli_sname,
+                           (unsigned long long)(address - (uintptr_t)at.dli_saddr), file);
+        else
+                buf_printf(b, "%s+0x%llx", file,
+                           (unsigned long long)(address - (uintptr_t)at.dli_fbase));
+}
+
+static void say_stack(struct watchdog *d, unsigned i, struct crumb *c)
+{
+        struct buf b = BUF_INIT;
+        str text;
+
+        for (size_t k = 0; k < COUNT(c->frames); k++) {
+                uint64_t address = atomic_load(&c->frames[k]);
+                if (address == 0)
+                        break;
+                buf_puts(&b, k > 0 ? STR(" < ") : STR(""));
+                put_frame(&b, address);
+        }
+        text = buf_pullup(&b, b.n);
+        log_warn("watchdog", "loop %u of worker %u has not turned for %d s, it is in %.*s", i,
+                 d->w->index, (int)(DUMP_AFTER / SEC), STR_ARG(text));
+        buf_clear(&b);
+}
+
 static void kill_on(struct watchdog *d, unsigned i, struct crumb *c)
 {
         log_error("watchdog", "loop %u of worker %u has not turned for %d s: the worker is aborted",
@@ -118,7 +168,7 @@ static void turns(struct watchdog *d, unsigned i)
         if (v->adopter)
                 ask(d, i, return_on_loop);
         v->adopter = NULL;
-        v->stalled = false;
+        v->stalled = v->asked = v->dumped = false;
         v->since = 0;
 }
 
@@ -142,6 +192,14 @@ static void look_at(struct watchdog *d, unsigned i, int64_t now)
                 v->stalled = true;
                 say_stalled(d, i, c);
                 find_adopter(d, i);
+        }
+        if (v->asked && !v->dumped && atomic_load(&c->frames[0]) != 0) {
+                v->dumped = true;
+                say_stack(d, i, c);
+        }
+        if (now - v->since >= DUMP_AFTER && !v->asked) {
+                v->asked = true;
+                ask_for_stack(c);
         }
         if (now - v->since >= KILL_AFTER)
                 kill_on(d, i, c);

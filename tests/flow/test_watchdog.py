@@ -1,4 +1,5 @@
 """A loop that does not turn: seen, named, its listeners served by another, and in the end aborted."""
+import re
 import signal
 import subprocess
 import time
@@ -17,9 +18,9 @@ def sleeper(w, us):
         #include <weir/module.h>
         #include <unistd.h>
         static weir_rc on_request(weir_req *r, const void *i, void *c)
-        { (void)i; (void)c; usleep(%d); return weir->respond(r, 200, WEIR_STR("slept")); }
+        { (void)i; (void)c; for (int n = 0; n < %d; n++) usleep(10000); return weir->respond(r, 200, WEIR_STR("slept")); }
         WEIR_MODULE(.name = "sleeper", .version = "1.0", .on_request = on_request);
-        """ % us)
+        """ % (us // 10000))
     subprocess.run([need("cc"), "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden",
                     f"-I{TOP}/src/include", "-o", w.dir / "sleeper.so", source], check=True)
 
@@ -51,6 +52,10 @@ def test_a_loop_that_never_turns_is_aborted(weir, connect):
     w.start()
     c = connect(w.http)
     c.send(request(target="/sleep"))
+    line = w.wait_log("loop . of worker 0 has not turned for 1 s, it is in .*")[0].group(0)
+    # The function (its name is hidden, its module is not), what it called and who called it.
+    assert re.search(r"sleep.* < \S*sleeper\S*\+0x.* < .*weir", line), line
+
     def replaced():
         try:
             return w.metric("weir_worker_deaths_total") == 1

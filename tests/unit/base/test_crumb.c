@@ -4,6 +4,7 @@
 
 #include "unit.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
@@ -157,12 +158,20 @@ static void enter_and_leave(void **state)
         assert_int_equal(sizeof(struct crumb) % 128, 0);
 }
 
+static void *where_it_stalls;
+
+static __attribute__((noinline)) void stuck(void)
+{
+        where_it_stalls = __builtin_return_address(0);
+        atomic_store(&shared->waiting, 1);
+        while (atomic_load(&shared->frames[0]) == 0)
+                ;
+}
+
 static void *stalls(void *arg)
 {
         crumb_use(shared);
-        atomic_store(&shared->waiting, 1);
-        while (atomic_load((_Atomic uint64_t *)&shared->frames[0]) == 0)
-                sched_yield();
+        stuck();
         return arg;
 }
 
@@ -179,6 +188,9 @@ static void stalled_thread_says_where(void **state)
         assert_int_equal(pthread_kill(t, SIGUSR2), 0);
         pthread_join(t, NULL); /* ends only when frames[0] was stored */
         assert_int_not_equal(shared->frames[0], 0);
+        /* the function itself, its caller, then what began the thread */
+        assert_int_equal(shared->frames[1], (uint64_t)(uintptr_t)where_it_stalls);
+        assert_int_not_equal(shared->frames[2], 0);
 }
 
 int main(void)
