@@ -15,11 +15,9 @@
 #include "base/check.h"
 #include "base/log.h"
 
-#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -115,25 +113,6 @@ static void ask_for_stack(struct crumb *c)
         syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGUSR2);
 }
 
-/* "usleep+0x2c (libc.so.6)", or what of it is known: functions of a module are hidden. */
-static void put_frame(struct buf *b, uint64_t address)
-{
-        Dl_info at;
-        const char *file;
-
-        if (dladdr((void *)(uintptr_t)address, &at) == 0 || at.dli_fname == NULL) {
-                buf_printf(b, "0x%llx", (unsigned long long)address);
-                return;
-        }
-        file = strrchr(at.dli_fname, '/') ? strrchr(at.dli_fname, '/') + 1 : at.dli_fname;
-        if (at.dli_sname != NULL)
-                buf_printf(b, "%s+0x%llx (%s)", at.dli_sname,
-                           (unsigned long long)(address - (uintptr_t)at.dli_saddr), file);
-        else
-                buf_printf(b, "%s+0x%llx", file,
-                           (unsigned long long)(address - (uintptr_t)at.dli_fbase));
-}
-
 static void say_stack(struct watchdog *d, unsigned i, struct crumb *c)
 {
         struct buf b = BUF_INIT;
@@ -144,7 +123,7 @@ static void say_stack(struct watchdog *d, unsigned i, struct crumb *c)
                 if (address == 0)
                         break;
                 buf_puts(&b, k > 0 ? STR(" < ") : STR(""));
-                put_frame(&b, address);
+                module_put_place(&b, (const void *)(uintptr_t)address);
         }
         text = buf_pullup(&b, b.n);
         log_warn("watchdog", "loop %u of worker %u has not turned for %d s, it is in %.*s", i,

@@ -17,6 +17,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define ENTRY "weir_module_entry"
 
@@ -201,6 +202,23 @@ size_t module_list(const struct module **out, size_t max)
                 if (n < max)
                         out[n] = m;
         return n;
+}
+
+void module_put_place(struct buf *b, const void *address)
+{
+        Dl_info at;
+        const char *file;
+
+        if (dladdr(address, &at) == 0 || at.dli_fname == NULL) {
+                buf_printf(b, "%p", address);
+                return;
+        }
+        file = strrchr(at.dli_fname, '/') ? strrchr(at.dli_fname, '/') + 1 : at.dli_fname;
+        if (at.dli_sname != NULL)
+                buf_printf(b, "%s+0x%tx (%s)", at.dli_sname,
+                           (const char *)address - (const char *)at.dli_saddr, file);
+        else
+                buf_printf(b, "%s+0x%tx", file, (const char *)address - (const char *)at.dli_fbase);
 }
 
 unsigned module_leaked(void)

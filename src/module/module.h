@@ -10,6 +10,7 @@
 #define MODULE_MODULE_H
 
 #include "base/arena.h"
+#include "base/buf.h"
 
 #include <weir/module.h>
 
@@ -70,6 +71,9 @@ struct module *module_hold(struct module *m);
 const struct module *module_by_copy(uint32_t copy);
 /* Those open now, for status; returns how many. */
 size_t module_list(const struct module **out, size_t max);
+/* Where in the program an address is: "usleep+0x2c (libc.so.6)", or object and offset, as functions
+ * of a module are hidden.  Any thread. */
+void module_put_place(struct buf *b, const void *address);
 unsigned module_leaked(void); /* copies that dlclose left mapped */
 
 /* ELF lint over the bytes (pure, fuzzed): refuses what cannot be unloaded or weakens the process;
