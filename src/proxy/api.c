@@ -23,15 +23,19 @@ bool api_room(const struct weir_task *t, size_t n)
 {
         size_t max, used;
 
-        if (t->used == NULL)
+        if (t->kind == TASK_WORK) {
+                max = t->inst->memory;
+                used = arena_used(t->arena);
+        } else if (t->used == NULL) {
                 return true;
-        if (t->use->memory != 0) {
+        } else if (t->use->memory != 0) {
                 max = t->use->memory;
                 used = *t->used;
         } else { /* no memory= of its own: what the whole request may have */
                 max = t->txn->eff->request_memory;
                 used = arena_used(t->arena);
         }
+        used += t->held;
         return max == 0 || (used <= max && n <= max - used);
 }
 
@@ -489,4 +493,5 @@ const weir_host api_host = {
         .conf_metric = instance_conf_metric,
         .conf_cell = instance_conf_cell,
         .conf_script = instance_conf_script,
+        .http = task_http,
 };
