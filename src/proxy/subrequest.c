@@ -11,7 +11,6 @@
 #include "base/check.h"
 #include "http/field.h"
 #include "proxy/origin.h"
-#include "proxy/vars.h"
 
 #define SUBREQUEST_MAGIC UINT32_C(0x53554252)
 
