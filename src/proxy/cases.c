@@ -288,13 +288,14 @@ static struct subrequest_answer next_answer(struct play *p, const struct subrequ
                                             struct msg *head, struct buf *body)
 {
         struct subrequest_answer a = {.error = WEIR_E_UNAVAIL, .why = STR_INIT("no answer")};
-        str gap, text = p->answers.p ? next_part(&p->answers, &gap) : STR("!"), rest;
+        str gap, text = p->answers.p ? next_part(&p->answers, &gap) : STR("!"), first, rest;
         enum reason why;
 
-        if (str_eq(str_trim(text), STR("!")))
+        str_cut(text, '\n', &first, &rest);
+        if (str_eq(first, STR("!")))
                 return a;
         a.error = WEIR_E_TIMEOUT;
-        if (str_eq(str_trim(text), STR("~")))
+        if (str_eq(first, STR("~")))
                 return a;
         why = h1_parse_response(p->a, head_of(p, text, &rest), s->method, head);
         if (why != REASON_NONE)

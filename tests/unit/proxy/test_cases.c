@@ -47,6 +47,12 @@ static void ratelimit(void **state)
         shipped("ratelimit");
 }
 
+static void auth_request(void **state)
+{
+        (void)state;
+        shipped("auth_request");
+}
+
 #define HEAD                                                                                       \
         "#include <weir/module.h>\n"                                                               \
         "static weir_rc done(weir_task *t, const void *i, void *c, void *arg)"                     \
@@ -114,6 +120,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(headers),
                 cmocka_unit_test(ratelimit),
+                cmocka_unit_test(auth_request),
                 cmocka_unit_test(expectations),
         };
         crypto_init();
