@@ -83,6 +83,19 @@ def test_headers_both_ways(weir, server):
     assert fetch(w.http, "/").get("x-order") == "host"
 
 
+def test_what_a_function_sets_cannot_be_nominated_away(weir, server):
+    """Connection takes off what the client has sent, not what the server is told of the client."""
+    s = server(answer(b"x", fields=[("Connection", "x-b"), ("X-B", "server's")]))
+    w = weir("""module headers; upstream u { server @s@; } listen 127.0.0.1:@http@; host * { route / { function headers {
+        set request X-User alice; add request X-Group staff; set response X-B ours; } proxy u; } }""", s=s)
+    for user in ("forged", None):
+        fields = [("Connection", "x-user, x-group, x-hop"), ("X-Group", "wheel"), ("X-Hop", "1")]
+        r = fetch(w.http, fields=fields + ([("X-User", user)] if user else []))
+        q = s.last()
+        assert (q.all("x-user"), q.all("x-group"), "x-hop" in q) == (["alice"], ["staff"], False)
+        assert r.all("x-b") == ["ours"]
+
+
 def test_a_line_break_cannot_be_injected(weir):
     w = weir("module headers; listen 127.0.0.1:@http@; host * { route / { "
              "function headers { set response X-A $arg_a; } respond 200; } }")
