@@ -152,6 +152,7 @@ static const struct row rows[] = {
         ROW(weir_host, conf_cell),
         ROW(weir_host, conf_script),
         ROW(weir_host, http),
+        ROW(weir_host, json_write),
 };
 
 static size_t print(char *out, size_t n, const struct row *r)
