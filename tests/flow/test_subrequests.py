@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from h2.exceptions import StreamClosedError
 
-from kit import SLOW, raw, until
+from kit import SLOW, proxy_header, raw, until
+from kit import h2 as h2_client
 from kit.h2_peer import ErrorCodes, serve
 from kit.raw import answer, fetch
 from test_functions import build
@@ -563,3 +564,132 @@ def test_the_end_while_under_way(weir, server, modules):
     w = weir(work_conf(modules), s=s)
     s.wait()
     w.stop()
+
+
+# ---------------------------------------------------------------- other ways to servers and clients
+
+
+def test_a_server_of_tls(weir, server, modules, ca):
+    a = server(answer(b"safe"), tls=ca.server(ca.cert("inside.test")))
+    w = weir(conf(modules, ua=f"tls ca={ca.cert_file} name=inside.test;"), a=a, b=a)
+    assert one(w)["body"] == "safe"
+    w2 = weir(conf(modules, ua=f"tls ca={ca.cert_file} name=other.test; retry off;"), a=a, b=a)
+    assert one(w2)["error"] == E_UNAVAIL
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_server_of_proxy_headers(fan, version):
+    heads = []
+
+    @script
+    def a(c):
+        heads.append(proxy_header.Header(c))
+        while True:
+            c.server.take(c)
+            c.send(answer(b"told"))
+
+    w = fan(a, ua=f"proxy_protocol v{version};")
+    for _ in range(2):
+        assert one(w)["body"] == "told"
+    assert len(heads) == 1
+    if version == 1:
+        assert heads[0].words == ["PROXY", "UNKNOWN"]
+    else:
+        assert heads[0].raw[12] == 0x20, "LOCAL"
+
+
+def test_a_key_of_the_client(weir, server, modules):
+    servers = [server(answer(str(n).encode())) for n in range(4)]
+    lines = " ".join(f"server {s.address};" for s in servers)
+    w = weir(conf(modules, ua=lines + " balance hash $client_ip;").replace("server @a@;", ""), b=servers[0])
+    assert len({one(w)["body"] for _ in range(8)}) == 1
+    w2 = weir(conf(modules, ua=lines + " balance hash $path;").replace("server @a@;", ""), b=servers[0])
+    assert len({one(w2, path=f"/{n}")["body"] for n in range(32)}) == 4, "the path that is asked for"
+    assert len({one(w2, path="/same")["body"] for n in range(8)}) == 1
+
+
+def test_a_stream_that_is_reset(fan):
+    ended = threading.Event()
+
+    @script
+    def hang(c):
+        c.server.take(c)
+        c.read_all()
+        ended.set()
+
+    w = fan(hang)
+    w.reload(w.conf.read_text().replace(f"listen 127.0.0.1:{w.http};",
+                                        f"listen 127.0.0.1:{w.http} {{ protocols h2c http/1.1; }}"))
+    c = h2_client.Client(w.http)
+    stream = c.request(path="/one?path=/x")
+    w.servers[0].wait()
+    c.h2.reset_stream(stream)
+    c.flush()
+    assert ended.wait(5 * SLOW), "the upstream exchange is aborted with the stream"
+    idle(w)
+    c.close()
+
+
+def test_the_functions_own_time_is_up(fan):
+    ended = threading.Event()
+
+    @script
+    def hang(c):
+        c.server.take(c)
+        c.read_all()
+        ended.set()
+
+    w = fan(hang, use="timeout=150ms")
+    r = fetch(w.http, "/one?path=/x")
+    assert r.status == 503
+    assert ended.wait(5 * SLOW)
+    assert w.metric("weir_function_calls_total", function="f", result="timeout") == 1
+    idle(w)
+
+
+def test_memory_does_not_grow(fan):
+    """Servers that never stop sending, on and on."""
+    @script
+    def a(c):
+        c.server.take(c)
+        c.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while True:
+            c.send(b"4000\r\n" + b"x" * 16384 + b"\r\n")
+
+    w = fan(a, ua="keepalive 1;")
+
+    def rss():
+        text = Path(f"/proc/{w.worker()}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", text)[1])
+
+    for _ in range(5):
+        assert fetch(w.http, "/many?n=16").body == b"sum=0 good=0 bad=16"
+    before = rss()
+    for _ in range(40):
+        assert fetch(w.http, "/many?n=16").body == b"sum=0 good=0 bad=16"
+    assert rss() < before + 8000
+    idle(w)
+
+
+def test_reloads_under_load(fan, connect, modules):
+    """Every request is answered by its own generation, and all old ones end."""
+    w = fan(lambda q: answer(q.target[1:].encode()), lambda q: answer(q.target[1:].encode()), top="threads 2;")
+    wrong, stop = [], threading.Event()
+
+    def client():
+        while not stop.is_set():
+            r = fetch(w.http, "/three")
+            if r.body != b"sum=6 good=3 bad=0":
+                wrong.append(r)
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for _ in range(10):
+        w.reload()
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not wrong
+    until(lambda: len(w.status()["generations"]) == 1, "all old generations to end")
+    idle(w)
