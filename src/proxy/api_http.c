@@ -85,7 +85,7 @@ static const weir_http_res *copy(struct weir_task *t, const struct subrequest_an
 static const weir_http_res *failure(struct weir_task *t, weir_err error, str why)
 {
         static const weir_http_res full = {
-                .size = sizeof(full), .error = WEIR_E_NOMEM, .body = {"memory is used up", 17}};
+                .size = sizeof(full), .error = WEIR_E_NOMEM, .body = {"memory= is used up", 18}};
         weir_http_res *res = arena_zalloc(t->arena, sizeof(*res));
 
         if (res == NULL)
@@ -100,7 +100,7 @@ const weir_http_res *api_http_res(struct weir_task *t, const struct subrequest_a
         const weir_http_res *res = a->head ? copy(t, a) : failure(t, a->error, a->why);
 
         if (res == NULL)
-                res = failure(t, WEIR_E_NOMEM, STR("memory is used up"));
+                res = failure(t, WEIR_E_NOMEM, STR("memory= is used up"));
         api_took(t, before);
         return res;
 }

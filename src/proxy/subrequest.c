@@ -201,7 +201,7 @@ static void take(struct subrequest *s)
                 give_up(s, REASON_SUBREQUEST_OVER, WEIR_E_FULL,
                         STR("the answer's body is larger than max_body"));
         } else if (!room(s)) {
-                give_up(s, REASON_SUBREQUEST_OVER, WEIR_E_NOMEM, STR("memory is used up"));
+                give_up(s, REASON_SUBREQUEST_OVER, WEIR_E_NOMEM, STR("memory= is used up"));
         } else if (r->res_body.end) {
                 field_strip_hop(&r->res.fields);
                 origin_abort(s->origin, REASON_SUBREQUEST_OVER); /* it is over already */
@@ -252,7 +252,7 @@ static void tell(struct loop_task *task)
 
         CHECK_OBJ(s, SUBREQUEST_MAGIC);
         fail(s, s->error,
-             s->error == WEIR_E_NOMEM    ? STR("memory is used up")
+             s->error == WEIR_E_NOMEM    ? STR("memory= is used up")
              : s->error == WEIR_E_DENIED ? STR("a field is weir's own to set")
                                          : STR("the request is malformed"));
 }
