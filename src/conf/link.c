@@ -193,6 +193,14 @@ static void link_names(struct compile *c)
         map_free(by_name);
 }
 
+/* What weir asks for itself has its body ready, which can always be sent again. */
+static void link_upstream(struct compile *c, struct upstream_conf *u)
+{
+        link_log(c, &u->own);
+        effective(c, &u->eff, NULL, &u->own, NULL);
+        u->eff.buffer_request = UINT64_MAX;
+}
+
 static void link_tickets(struct compile *c)
 {
         struct conf *conf = c->conf;
@@ -221,7 +229,7 @@ void link_conf(struct compile *c)
         link_logs(c);
         link_log(c, &conf->top);
         for (size_t i = 0; i < conf->n_upstreams; i++)
-                link_log(c, &conf->upstreams[i].own);
+                link_upstream(c, &conf->upstreams[i]);
         effective(c, &conf->eff, NULL, NULL, NULL);
         for (size_t i = 0; i < conf->n_hosts; i++) {
                 struct host_conf *h = &conf->hosts[i];

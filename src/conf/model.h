@@ -283,6 +283,7 @@ struct upstream_conf {
         struct file_text tls_ca, tls_cert, tls_key;
         str tls_name;
         struct settings own;
+        struct settings eff; /* effective without a route: of requests that functions make */
 };
 
 /* ------------------------------------------------------------------ listeners */

@@ -150,8 +150,13 @@ static void strip_nominated(struct fields *f, str list)
         for (str name; field_list_next(&list, &name);) {
                 if (str_ieq(name, STR("close")) || str_ieq(name, STR("keep-alive")))
                         continue;
-                if (!(field_flags_of(field_id_of(name)) & FIELD_F_FRAMING))
-                        fields_del(f, name);
+                if (field_flags_of(field_id_of(name)) & FIELD_F_FRAMING)
+                        continue;
+                FIELDS_EACH(one, f)
+                {
+                        if (!(one->flags & FIELD_OWN) && str_ieq(one->name, name))
+                                one->flags |= FIELD_DELETED;
+                }
         }
 }
 

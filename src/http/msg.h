@@ -31,9 +31,10 @@ enum {
 struct field {
         str name, value;
         uint16_t id;    /* enum field_id */
-        uint16_t flags; /* FIELD_DELETED */
+        uint16_t flags; /* FIELD_DELETED, FIELD_OWN */
 };
 #define FIELD_DELETED 1 /* stays in the array so that indexes hold; skipped by everybody */
+#define FIELD_OWN     2 /* a function has set it: the peer's Connection cannot nominate it away */
 
 struct fields {
         struct field *v;

@@ -23,15 +23,19 @@ bool api_room(const struct weir_task *t, size_t n)
 {
         size_t max, used;
 
-        if (t->used == NULL)
+        if (t->kind == TASK_WORK) {
+                max = t->inst->memory;
+                used = arena_used(t->arena);
+        } else if (t->used == NULL) {
                 return true;
-        if (t->use->memory != 0) {
+        } else if (t->use->memory != 0) {
                 max = t->use->memory;
                 used = *t->used;
         } else { /* no memory= of its own: what the whole request may have */
                 max = t->txn->eff->request_memory;
                 used = arena_used(t->arena);
         }
+        used += t->held;
         return max == 0 || (used <= max && n <= max - used);
 }
 
@@ -420,6 +424,69 @@ static const weir_value *host_json_parse(weir_task *t, weir_str s)
         return (const weir_value *)(const void *)v;
 }
 
+static bool write_value(struct weir_task *t, struct json_writer *w, const weir_value *v, int depth);
+
+static bool write_elements(struct weir_task *t, struct json_writer *w, const weir_value *v,
+                           int depth)
+{
+        bool object = v->type == WEIR_V_OBJECT;
+
+        json_open(w, object ? '{' : '[');
+        for (size_t i = 0; i < v->n; i++) {
+                if (v->elem == NULL || v->elem[i] == NULL)
+                        return false;
+                if (object)
+                        json_key(w, api_str(v->elem[i]->name));
+                if (!write_value(t, w, v->elem[i], depth + 1))
+                        return false;
+        }
+        json_close(w);
+        return true;
+}
+
+static bool write_value(struct weir_task *t, struct json_writer *w, const weir_value *v, int depth)
+{
+        if (v->size < sizeof(*v) || depth > JSON_DEPTH_MAX || !api_room(t, w->out->n))
+                return false;
+        switch (v->type) {
+        case WEIR_V_NULL:
+                json_null(w);
+                return true;
+        case WEIR_V_BOOL:
+                json_bool(w, v->integer != 0);
+                return true;
+        case WEIR_V_INTEGER:
+                json_i64(w, v->integer);
+                return true;
+        case WEIR_V_NUMBER:
+                json_double(w, v->number);
+                return true;
+        case WEIR_V_STRING:
+                json_str(w, api_str(v->str));
+                return true;
+        case WEIR_V_ARRAY:
+        case WEIR_V_OBJECT:
+                return depth < JSON_DEPTH_MAX && write_elements(t, w, v, depth);
+        default:
+                return false;
+        }
+}
+
+static weir_str host_json_write(weir_task *t, const weir_value *v)
+{
+        struct buf out = BUF_INIT;
+        struct json_writer w;
+        weir_str s = failed_str;
+
+        if (!task_valid(t, ~0u, "json_write") || v == NULL)
+                return s;
+        json_begin(&w, &out);
+        if (write_value(t, &w, v, 0))
+                s = host_dup(t, api_weir(buf_pullup(&out, out.n)));
+        buf_clear(&out);
+        return s;
+}
+
 static void host_sha256(weir_str data, uint8_t out[32])
 {
         crypto_sha256(api_str(data), out);
@@ -489,4 +556,6 @@ const weir_host api_host = {
         .conf_metric = instance_conf_metric,
         .conf_cell = instance_conf_cell,
         .conf_script = instance_conf_script,
+        .http = task_http,
+        .json_write = host_json_write,
 };

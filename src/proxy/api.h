@@ -40,4 +40,14 @@ int32_t api_regex_match(weir_task *t, const weir_regex *re, weir_str subject);
 weir_str api_regex_replace(weir_task *t, const weir_regex *re, weir_str subject,
                            const weir_template *with);
 
+/* ---- api_http.c: between the header's words and subrequest's. */
+struct subrequest_ask;
+struct subrequest_answer;
+/* *whole is req as this version knows it, for ask.  false: it cannot be asked at all, and the
+ * module was told why. */
+MUST_CHECK bool api_http_ask(struct weir_task *t, const weir_upstream *u, const weir_http_req *req,
+                             weir_http_req *whole, struct subrequest_ask *ask);
+/* In the task's arena; never NULL. */
+const weir_http_res *api_http_res(struct weir_task *t, const struct subrequest_answer *a);
+
 #endif

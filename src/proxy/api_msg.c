@@ -92,13 +92,16 @@ static void apply(struct weir_task *t, struct fields *fs, int verb, enum field_i
                   str value)
 {
         struct arena *a = t->txn->r->arena;
+        struct field *own = NULL;
 
-        if (verb == EARLY_SET)
-                fields_set(a, fs, id, name, value);
+        if (verb == EARLY_SET && fields_set(a, fs, id, name, value))
+                own = fields_find(fs, name);
         else if (verb == EARLY_ADD)
-                fields_add(a, fs, id, name, value);
-        else
+                own = fields_add(a, fs, id, name, value);
+        else if (verb == EARLY_DEL)
                 fields_del(fs, name);
+        if (own != NULL)
+                own->flags |= FIELD_OWN;
 }
 
 static weir_err early(struct weir_task *t, int verb, enum field_id id, str name, str value)

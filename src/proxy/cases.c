@@ -6,7 +6,7 @@
  *
  * The difficulty is that nothing may differ from real traffic but what is outside: so the
  * configuration is read, linked and created as always, and only the clock (loop_advance), Redis
- * (redis_calls) and the codecs are stood in for.
+ * (redis_calls), upstreams (subrequest_calls) and the codecs are stood in for.
  */
 #include "proxy/cases.h"
 
@@ -16,6 +16,7 @@
 #include "http/h1_parse.h"
 #include "net/redis.h"
 #include "proxy/chain.h"
+#include "proxy/subrequest.h"
 #include "proxy/vars.h"
 
 #include <stdio.h>
@@ -31,6 +32,16 @@ struct redis_call {
         void *arg;
 };
 
+/* One that was asked for; its head and answer live in the arena of the case. */
+struct subrequest {
+        struct subrequest *next;
+        const struct subrequest_user *user;
+        void *arg;
+        weir_err error; /* it was refused */
+        enum method method;
+        uint64_t max_body;
+};
+
 /* One case while it runs.  There is at most one in a process. */
 static struct play {
         const weir_case *c;
@@ -43,12 +54,17 @@ static struct play {
         struct store *store;
         struct loop *loop, *control;
         struct redis_conf *redises;
+        struct upstream **upstreams; /* none of them is real */
         struct instance_set *set;
         struct report rep;
         /* Redis */
         str replies;              /* lines that are left */
         struct redis_call *calls; /* neither answered nor cancelled, oldest first */
         struct buf commands;      /* of this exchange, one per line */
+        /* upstreams that functions ask */
+        str answers;             /* that are left */
+        struct subrequest *subs; /* neither answered nor cancelled, oldest first */
+        struct buf asked;        /* of this exchange: lines as expectations have them */
         /* the exchange */
         struct request *r;
         struct txn txn;
@@ -215,6 +231,97 @@ static void answer_oldest(struct play *p)
         free(call);
 }
 
+/* ------------------------------------------------------------------ upstreams that functions ask
+ */
+
+static void note_asked(struct play *p, const weir_http_req *req, const struct msg *head)
+{
+        struct buf *b = &p->asked;
+
+        buf_printf(b, "%.*s %.*s\n", STR_ARG(head->method_text), STR_ARG(head->target));
+        buf_printf(b, "host: %.*s\n", STR_ARG(head->authority));
+        FIELDS_EACH(f, &head->fields)
+        {
+                for (size_t i = 0; i < f->name.n; i++)
+                        buf_printf(b, "%c", str_lower(f->name.p[i]));
+                buf_printf(b, ": %.*s\n", STR_ARG(f->value));
+        }
+        if (req->body.p != NULL)
+                buf_printf(b, "body %.*s\n", WEIR_S(req->body));
+}
+
+static struct subrequest *fake_start(const struct subrequest_ask *ask)
+{
+        struct subrequest *s = calloc(1, sizeof(*s)), **at = &play.subs;
+        struct txn t = {0};
+        struct msg head;
+
+        CHECK(s != NULL);
+        *s = (struct subrequest){.user = ask->user, .arg = ask->arg};
+        s->error = subrequest_head(ask, play.a, &t, &head);
+        s->method = head.method;
+        s->max_body = ask->req->max_body ? ask->req->max_body : SUBREQUEST_BODY_MAX;
+        if (s->error == WEIR_OK)
+                note_asked(&play, ask->req, &head);
+        while (*at != NULL)
+                at = &(*at)->next;
+        *at = s;
+        return s;
+}
+
+static void fake_abort(struct subrequest *s)
+{
+        struct subrequest **at = &play.subs;
+
+        while (*at != s)
+                at = &(*at)->next;
+        *at = s->next;
+        free(s);
+}
+
+static const struct subrequest_calls fake_subrequests = {fake_start, fake_abort};
+
+static str head_of(struct play *p, str text, str *body);
+
+/* What the upstream says next; its body is put into *body. */
+static struct subrequest_answer next_answer(struct play *p, const struct subrequest *s,
+                                            struct msg *head, struct buf *body)
+{
+        struct subrequest_answer a = {.error = WEIR_E_UNAVAIL, .why = STR_INIT("no answer")};
+        str gap, text = p->answers.p ? next_part(&p->answers, &gap) : STR("!"), first, rest;
+        enum reason why;
+
+        str_cut(text, '\n', &first, &rest);
+        if (str_eq(first, STR("!")))
+                return a;
+        a.error = WEIR_E_TIMEOUT;
+        if (str_eq(first, STR("~")))
+                return a;
+        why = h1_parse_response(p->a, head_of(p, text, &rest), s->method, head);
+        if (why != REASON_NONE)
+                failed(p, "http: its answer is malformed: %s", reason_rows[why].text);
+        a.error = WEIR_E_FULL;
+        if (rest.n > s->max_body)
+                return a;
+        buf_puts(body, rest);
+        return (struct subrequest_answer){.head = head, .body = body};
+}
+
+static void answer_oldest_sub(struct play *p)
+{
+        struct subrequest *s = p->subs;
+        struct subrequest_answer a = {.error = s->error, .why = STR_INIT("it was refused")};
+        struct msg head = {0};
+        struct buf body = BUF_INIT;
+
+        p->subs = s->next;
+        if (s->error == WEIR_OK)
+                a = next_answer(p, s, &head, &body);
+        s->user->done(s->arg, &a);
+        buf_clear(&body);
+        free(s);
+}
+
 /* ------------------------------------------------------------------ the configuration */
 
 static bool source_file(struct source *s, str path, struct arena *a, str *content, str *error)
@@ -280,12 +387,15 @@ static bool begin(struct play *p)
         p->control = loop_new(UINT32_MAX, NULL);
         p->store = store_new(CASE_STORE);
         p->redises = ARENA_ARRAY(p->a, struct redis_conf, p->conf->n_redises + 1);
+        p->upstreams = ARENA_ARRAY(p->a, struct upstream *, p->conf->n_upstreams + 1);
         env = (struct instance_env){.control = p->control,
                                     .loops = &p->loop,
                                     .n_loops = 1,
                                     .store = p->store,
                                     .redises = p->redises,
-                                    .redis_calls = &fake_redis};
+                                    .redis_calls = &fake_redis,
+                                    .upstreams = p->upstreams,
+                                    .subrequest_calls = &fake_subrequests};
         loop_self = p->control;
         p->set = instances_create(&env, p->conf, &p->rep);
         loop_self = p->loop;
@@ -328,13 +438,15 @@ static void end(struct play *p)
                 map_free(p->modules);
         conf_free(p->conf);
         buf_clear(&p->commands);
+        buf_clear(&p->asked);
         buf_clear(&p->rep.out);
 }
 
 /* ------------------------------------------------------------------ an exchange */
 
-/* "\n" becomes "\r\n", and there is one empty line at the end. */
-static str head_of(struct play *p, str text)
+/* "\n" becomes "\r\n", and there is one empty line at the end; *body is what follows that, without
+ * the end of its last line. */
+static str head_of(struct play *p, str text, str *body)
 {
         struct buf b = BUF_INIT;
         str head;
@@ -349,8 +461,9 @@ static str head_of(struct play *p, str text)
                 buf_puts(&b, STR("\r\n"));
         }
         buf_puts(&b, STR("\r\n"));
-        head = arena_dup(p->r->arena, buf_pullup(&b, b.n));
+        head = arena_dup(p->a, buf_pullup(&b, b.n));
         buf_clear(&b);
+        *body = str_ends(text, STR("\n")) ? str_head(text, text.n - 1) : text;
         return head;
 }
 
@@ -370,9 +483,10 @@ static bool request_begin(struct play *p, str text)
         struct route_conf *route = &p->conf->hosts[0].routes[0];
         struct txn *t = &p->txn;
         enum reason why;
+        str body;
 
         p->r = request_new(p->loop, NULL, 0);
-        why = h1_parse_request(p->r->arena, head_of(p, text), &p->r->req);
+        why = h1_parse_request(p->r->arena, head_of(p, text, &body), &p->r->req);
         *t = (struct txn){.r = p->r,
                           .client_ip = STR_INIT("192.0.2.1"),
                           .scheme = STR_INIT("http"),
@@ -399,16 +513,26 @@ static void resumed(struct txn *t, enum chain_result how)
         play.resumed = true;
 }
 
-/* Redis answers, else time passes, until the functions have come to their verdict. */
+/* Redis answers, or an upstream; false: nobody was asked. */
+static bool answer_one(struct play *p)
+{
+        if (p->calls != NULL)
+                answer_oldest(p);
+        else if (p->subs != NULL)
+                answer_oldest_sub(p);
+        else
+                return false;
+        return true;
+}
+
+/* They answer, else time passes, until the functions have come to their verdict. */
 static enum chain_result settle(struct play *p, enum chain_result how)
 {
         if (how != CHAIN_WAIT)
                 return how;
         p->resumed = false;
         for (int i = 0; i < TURNS_MAX && !p->resumed; i++) {
-                if (p->calls != NULL)
-                        answer_oldest(p);
-                else
+                if (!answer_one(p))
                         pass(p, 5 * MSEC);
         }
         if (p->resumed)
@@ -435,8 +559,9 @@ static str verdict_of(struct play *p, enum chain_result how)
 static void upstream_answers(struct play *p)
 {
         str text = p->c->upstream ? str_z(p->c->upstream) : STR("HTTP/1.1 200 OK\n\n");
-        enum reason why =
-                h1_parse_response(p->r->arena, head_of(p, text), p->r->req.method, &p->r->res);
+        str body;
+        enum reason why = h1_parse_response(p->r->arena, head_of(p, text, &body), p->r->req.method,
+                                            &p->r->res);
 
         if (why != REASON_NONE)
                 failed(p, "its upstream's answer is malformed: %s", reason_rows[why].text);
@@ -478,9 +603,9 @@ static bool has_field(const struct fields *fs, str text)
         return false;
 }
 
-static bool has_command(struct play *p, str text)
+static bool has_line(struct buf *lines, str text)
 {
-        str rest = buf_pullup(&p->commands, p->commands.n);
+        str rest = buf_pullup(lines, lines->n);
 
         while (rest.p != NULL)
                 if (str_eq(next_line(&rest), text))
@@ -517,7 +642,9 @@ static bool holds(struct play *p, str line)
         if (str_starts(line, STR("body ")))
                 return has_body(p, str_from(line, 5));
         if (str_starts(line, STR("redis ")))
-                return has_command(p, str_from(line, 6));
+                return has_line(&p->commands, str_from(line, 6));
+        if (str_starts(line, STR("http ")))
+                return has_line(&p->asked, str_from(line, 5));
         return str_eq(p->verdict, line);
 }
 
@@ -562,6 +689,7 @@ static void exchange(struct play *p, str text, str expect)
 {
         p->chain = NULL;
         buf_clear(&p->commands);
+        buf_clear(&p->asked);
         if (request_begin(p, text)) {
                 functions(p);
                 check(p, expect);
@@ -578,6 +706,7 @@ static void exchanges(struct play *p)
         unsigned n = 0;
 
         p->replies = p->c->redis ? str_z(p->c->redis) : STR_NONE;
+        p->answers = p->c->http ? str_z(p->c->http) : STR_NONE;
         while (requests.p != NULL && p->failure.p == NULL) {
                 str gap, none, text = next_part(&requests, &gap);
                 n++;
@@ -587,6 +716,8 @@ static void exchanges(struct play *p)
                 }
                 exchange(p, text, next_part(&expects, &none));
                 pass(p, gap_us(p, gap));
+                for (int i = 0; i < TURNS_MAX && answer_one(p);) /* to what ran meanwhile */
+                        i++;
         }
         if (p->failure.p != NULL && n > 1)
                 p->failure = arena_printf(p->a, "request %u: %.*s", n, STR_ARG(p->failure));

@@ -10,7 +10,9 @@
 
 struct instance; /* one function of a generation: struct function_conf that was created, see api.h
                   */
-struct instance_set; /* all of a generation */
+struct instance_set;     /* all of a generation */
+struct subrequest_calls; /* subrequest.h */
+struct upstream;
 
 enum chain_result {
         CHAIN_CONTINUE, /* all have run */
@@ -60,6 +62,9 @@ struct instance_env { /* of this process */
         const struct redis_conf
                 *redises; /* by store index; NULL: none can be reached (the checker) */
         const struct redis_calls *redis_calls; /* NULL: the real ones */
+        struct upstream *const
+                *upstreams; /* by upstream index, filled in before a loop begins; NULL: none */
+        const struct subrequest_calls *subrequest_calls; /* NULL: the real ones */
 };
 /* Control thread: create for every function of c (linked already).  NULL: mistakes are in rep,
  * everything was destroyed again. */

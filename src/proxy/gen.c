@@ -227,7 +227,6 @@ static void build_routes(struct gen *g)
 static void build_upstreams(struct gen *g)
 {
         struct conf *c = g->conf;
-        g->upstreams = ARENA_ARRAY(c->arena, struct upstream *, MAX(c->n_upstreams, 1));
         if (g->house->upstreams == NULL)
                 return;
         upstreams_resolvers(g->house->upstreams, c->resolvers, c->n_resolvers);
@@ -264,6 +263,7 @@ struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str 
         g->conf = c;
         g->made = (int64_t)now.tv_sec * SEC + now.tv_nsec / 1000;
         g->per_loop = ARENA_ARRAY(c->arena, struct gen_loop, MAX(h->n_loops, 1));
+        g->upstreams = ARENA_ARRAY(c->arena, struct upstream *, MAX(c->n_upstreams, 1));
 
         /* Every part is built even after a mistake, so that all of them are reported; but what is
          * made of files waits until those could be read. */
@@ -279,7 +279,8 @@ struct gen *gen_build(struct house *h, uint32_t number, struct source *src, str 
                                            .store = h->store,
                                            .checker = h->checker,
                                            .quarantined = h->quarantined,
-                                           .redises = h->checker ? NULL : g->redises};
+                                           .redises = h->checker ? NULL : g->redises,
+                                           .upstreams = g->upstreams};
                 g->instances = instances_create(&env, c, rep);
         }
         if (g->instances == NULL || rep->errors != 0) {

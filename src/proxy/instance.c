@@ -14,6 +14,7 @@
 #include "conf/conf.h"
 #include "net/redis.h"
 #include "proxy/api.h"
+#include "proxy/subrequest.h"
 
 #include <stdlib.h>
 
@@ -428,6 +429,8 @@ struct instance_set *instances_create(struct instance_env *env, struct conf *c, 
                 .magic = INSTANCE_SET_MAGIC, .env = *env, .conf = c, .arena = a, .rep = rep};
         if (s->env.redis_calls == NULL)
                 s->env.redis_calls = &real_redis;
+        if (s->env.subrequest_calls == NULL)
+                s->env.subrequest_calls = &subrequest_calls;
         s->v = ARENA_ARRAY(a, struct instance *, c->n_functions + 1);
         s->loops = ARENA_ARRAY(a, struct set_loop, env->n_loops + 1);
         for (unsigned k = 0; k <= env->n_loops; k++) {

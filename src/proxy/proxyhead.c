@@ -26,21 +26,30 @@ static void say_tls(struct proxyproto_says *says, const struct tls_facts *f, uin
                 };
 }
 
-str proxyhead(struct txn *t, const struct server *s)
+static void say_client(struct buf *out, struct txn *t, const struct server *s)
 {
         struct proxyproto_says says = {
                 .version = (int)s->proxy_version,
                 .src = t->client,
                 .dst = t->r->client->facts(t->r)->local,
         };
-        struct buf b = BUF_INIT;
-        str head;
 
         if (s->proxy_tlvs & PROXY_TLV_UNIQUE_ID)
                 says.unique_id = t->request_id;
         if (t->tls)
                 say_tls(&says, t->tls, s->proxy_tlvs);
-        proxyproto_write(&b, &says);
+        proxyproto_write(out, &says);
+}
+
+str proxyhead(struct txn *t, const struct server *s)
+{
+        struct buf b = BUF_INIT;
+        str head;
+
+        if (t->r->client)
+                say_client(&b, t, s);
+        else /* what a function asks for is no client's */
+                proxyhead_own(&b, s);
         head = arena_dup(t->r->arena, buf_pullup(&b, b.n));
         buf_clear(&b);
         return head;

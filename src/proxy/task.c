@@ -5,14 +5,16 @@
 
 #include "base/log.h"
 #include "net/redis.h"
+#include "proxy/api.h"
 #include "proxy/instance.h"
+#include "proxy/subrequest.h"
 
 #include <stdlib.h>
 #include <time.h>
 
 _Thread_local struct weir_task *task_current;
 
-enum op_kind { OP_TIMER, OP_WAIT, OP_REDIS };
+enum op_kind { OP_TIMER, OP_WAIT, OP_REDIS, OP_HTTP };
 
 /* One outstanding operation.  Lives in its task's arena; linked in task->ops until it completes or
  * is dropped. */
@@ -26,6 +28,9 @@ struct op {
         struct deadline timer;
         struct redis_call *call;
         struct weir_waiter *waiter;
+        weir_http_fn *http_fn;
+        struct subrequest *sub;
+        size_t held; /* its part of task->held */
 };
 
 /* Outlives its task: freed when it has been woken.  Invariant: op is NULL once the task waits no
@@ -178,6 +183,10 @@ void task_drop_ops(struct weir_task *t)
                         break;
                 case OP_WAIT:
                         op->waiter->op = NULL;
+                        break;
+                case OP_HTTP:
+                        t->inst->set->env.subrequest_calls->cancel(op->sub);
+                        t->held -= op->held;
                         break;
                 }
         }
@@ -423,6 +432,52 @@ weir_rc task_redis_script(weir_task *t, weir_redis *r, const weir_script *s, siz
                 return WEIR_ERROR;
         op->call = redis_of(t)->script(client, s->text, s->sha, (const str *)argv, n_keys, argc, 0,
                                        replied, op);
+        list_push(&t->ops, &op->link);
+        return WEIR_SUSPEND;
+}
+
+/* ------------------------------------------------------------------ sub-requests */
+
+static bool http_room(void *arg, size_t held)
+{
+        struct op *op = arg;
+        struct weir_task *t = op->task;
+
+        t->held += held - op->held;
+        op->held = held;
+        return api_room(t, 0);
+}
+
+static void http_done(void *arg, const struct subrequest_answer *a)
+{
+        struct op *op = arg;
+        struct weir_task *t = op->task;
+        const weir_http_res *res;
+        int64_t stamp;
+        weir_rc rc;
+
+        list_remove(&op->link);
+        t->held -= op->held;
+        res = api_http_res(t, a);
+        stamp = task_enter(t, MODULE_COMPLETION);
+        rc = op->http_fn(t, t->inst->inst, t->ctx, res, op->arg);
+        task_leave(t, stamp);
+        complete(t, rc);
+}
+
+weir_rc task_http(weir_task *t, weir_upstream *u, const weir_http_req *req, weir_http_fn *fn,
+                  void *arg)
+{
+        static const struct subrequest_user user = {.room = http_room, .done = http_done};
+        struct op *op = op_new(t, OP_HTTP, "http");
+        struct subrequest_ask ask = {.user = &user, .arg = op};
+        weir_http_req whole;
+
+        if (op == NULL || !api_http_ask(t, u, req, &whole, &ask))
+                return WEIR_ERROR;
+        op->http_fn = fn;
+        op->arg = arg;
+        op->sub = t->inst->set->env.subrequest_calls->start(&ask);
         list_push(&t->ops, &op->link);
         return WEIR_SUSPEND;
 }

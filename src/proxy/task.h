@@ -54,6 +54,7 @@ struct weir_task {
         size_t *used; /* bytes of the request's arena that this function has taken; NULL: the arena
                          is its own */
         struct list ops;
+        size_t held; /* by its sub-requests, outside of the arena; counts against memory= */
         struct deadline deadline;
         /* The verdict after a suspension, from the top level of the loop.  May end the task. */
         void (*verdict)(struct weir_task *, weir_rc, bool timed_out);
@@ -93,6 +94,8 @@ weir_rc task_redis(weir_task *t, weir_redis *r, weir_redis_fn *fn, void *arg, co
                    size_t argc);
 weir_rc task_redis_script(weir_task *t, weir_redis *r, const weir_script *s, size_t n_keys,
                           weir_redis_fn *fn, void *arg, const weir_str *argv, size_t argc);
+weir_rc task_http(weir_task *t, weir_upstream *u, const weir_http_req *req, weir_http_fn *fn,
+                  void *arg);
 struct weir_script {
         str text;
         char sha[41];

@@ -5,6 +5,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,19 @@ def test_headers_both_ways(weir, server):
     assert r.get("location") == "https://a.test/x?y"
     assert r.all("x-order") == ["host"], "response functions run in reverse: the host's last"
     assert fetch(w.http, "/").get("x-order") == "host"
+
+
+def test_what_a_function_sets_cannot_be_nominated_away(weir, server):
+    """Connection takes off what the client has sent, not what the server is told of the client."""
+    s = server(answer(b"x", fields=[("Connection", "x-b"), ("X-B", "server's")]))
+    w = weir("""module headers; upstream u { server @s@; } listen 127.0.0.1:@http@; host * { route / { function headers {
+        set request X-User alice; add request X-Group staff; set response X-B ours; } proxy u; } }""", s=s)
+    for user in ("forged", None):
+        fields = [("Connection", "x-user, x-group, x-hop"), ("X-Group", "wheel"), ("X-Hop", "1")]
+        r = fetch(w.http, fields=fields + ([("X-User", user)] if user else []))
+        q = s.last()
+        assert (q.all("x-user"), q.all("x-group"), "x-hop" in q) == (["alice"], ["staff"], False)
+        assert r.all("x-b") == ["ours"]
 
 
 def test_a_line_break_cannot_be_injected(weir):
@@ -185,6 +199,74 @@ def test_calls_of_the_host(every, path, body):
     assert (r.status, r.body, r.get("x-seen")) == (200, body, "response")
     if path == "/headers":
         assert r.all("x-out") == ["in", "2"]
+
+
+@pytest.fixture
+def more(weir, zoo, redis, server, ca):
+    """A weir whose routes call the other module that behaves; .main and .other are its servers."""
+    path = build(ZOO / "more_calls.c", zoo("null").with_name("more_calls.so"))
+    main = server(answer(b"main", fields=[("X-Server", "1")]))
+    other = server(answer(b"other"))
+    cert, key = ca.cert("a.test")
+    w = weir(f"""threads 2; module more_calls {path}; redis r {{ server {redis()}; timeout command=2s; }}
+        upstream main {{ server @main@; }} upstream other {{ server @other@; }}
+        listen 127.0.0.1:@http@; listen 127.0.0.1:@https@ tls {{ certificate {cert} key={key}; }}
+        host * {{ route / {{ function more_calls name=f store=r other=other; proxy main; }} }}""",
+             main=main, other=other)
+    w.main, w.other_server = main, other
+    return w
+
+
+@pytest.mark.parametrize("target, body", [
+    ("/commands", b"5 \"PONG\"\n3 0\n1 null\n5 \"OK\"\n3 3\n8 ERR\n6 [1,[\"a\",[]],null,\"b\"]\n"),
+    ("/variables?q=a%20b&z", b"GET a.test /variables?q=a%20b&z q=a%20b&z a b 1 in own 0 -4 0 -6 -"),
+    ("/peer", b"127.0.0.1 port http - - none"),
+    ("/texts?q=7", b"127.0.0.1 7|10|a<bb-c><b-d>|f|{\"a\":[1.5,\"\xc3\xa4\"]}"),
+    ("/digests", b'+/8= -_8 2 a%20b "\\"\\n" f7d8 1 1 0'),
+    ("/other", b"other"),
+    ("/named", b"other"),
+    ("/plain", b"main"),
+])
+def test_more_calls_of_the_host(more, target, body):
+    r = fetch(more.http, target, fields={"x-in": "in", "cookie": "s=1"})
+    assert (r.status, r.body, "x-server" in r) == (200, body, False)
+    more.wait_metric("weir_more_calls_logged_total", 1, function="f")
+
+
+def test_what_a_function_changes_is_sent(more):
+    assert fetch(more.http, "/change?x=0", fields={"x-in": "in"}).body == b"main"
+    q = more.main.last()
+    assert (q.method, q.target, q.get("host"), "x-in" in q) == ("PUT", "/new?y=a%20b%26c", "h.example", False)
+    assert fetch(more.http, "/status").status == 202
+
+
+def test_facts_of_tls(more, ca):
+    r = fetch(more.https, "/peer", tls=ca.client(), name="a.test")
+    assert r.body == b"127.0.0.1 port https TLSv1.3 a.test cipher", r.body
+
+
+def test_clocks(more):
+    before = time.time()
+    now, wall, left = (int(n) for n in fetch(more.http, "/clocks").body.split())
+    assert before - 1 < wall / 1e6 < time.time() + 1 and left == 1
+    assert int(fetch(more.http, "/clocks").body.split()[0]) >= now
+
+
+def test_background_work_of_each_loop(more):
+    until(lambda: more.metric("weir_more_calls_ticks_total", function="f") > 20, "both loops to go on")
+    more.reload()
+    n = more.metric("weir_more_calls_ticks_total", function="f")
+    until(lambda: more.metric("weir_more_calls_ticks_total", function="f") > n + 20, "the new ones to go on")
+    until(lambda: len(more.status()["generations"]) == 1, "the old ones to end")
+
+
+def test_a_mistake_at_its_place(more):
+    text = more.conf.read_text().replace("other=other", "other=other\nrefuse=on")
+    assert "refuse=on" in text
+    more.conf.write_text(text)
+    done = more.command("-t")
+    assert done.returncode == 1
+    assert re.search(r"weir\.conf:\d+:8: .*as you wish", done.stderr), done.stderr
 
 
 def test_a_function_is_observed(every):

@@ -83,7 +83,11 @@ static void hop_by_hop_fields_go(void **state)
         add(a, &f, "x-other", "2");
         add(a, &f, "X-Other", "3");
         add(a, &f, "Cookie", "c");
+        fields_add(a, &f, FIELD_OTHER, STR("x-hop"), STR("ours"))->flags |= FIELD_OWN;
         field_strip_hop(&f);
+        assert_int_equal(fields_count(&f, STR("x-hop")), 1);
+        ASSERT_STR(fields_find(&f, STR("x-hop"))->value, "ours");
+        fields_del(&f, STR("x-hop"));
         for (size_t i = 0; i < COUNT(gone); i++)
                 assert_null(fields_find(&f, str_z(gone[i])));
         assert_non_null(fields_get(&f, FIELD_HOST));

@@ -109,10 +109,50 @@ static void json(weir_req *r)
         assert_null(weir->json_parse(r, W("{\"a\": 1, \"a\": 2}")));
         assert_null(weir->json_parse(r, W("[1")));
 }
+
+#define V(t, ...) ((weir_value){.size = sizeof(weir_value), .type = WEIR_V_##t, __VA_ARGS__})
+
+static weir_str text_of(const char *s)
+{
+        return weir_bytes(s, strlen(s));
+}
+
+static void json_out(weir_req *r)
+{
+        static const char *const kept[] = {
+                "{\"a\":[1,-2.5,\"x\\n\",null,true,false],\"\":{}}",
+                "[]",
+                "\"\"",
+                "0",
+        };
+        weir_value one = V(INTEGER, .integer = 7, .name = W("n")),
+                   error = V(ERROR, .str = W("ERR"), .name = W("e")), small = one, deep[40];
+        const weir_value *members[] = {&one, &one}, *wrong[] = {&one, &error}, *none[] = {NULL},
+                         *chain[40];
+
+        for (size_t i = 0; i < COUNT(kept); i++)
+                assert_true(weir_eq(weir->json_write(r, weir->json_parse(r, text_of(kept[i]))),
+                                    text_of(kept[i])));
+        ASSERT_STR(weir->json_write(r, &V(OBJECT, .n = 2, .elem = members)), "{\"n\":7,\"n\":7}");
+        ASSERT_STR(weir->json_write(r, &V(STRING, .str = W("\xff"))), "\"\xef\xbf\xbd\"");
+        assert_null(weir->json_write(r, NULL).p);
+        assert_null(weir->json_write(r, &V(OBJECT, .n = 2, .elem = wrong)).p);
+        assert_null(weir->json_write(r, &V(ARRAY, .n = 1, .elem = none)).p);
+        assert_null(weir->json_write(r, &V(ARRAY, .n = 1)).p);
+        small.size = 8;
+        assert_null(weir->json_write(r, &small).p);
+        for (int i = 0; i < 40; i++) {
+                chain[i] = &deep[i];
+                deep[i] = i == 0 ? one : V(ARRAY, .n = 1, .elem = &chain[i - 1]);
+        }
+        assert_non_null(weir->json_write(r, &deep[32]).p);
+        assert_null(weir->json_write(r, &deep[33]).p);
+}
 static void values(void **state)
 {
         (void)state;
         in_hook(json);
+        in_hook(json_out);
 }
 
 static void add_one(void *record, void *arg)

@@ -47,6 +47,12 @@ static void ratelimit(void **state)
         shipped("ratelimit");
 }
 
+static void auth_request(void **state)
+{
+        (void)state;
+        shipped("auth_request");
+}
+
 #define HEAD                                                                                       \
         "#include <weir/module.h>\n"                                                               \
         "static weir_rc done(weir_task *t, const void *i, void *c, void *arg)"                     \
@@ -59,6 +65,24 @@ static void ratelimit(void **state)
         "\", .request = \"" request "\", .expect = \"" expect "\"}};\n"                            \
         "WEIR_MODULE(.name = \"m\", .version = \"1\", WEIR_CASES(cases), .on_request = hook);\n"
 #define GET "GET / HTTP/1.1\\nhost: a\\n\\n"
+
+#define ASKS(http, expect)                                                                         \
+        "#include <weir/module.h>\n"                                                               \
+        "struct conf { weir_upstream *u; };"                                                       \
+        "static const weir_arg args[] = { WEIR_ARG(struct conf, u, UPSTREAM, 0, \"main\", \"\") "  \
+        "};"                                                                                       \
+        "static weir_rc done(weir_task *r, const void *i, void *c, const weir_http_res *res,"      \
+        " void *arg) { (void)i, (void)c, (void)arg; return weir->respond(r, 200,"                  \
+        " weir->format(r, \"%d %d %.*s\", res->status, res->error, WEIR_S(res->body))); }"         \
+        "static weir_rc hook(weir_req *r, const void *i, void *c) { const struct conf *f = i;"     \
+        " static const weir_kv kv = {WEIR_STR(\"X-A\"), WEIR_STR(\"b\")}; (void)c;"                \
+        " return weir->http(r, f->u, WEIR_HTTP(.path = WEIR_STR(\"/p\"),"                          \
+        " .method = WEIR_STR(\"POST\"), .body = WEIR_STR(\"ask\"), .fields = &kv, .n_fields = 1,"  \
+        " .max_body = 10), done, NULL); }\n"                                                       \
+        "static const weir_case cases[] = {{.name = \"one\", .http = \"" http                      \
+        "\", .expect = \"respond 200\\n" expect "\"}};\n"                                          \
+        "WEIR_MODULE(.name = \"m\", .version = \"1\", WEIR_ARGS(struct conf, args),"               \
+        " WEIR_CASES(cases), .on_request = hook);\n"
 
 /* What is wrong must be said, and what is right must not. */
 static void expectations(void **state)
@@ -82,6 +106,16 @@ static void expectations(void **state)
                 {HEAD CASE("", GET "-- soon\\n" GET, "continue\\n--\\ncontinue"), "is no time"},
                 {HEAD CASE("", "GET\\n\\n", "continue"), "its request is malformed"},
                 {HEAD CASE("nonsense=1", GET, "continue"), "its configuration was refused"},
+                {ASKS("HTTP/1.1 201 Made\\nx: y\\n\\nso",
+                      "body 201 0 so\\nhttp POST /p\\nhttp x-a: b"
+                      "\\nhttp host: main\\nhttp body ask"),
+                 NULL},
+                {ASKS("!", "body 0 -7 no answer"), NULL},
+                {ASKS("~", "body 0 -8 no answer"), NULL},
+                {ASKS("HTTP/1.1 200 OK\\n\\n01234567890", "body 0 -5 no answer"), NULL},
+                {ASKS("HTTP/1.1 200 OK\\n\\n", "http GET /p"), "expected \"http GET /p\""},
+                {ASKS("HTTP/1.1 200 OK\\n\\n", "http x-a: c"), "expected \"http x-a: c\""},
+                {ASKS("HTTP 200", "body x"), "http: its answer is malformed"},
         };
 
         for (size_t i = 0; i < COUNT(row); i++) {
@@ -114,6 +148,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(headers),
                 cmocka_unit_test(ratelimit),
+                cmocka_unit_test(auth_request),
                 cmocka_unit_test(expectations),
         };
         crypto_init();
