@@ -10,6 +10,32 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+const str ask_outcomes[ASK_OUTCOMES] = {STR_INIT("ok"), STR_INIT("failed"),
+                                        STR_INIT("rolled back")};
+
+#define CANARY STR("reload canary ")
+
+str ask_canary_line(const struct canary_terms *t, struct arena *a)
+{
+        return arena_printf(a, "reload canary %u %lld %u", t->share, (long long)t->period,
+                            t->tolerance);
+}
+
+static bool parse_canary(str text, struct canary_terms *out)
+{
+        str share, period, tolerance;
+        uint64_t s, p, t;
+
+        if (!str_cut(text, ' ', &share, &text) || !str_cut(text, ' ', &period, &tolerance) ||
+            !str_u64(share, TRIAL_PARTS - 1, &s) || s == 0 ||
+            !str_u64(period, CANARY_PERIOD_MAX, &p) || p < CANARY_PERIOD_MIN ||
+            !str_u64(tolerance, TRIAL_PARTS, &t))
+                return false;
+        *out = (struct canary_terms){
+                .share = (uint32_t)s, .period = (int64_t)p, .tolerance = (uint32_t)t};
+        return true;
+}
+
 bool ask_parse(str line, struct ask_words *out)
 {
         static const struct {
@@ -23,9 +49,16 @@ bool ask_parse(str line, struct ask_words *out)
 
         for (size_t i = 0; i < COUNT(verbs); i++) {
                 if (str_eq(line, verbs[i].word)) {
-                        out->verb = verbs[i].verb;
+                        *out = (struct ask_words){.verb = verbs[i].verb};
                         return true;
                 }
+        }
+        if (str_starts(line, CANARY)) {
+                w.verb = ASK_RELOAD;
+                if (!parse_canary(str_from(line, CANARY.n), &w.terms))
+                        return false;
+                *out = w;
+                return true;
         }
         if (!str_starts(line, STR("server ")) || str_has_ctl(line))
                 return false;
@@ -46,12 +79,22 @@ static int ask_failed(const char *path)
         return 1;
 }
 
+static enum ask_outcome outcome_of(str word)
+{
+        for (size_t i = 0; i < ASK_OUTCOMES; i++) {
+                if (str_eq(word, ask_outcomes[i]))
+                        return (enum ask_outcome)i;
+        }
+        return ASK_FAILED;
+}
+
 /* Prints what follows the first line; that line's word is the outcome. */
 static int read_answer(int fd)
 {
         char buf[4096];
         size_t n = 0;
-        bool head = true, ok = false;
+        bool head = true;
+        enum ask_outcome how = ASK_FAILED;
 
         for (;;) {
                 ssize_t r = read(fd, buf + n, sizeof(buf) - n);
@@ -66,17 +109,17 @@ static int read_answer(int fd)
                         continue;
                 if (head) {
                         size_t line = (size_t)(end - buf) + 1;
-                        ok = str_eq(str_of(buf, line), STR("ok\n"));
+                        how = outcome_of(str_of(buf, line - 1));
                         memmove(buf, end + 1, n - line);
                         n -= line;
                         head = false;
                 }
-                fwrite(buf, 1, n, ok ? stdout : stderr);
+                fwrite(buf, 1, n, how == ASK_OK ? stdout : stderr);
                 n = 0;
         }
         if (head)
                 fprintf(stderr, "weir: it ended without an answer\n");
-        return ok ? 0 : 1;
+        return (int)how;
 }
 
 int ask_send(const char *path, str line)

@@ -20,9 +20,22 @@ struct board_copy {
         uint8_t sha[32];
 };
 
+/* Invariant: cells are those of canary number; 0 while they are being replaced. */
+struct board_tally {
+        _Atomic uint32_t number;
+        _Atomic uint64_t cells[CANARY_SIDES][TRIAL_CELLS];
+};
+
+/* Its turn is odd while the master writes it. */
+struct board_note {
+        _Atomic uint32_t turn;
+        struct board_canary canary;
+};
+
 struct board_row {
         struct board_copy copies[BOARD_COPIES];
         struct board_news news;
+        struct board_tally tally;
         struct crumb crumbs[]; /* the control thread's, then each loop's */
 };
 
@@ -30,6 +43,7 @@ struct board {
         unsigned rows, loops;
         size_t row_size;
         char *memory;
+        struct board_note *note;
 };
 
 static struct board_row *row_of(struct board *b, unsigned row)
@@ -47,6 +61,7 @@ struct board *board_new(unsigned rows, unsigned loops)
         b->loops = loops;
         b->row_size = sizeof(struct board_row) + (loops + 1) * sizeof(struct crumb);
         b->memory = shm_new(rows * b->row_size);
+        b->note = shm_new(sizeof(*b->note));
         return b;
 }
 
@@ -55,6 +70,7 @@ void board_free(struct board *b)
         if (!b)
                 return;
         shm_free(b->memory, b->rows * b->row_size);
+        shm_free(b->note, sizeof(*b->note));
         free(b);
 }
 
@@ -78,6 +94,63 @@ unsigned board_loops(const struct board *b)
 {
         return b->loops;
 }
+
+/* ------------------------------------------------------------------ canaries */
+
+void board_count(struct board *b, unsigned row, uint32_t canary,
+                 const struct trial_sum sides[CANARY_SIDES])
+{
+        struct board_tally *t = &row_of(b, row)->tally;
+
+        if (atomic_load_explicit(&t->number, memory_order_relaxed) != canary)
+                atomic_store(&t->number, 0);
+        for (unsigned s = 0; s < CANARY_SIDES; s++) {
+                for (unsigned i = 0; i < TRIAL_CELLS; i++)
+                        atomic_store_explicit(&t->cells[s][i], sides[s].cells[i],
+                                              memory_order_relaxed);
+        }
+        atomic_store(&t->number, canary);
+}
+
+void board_counted(struct board *b, unsigned row, uint32_t canary,
+                   struct trial_sum sides[CANARY_SIDES])
+{
+        struct board_tally *t = &row_of(b, row)->tally;
+
+        if (atomic_load(&t->number) != canary)
+                return;
+        for (unsigned s = 0; s < CANARY_SIDES; s++) {
+                for (unsigned i = 0; i < TRIAL_CELLS; i++)
+                        sides[s].cells[i] +=
+                                atomic_load_explicit(&t->cells[s][i], memory_order_relaxed);
+        }
+}
+
+void board_put_canary(struct board *b, const struct board_canary *c)
+{
+        atomic_fetch_add(&b->note->turn, 1);
+        memcpy(&b->note->canary, c, sizeof(*c));
+        atomic_thread_fence(memory_order_release);
+        atomic_fetch_add(&b->note->turn, 1);
+}
+
+bool board_get_canary(struct board *b, struct board_canary *out)
+{
+        for (int tries = 0; tries < 1000; tries++) {
+                uint32_t turn = atomic_load(&b->note->turn);
+                if (turn % 2)
+                        continue;
+                memcpy(out, &b->note->canary, sizeof(*out));
+                atomic_thread_fence(memory_order_acquire);
+                if (atomic_load(&b->note->turn) != turn)
+                        continue;
+                out->reason[CANARY_REASON - 1] = 0;
+                return out->number != 0;
+        }
+        return false;
+}
+
+/* ------------------------------------------------------------------ deaths */
 
 void board_note_modules(struct board *b, unsigned row)
 {

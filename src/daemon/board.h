@@ -11,6 +11,7 @@
 #define DAEMON_BOARD_H
 
 #include "base/crumb.h"
+#include "daemon/canary.h"
 #include "module/module.h"
 
 #define BOARD_COPIES 64 /* modules open in one process that can be named */
@@ -37,6 +38,27 @@ struct board_news {
         } gens[BOARD_GENS];
 };
 struct board_news *board_news(struct board *b, unsigned row);
+
+/* What a worker has counted of a canary, both sides: written by its control thread, summed by the
+ * master. */
+void board_count(struct board *b, unsigned row, uint32_t canary,
+                 const struct trial_sum sides[CANARY_SIDES]);
+/* Adds what that row says of this canary; nothing if it speaks of another. */
+void board_counted(struct board *b, unsigned row, uint32_t canary,
+                   struct trial_sum sides[CANARY_SIDES]);
+
+/* The last canary, as the master wrote it down: for /status. */
+struct board_canary {
+        uint32_t number; /* 0: there was none */
+        bool over;       /* then verdict is PROMOTE or BACK, else WAIT */
+        enum canary_verdict verdict;
+        struct canary_terms terms;
+        int64_t since, elapsed; /* wall clock; us */
+        struct trial_sum sides[CANARY_SIDES];
+        char reason[CANARY_REASON]; /* empty while it lasts */
+};
+void board_put_canary(struct board *b, const struct board_canary *c); /* the master only */
+bool board_get_canary(struct board *b, struct board_canary *out);     /* false: there was none */
 
 /* The process of that row: writes down the modules that are open now. */
 void board_note_modules(struct board *b, unsigned row);

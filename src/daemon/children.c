@@ -468,6 +468,15 @@ bool children_starting(const struct master *m)
         return false;
 }
 
+bool children_serving(const struct master *m)
+{
+        for (unsigned i = 0; i < m->n_children; i++) {
+                if (m->children[i].state != CHILD_SERVING)
+                        return false;
+        }
+        return true;
+}
+
 void children_look_after(struct master *m)
 {
         for (unsigned i = 0; i < m->n_children; i++) {

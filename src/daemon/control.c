@@ -54,14 +54,21 @@ static void client_free(struct master *m, struct control_client *c)
 
 /* All of it or nothing: the socket's buffer is larger than any sensible report, and the master does
  * not wait. */
-static void answer(struct master *m, struct control_client *c, bool ok, str text)
+static void answer_word(struct master *m, struct control_client *c, enum ask_outcome word, str text)
 {
-        struct iovec iov[2] = {{(void *)(uintptr_t)(ok ? "ok\n" : "failed\n"), ok ? 3 : 7},
+        str first = ask_outcomes[word];
+        struct iovec iov[3] = {{(void *)(uintptr_t)first.p, first.n},
+                               {(void *)(uintptr_t) "\n", 1},
                                {(void *)(uintptr_t)text.p, MIN(text.n, 128 * KIB)}};
-        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = COUNT(iov)};
 
         (void)sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         client_free(m, c);
+}
+
+static void answer(struct master *m, struct control_client *c, bool ok, str text)
+{
+        answer_word(m, c, ok ? ASK_OK : ASK_FAILED, text);
 }
 
 static void answerf(struct master *m, struct control_client *c, bool ok, const char *fmt, ...)
@@ -77,18 +84,34 @@ static void answerf(struct master *m, struct control_client *c, bool ok, const c
         answer(m, c, ok, str_z(text));
 }
 
-void control_reload_done(struct master *m, uint32_t number, bool ok, str text)
+static void say_end(const struct master *m, uint32_t number, enum reload_end how, struct buf *out)
 {
+        const char *why = m->rollout.note.reason;
+
+        if (how == RELOAD_ROLLED_BACK)
+                buf_printf(out, "reload %u: rolled back: %s\n", number, why);
+        else if (how == RELOAD_REFUSED)
+                buf_printf(out, "reload %u: refused, nothing was changed\n", number);
+        else if (m->reload.terms.share > 0)
+                buf_printf(out, "reload %u: promoted: %s\n", number, why);
+        else
+                buf_printf(out, "reload %u: done\n", number);
+}
+
+void control_reload_done(struct master *m, uint32_t number, enum reload_end how, str text)
+{
+        static const enum ask_outcome words[] = {[RELOAD_DONE] = ASK_OK,
+                                                 [RELOAD_REFUSED] = ASK_FAILED,
+                                                 [RELOAD_ROLLED_BACK] = ASK_ROLLED_BACK};
+
         LIST_EACH (n, &m->clients) {
                 struct control_client *c = CONTAINER_OF(n, struct control_client, link);
                 struct buf out = BUF_INIT;
                 if (c->wait != WAIT_RELOAD || c->number > number)
                         continue;
                 buf_puts(&out, text);
-                buf_printf(&out,
-                           ok ? "reload %u: done\n" : "reload %u: refused, nothing was changed\n",
-                           number);
-                answer(m, c, ok, buf_pullup(&out, out.n));
+                say_end(m, number, how, &out);
+                answer_word(m, c, words[how], buf_pullup(&out, out.n));
                 buf_clear(&out);
         }
 }
@@ -190,6 +213,22 @@ static void do_server(struct master *m, struct control_client *c, const struct a
         server_answered(m, c);
 }
 
+static void status_canary(const struct master *m, struct buf *out)
+{
+        const struct board_canary *n = &m->rollout.note;
+        double share = 100.0 * n->terms.share / TRIAL_PARTS;
+
+        if (n->number != 0 && !n->over)
+                buf_printf(out,
+                           "canary: configuration %u has %.4g %% of the clients, %lld s are left\n",
+                           n->number, share,
+                           (long long)(MAX(n->terms.period - n->elapsed, 0) / SEC));
+        else if (n->number != 0)
+                buf_printf(out, "last canary: configuration %u with %.4g %% was %s: %s\n",
+                           n->number, share,
+                           n->verdict == CANARY_PROMOTE ? "promoted" : "rolled back", n->reason);
+}
+
 static void do_status(struct master *m, struct control_client *c)
 {
         struct buf out = BUF_INIT;
@@ -197,8 +236,34 @@ static void do_status(struct master *m, struct control_client *c)
         buf_printf(&out, "version %s\nconfiguration %u\nworkers %u of %u, %u loops each\n%s",
                    WEIR_VERSION, m->number, children_alive(m), m->n_children, m->loops,
                    m->drain != DRAIN_NO ? "draining\n" : "");
+        status_canary(m, &out);
         answer(m, c, true, buf_pullup(&out, out.n));
         buf_clear(&out);
+}
+
+static void do_reload(struct master *m, struct control_client *c, const struct ask_words *w)
+{
+        bool canary = w->terms.share > 0;
+        enum reload_state state = m->reload.state;
+
+        if (m->leave) {
+                answerf(m, c, false, "weir is stopping\n");
+                return;
+        }
+        if (canary && (!m->ready || m->drain != DRAIN_NO ||
+                       (state != RELOAD_IDLE && state != RELOAD_CANARY))) {
+                answerf(m, c, false, "no canary while %s is under way\n",
+                        !m->ready              ? "the start"
+                        : m->drain != DRAIN_NO ? "a drain"
+                                               : "another reload");
+                return;
+        }
+        c->wait = WAIT_RELOAD;
+        c->number = m->last_number + 1; /* known before, for it may be refused at once */
+        if (canary)
+                reload_ask_canary(m, &w->terms);
+        else
+                reload_ask(m);
 }
 
 static void do_words(struct master *m, struct control_client *c, const struct ask_words *w)
@@ -207,13 +272,7 @@ static void do_words(struct master *m, struct control_client *c, const struct as
 
         switch (w->verb) {
         case ASK_RELOAD:
-                if (m->leave) {
-                        answerf(m, c, false, "weir is stopping\n");
-                        return;
-                }
-                c->wait = WAIT_RELOAD;
-                c->number = m->last_number + 1; /* known before, for it may be refused at once */
-                reload_ask(m);
+                do_reload(m, c, w);
                 return;
         case ASK_REOPEN: {
                 bool ok = master_reopen(m, err, sizeof(err));

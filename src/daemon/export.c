@@ -104,6 +104,7 @@ void export_news(struct worker *w)
         say(&news->loops, w->n_loops);
         say(&news->leaked, module_leaked());
         say(&news->pid, (uint64_t)getpid());
+        worker_canary_count(w);
         metric_set(w->ticket_age,
                    MAX(w->house.control->wall - tls_tickets_since(w->m->tickets), 0) / SEC);
         if (w->current) {
@@ -236,6 +237,66 @@ static void status_modules(struct worker *w, struct json_writer *j)
         json_close(j);
 }
 
+static void status_side(struct json_writer *j, str name, const struct trial_sum *s)
+{
+        static const struct {
+                str name;
+                enum trial_cell cell;
+        } counts[] = {{STR_INIT("requests"), TRIAL_REQUESTS},
+                      {STR_INIT("answered"), TRIAL_ANSWERED},
+                      {STR_INIT("errors"), TRIAL_ERRORS},
+                      {STR_INIT("function_failures"), TRIAL_FAILED}};
+        uint64_t n = s->cells[TRIAL_ANSWERED];
+
+        json_key(j, name);
+        json_open(j, '{');
+        for (size_t i = 0; i < COUNT(counts); i++) {
+                json_key(j, counts[i].name);
+                json_u64(j, s->cells[counts[i].cell]);
+        }
+        json_key(j, STR("mean_ms"));
+        json_double(j, n ? (double)s->cells[TRIAL_TIME] / (double)n / MSEC : 0);
+        json_key(j, STR("p50_ms"));
+        json_double(j, (double)trial_quantile(s, 500) / MSEC);
+        json_key(j, STR("p90_ms"));
+        json_double(j, (double)trial_quantile(s, 900) / MSEC);
+        json_close(j);
+}
+
+/* The last one, whether it lasts or is over; null: there was none. */
+static void status_canary(struct worker *w, struct json_writer *j)
+{
+        struct board_canary c;
+        int64_t left;
+
+        json_key(j, STR("canary"));
+        if (!board_get_canary(w->board, &c)) {
+                json_null(j);
+                return;
+        }
+        left = c.over ? 0 : MAX(c.terms.period - c.elapsed, 0);
+        json_open(j, '{');
+        json_key(j, STR("generation"));
+        json_u64(j, c.number);
+        json_key(j, STR("state"));
+        json_str(j, !c.over                       ? STR("running")
+                    : c.verdict == CANARY_PROMOTE ? STR("promoted")
+                                                  : STR("rolled_back"));
+        json_key(j, STR("share"));
+        json_double(j, (double)c.terms.share / TRIAL_PARTS);
+        json_key(j, STR("tolerance"));
+        json_double(j, (double)c.terms.tolerance / TRIAL_PARTS);
+        json_key(j, STR("since_ms"));
+        json_i64(j, c.since / MSEC);
+        json_key(j, STR("seconds_left"));
+        json_double(j, (double)(left / (SEC / 10)) / 10);
+        json_key(j, STR("reason"));
+        json_str(j, c.over ? str_z(c.reason) : STR_NONE);
+        status_side(j, STR("old"), &c.sides[CANARY_OLD]);
+        status_side(j, STR("new"), &c.sides[CANARY_NEW]);
+        json_close(j);
+}
+
 static void status_functions(struct worker *w, struct json_writer *j)
 {
         const struct conf *c = w->current ? w->current->conf : NULL;
@@ -274,6 +335,7 @@ static void status(struct worker *w, struct buf *out)
         json_u64(&j, w->index);
         status_workers(w, &j);
         status_gens(w, &j);
+        status_canary(w, &j);
         json_key(&j, STR("upstreams"));
         upstreams_status(w->house.upstreams, w->m->metrics, &j);
         tunnel_status(w->m->metrics, &j);

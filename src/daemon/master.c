@@ -422,6 +422,7 @@ static void begin(struct master *m, const struct options *o, char **argv, int re
         sockets_init(&m->sockets);
         logs_init(&m->logs);
         strikes_init(&m->strikes);
+        rollout_init(&m->rollout);
         watch_begin(m);
         raise_files();
         take_signals(m);

@@ -13,6 +13,7 @@
 #include "base/metric.h"
 #include "base/shm.h"
 #include "daemon/board.h"
+#include "daemon/canary.h"
 #include "daemon/checker.h"
 #include "daemon/copies.h"
 #include "daemon/logs.h"
@@ -67,6 +68,7 @@ enum reload_state {
         RELOAD_CHECKING,
         RELOAD_WAITING,
         RELOAD_PREPARING,
+        RELOAD_CANARY, /* what is prepared has a share of the clients */
         RELOAD_COMMITTING
 };
 
@@ -79,8 +81,20 @@ struct reload {
         struct master_timer wall;
         int plan_fd, bundle_fd;
         struct plan *plan;
-        struct buf text; /* the report */
-        bool again;      /* somebody asked for another one meanwhile */
+        struct buf text;           /* the report */
+        bool again;                /* somebody asked for another one meanwhile */
+        struct canary_terms terms; /* share 0: it is committed at once */
+};
+
+/* The canary of the reload under way, or the last one.  Invariant: look runs exactly in
+ * RELOAD_CANARY. */
+struct rollout {
+        uint8_t key[16]; /* of this master: who takes part */
+        int64_t from;    /* of proc_now: when it begins everywhere */
+        struct board_canary note;
+        struct master_timer look;
+        bool rejected; /* what the files say was rolled back, and nothing has come into force since
+                        */
 };
 
 enum drain_state { DRAIN_NO, DRAIN_ANNOUNCED, DRAIN_CLOSED, DRAIN_STOPPING };
@@ -105,6 +119,7 @@ struct master {
         uint32_t last_number;
         struct plan_head first; /* what is fixed at start */
         struct reload reload;
+        struct rollout rollout;
 
         /* What all workers share. */
         unsigned n_children, loops;
@@ -173,13 +188,23 @@ void master_count(struct master *m, unsigned family, const char *label, str valu
 
 /* ---- reload.c */
 /* Starts a reload, or lets one follow the one under way: it gets the number last_number + 1 either
- * way. */
+ * way.  A canary ends for it. */
 void reload_ask(struct master *m);
+/* The same, but what is new is tried first.  Only if nothing is under way, or a canary. */
+void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 void reload_cancel(struct master *m, const char *why);
+/* The canary is over. */
+void reload_promote(struct master *m, const char *why);
+void reload_roll_back(struct master *m, const char *why);
 void reload_child_ready(struct master *m, struct child *c, bool ok, str report);
 void reload_child_committed(struct master *m, struct child *c);
 /* started: it had served. */
 void reload_child_gone(struct master *m, struct child *c, bool started);
+
+/* ---- rollout.c */
+void rollout_init(struct rollout *r);
+void rollout_begin(struct master *m); /* every worker has prepared it */
+void rollout_end(struct master *m, enum canary_verdict v, const char *why);
 
 /* ---- children.c */
 void children_prepare_house(struct master *m,
@@ -189,6 +214,7 @@ void children_spawn(struct master *m, struct child *c);
 void children_reaped(struct master *m, pid_t pid, int status);
 unsigned children_alive(const struct master *m);
 bool children_starting(const struct master *m);
+bool children_serving(const struct master *m); /* all of them */
 /* To every worker that is there; one that does not listen is killed. */
 void children_tell(struct master *m, enum wire_type type, const void *data, size_t n);
 void children_tell_error_log(struct master *m);
@@ -203,7 +229,8 @@ bool control_prepare(struct master *m, const char *path, char *err, size_t cap);
 void control_commit(struct master *m);
 void control_abort(struct master *m);
 void control_close(struct master *m);
-void control_reload_done(struct master *m, uint32_t number, bool ok, str text);
+enum reload_end { RELOAD_DONE, RELOAD_REFUSED, RELOAD_ROLLED_BACK };
+void control_reload_done(struct master *m, uint32_t number, enum reload_end how, str text);
 void control_answer(struct master *m, uint32_t question, struct child *c, bool ok);
 void control_child_gone(struct master *m, struct child *c);
 void control_ended(struct master *m); /* just before the exit: answers who waits for it */

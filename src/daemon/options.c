@@ -1,10 +1,13 @@
 /*
  * The command line: weir [-c FILE] [-p DIR] [-d | -t | -T | -s COMMAND | -v | -V | -h], weir server
- * UPSTREAM ADDR STATE.
+ * UPSTREAM ADDR STATE; -s reload may have [--canary SHARE [--for TIME] [--tolerance SHARE]].
  */
 #include "daemon/options.h"
 
+#include "daemon/ask.h"
+
 #include <errno.h>
+#include <getopt.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -13,11 +16,56 @@ const char options_usage[] =
         "       weir -t|-T [-c FILE] [-p DIR]    check FILE; -T: print what is in effect too\n"
         "       weir -s COMMAND [-c FILE]        tell the running one: reload reopen drain quit "
         "stop status\n"
+        "       weir -s reload --canary SHARE [--for TIME] [--tolerance SHARE] [-c FILE]\n"
         "       weir server UPSTREAM ADDR drain|down|up [-c FILE]\n"
         "       weir -v | -V | -h                version, how it was built, this text\n"
         "\n"
         "  -c FILE   configuration, default " WEIR_SYSCONFDIR "/weir.conf\n"
-        "  -p DIR    folder of relative paths, default: the folder of FILE\n";
+        "  -p DIR    folder of relative paths, default: the folder of FILE\n"
+        "\n"
+        "  --canary SHARE     try it on so many of the clients first (5%), then promote it or go "
+        "back\n"
+        "  --for TIME         for so long, default 60s\n"
+        "  --tolerance SHARE  so many more errors than the old one's do not matter, default 1%\n";
+
+enum { OPT_CANARY = 256, OPT_FOR, OPT_TOLERANCE };
+static const struct option long_options[] = {{"canary", required_argument, NULL, OPT_CANARY},
+                                             {"for", required_argument, NULL, OPT_FOR},
+                                             {"tolerance", required_argument, NULL, OPT_TOLERANCE},
+                                             {0}};
+
+/* What --canary and its like said.  NULL: they were not there. */
+struct canary_words {
+        const char *share, *period, *tolerance;
+};
+
+static bool set_canary(struct options *o, const struct canary_words *w, struct arena *a, str *error)
+{
+        struct canary_terms t = {.period = CANARY_PERIOD, .tolerance = CANARY_TOLERANCE};
+
+        if (!w->share && !w->period && !w->tolerance)
+                return true;
+        if (o->action != OPTIONS_CONTROL || !str_eq(o->command, STR("reload")))
+                *error = STR("--canary, --for and --tolerance go with -s reload");
+        else if (!w->share)
+                *error = STR("--for and --tolerance go with --canary");
+        else if (!canary_share(str_z(w->share), &t.share))
+                *error = arena_printf(a,
+                                      "--canary %s: not a share of the clients between 0 and 1, "
+                                      "as 5%% or 0.05",
+                                      w->share);
+        else if (w->period && !canary_period(str_z(w->period), &t.period))
+                *error = arena_printf(a, "--for %s: not a time from 1s to 1d, as 60s or 5m",
+                                      w->period);
+        else if (w->tolerance && !canary_tolerance(str_z(w->tolerance), &t.tolerance))
+                *error = arena_printf(a, "--tolerance %s: not a share from 0 to 1, as 1%% or 0.01",
+                                      w->tolerance);
+        else {
+                o->command = ask_canary_line(&t, a);
+                return true;
+        }
+        return false;
+}
 
 static const char *const signal_commands[] = {"reload", "reopen", "drain",
                                               "quit",   "stop",   "status"};
@@ -97,20 +145,37 @@ static str folder_of(str path)
         return slash <= 0 ? STR("/") : str_head(path, (size_t)slash);
 }
 
+/* c: what getopt_long returned; word: where it stopped. */
+static str wrong_option(int c, const char *word, struct arena *a)
+{
+        const char *what = c == ':' ? "wants a value" : "is not an option";
+
+        if (optopt > 0 && optopt < 256)
+                return arena_printf(a, "-%c %s", optopt, what);
+        return arena_printf(a, "%s %s", word, what);
+}
+
 bool options_parse(int argc, char **argv, struct arena *a, struct options *out, str *error)
 {
         struct options o = {.action = OPTIONS_RUN};
         const char *config = WEIR_SYSCONFDIR "/weir.conf", *prefix = NULL;
+        struct canary_words canary = {0};
         bool test = false, dump = false;
         int c;
 
         optind = 0; /* GNU: start again, whoever was here before */
         opterr = 0;
-        while ((c = getopt(argc, argv, ":c:p:s:dtTvVh")) != -1) {
+        while ((c = getopt_long(argc, argv, ":c:p:s:dtTvVh", long_options, NULL)) != -1) {
                 if (c == 'c')
                         config = optarg;
                 else if (c == 'p')
                         prefix = optarg;
+                else if (c == OPT_CANARY)
+                        canary.share = optarg;
+                else if (c == OPT_FOR)
+                        canary.period = optarg;
+                else if (c == OPT_TOLERANCE)
+                        canary.tolerance = optarg;
                 else if (c == 'd')
                         o.detach = true;
                 else if (c == 't')
@@ -125,12 +190,13 @@ bool options_parse(int argc, char **argv, struct arena *a, struct options *out, 
                         if (!set_command(&o, optarg, a, error))
                                 return false;
                 } else {
-                        *error = arena_printf(
-                                a, c == ':' ? "-%c wants a value" : "-%c is not an option", optopt);
+                        *error = wrong_option(c, argv[optind - 1], a);
                         return false;
                 }
         }
         if (optind < argc && !set_server(&o, argc - optind, argv + optind, a, error))
+                return false;
+        if (!set_canary(&o, &canary, a, error))
                 return false;
         if (*config == 0 || (prefix && *prefix == 0)) {
                 *error = STR("-c and -p want a path");

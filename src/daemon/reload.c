@@ -3,7 +3,7 @@
  *
  *   IDLE -> CHECKING (a checker reads and proves) -> WAITING (a worker is just starting) ->
  * PREPARING (every worker builds)
- *        -> COMMITTING (every loop switches) -> IDLE
+ *        -> CANARY (if asked for: rollout.c) -> COMMITTING (every loop switches) -> IDLE
  *
  * The difficulty is that anything may end at any time: the checker, a worker, the wish itself.
  * Until the commit there is one way back (fail), and after it only one way forward: a worker that
@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 static void apply(struct master *m);
-static void begin(struct master *m);
+static void begin(struct master *m, const struct canary_terms *terms);
 
 /* ------------------------------------------------------------------ the end of one */
 
@@ -76,9 +76,18 @@ static void clear(struct master *m)
         malloc_trim(0); /* what a reload takes must not add up over a thousand of them */
 }
 
-static void finish(struct master *m, bool ok)
+static void count_end(struct master *m, enum reload_end how)
+{
+        master_count(m, METRIC_RELOADS, "result",
+                     how == RELOAD_DONE      ? STR("ok")
+                     : how == RELOAD_REFUSED ? STR("failed")
+                                             : STR("rolled_back"));
+}
+
+static void finish(struct master *m, enum reload_end how)
 {
         struct reload *r = &m->reload;
+        bool ok = how == RELOAD_DONE;
         str text = buf_pullup(&r->text, r->text.n);
         uint32_t number = r->number;
         double ms = (double)(proc_now() - r->began) / 1000.0;
@@ -88,16 +97,16 @@ static void finish(struct master *m, bool ok)
         if (!m->ready)
                 fwrite(text.p, 1, text.n, stderr);
         if (m->ready)
-                master_count(m, METRIC_RELOADS, "result", ok ? STR("ok") : STR("failed"));
+                count_end(m, how);
         if (ok)
                 log_info("weir", "configuration %u is in force after %.1f ms", number, ms);
-        else
+        else if (how == RELOAD_REFUSED)
                 log_error("weir", "configuration %u was refused%s", number,
                           m->ready ? ": nothing was changed" : "");
         watch_reload_done(m, ok);
         if (m->ready)
                 notify_ready();
-        control_reload_done(m, number, ok, text);
+        control_reload_done(m, number, how, text);
         clear(m);
         if (!ok && !m->ready) {
                 master_fail(m);
@@ -106,30 +115,38 @@ static void finish(struct master *m, bool ok)
         if (ok && !m->ready)
                 master_serving(m);
         if (r->again && !m->leave && !m->done)
-                begin(m);
+                begin(m, NULL);
 }
 
 static void fail(struct master *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static void fail(struct master *m, const char *fmt, ...)
 {
         struct reload *r = &m->reload;
+        bool canary = r->state == RELOAD_CANARY;
         char line[1024];
         va_list ap;
 
         va_start(ap, fmt);
         vsnprintf(line, sizeof(line), fmt, ap);
         va_end(ap);
-        if (line[0])
+        if (canary)
+                rollout_end(m, CANARY_BACK, line);
+        else if (line[0])
                 buf_printf(&r->text, "%s\n", line);
-        if (r->state == RELOAD_PREPARING) {
+        if (canary || r->state == RELOAD_PREPARING) {
                 uint32_t number = r->number;
                 children_tell(m, WIRE_ABORT, &number, sizeof(number));
                 sockets_abort(&m->sockets);
                 logs_abort(&m->logs);
                 control_abort(m);
         }
-        finish(m, false);
+        finish(m, canary ? RELOAD_ROLLED_BACK : RELOAD_REFUSED);
         children_sweep_copies(m);
+}
+
+void reload_roll_back(struct master *m, const char *why)
+{
+        fail(m, "%s", why);
 }
 
 void reload_cancel(struct master *m, const char *why)
@@ -229,11 +246,12 @@ static void checker_late(struct master *m, struct master_timer *t)
         fail(m, "the check took longer than %d s", (int)(CHECKER_WALL / SEC));
 }
 
-static void begin(struct master *m)
+static void begin(struct master *m, const struct canary_terms *terms)
 {
         struct reload *r = &m->reload;
 
         r->again = false;
+        r->terms = terms ? *terms : (struct canary_terms){0};
         r->number = ++m->last_number;
         r->began = proc_now();
         r->plan_fd = r->bundle_fd = -1;
@@ -252,12 +270,27 @@ static void begin(struct master *m)
         master_timer_set(m, &r->wall, CHECKER_WALL, checker_late);
 }
 
+/* The canary under way, if there is one, ends for what was asked now. */
+static void end_canary(struct master *m)
+{
+        if (m->reload.state == RELOAD_CANARY)
+                fail(m, "another reload was asked for");
+}
+
 void reload_ask(struct master *m)
 {
+        end_canary(m);
         if (m->reload.state == RELOAD_IDLE)
-                begin(m);
+                begin(m, NULL);
         else
                 m->reload.again = true;
+}
+
+void reload_ask_canary(struct master *m, const struct canary_terms *terms)
+{
+        end_canary(m);
+        CHECK(m->reload.state == RELOAD_IDLE);
+        begin(m, terms);
 }
 
 /* ------------------------------------------------------------------ preparing */
@@ -343,11 +376,13 @@ static bool tell_sockets(struct master *m, int channel)
 static void tell_prepare(struct master *m, struct child *c)
 {
         struct reload *r = &m->reload;
+        uint32_t canary = r->terms.share > 0;
 
         c->ready = c->committed = false;
         if (!tell_sockets(m, c->channel) || !logs_send(&m->logs, c->channel, true) ||
             !children_send_copies(m, c->channel, r->plan, c) ||
-            !wire_send_fds(c->channel, WIRE_PREPARE, r->number, NULL, 0, &r->bundle_fd, 1))
+            !wire_send_fds(c->channel, WIRE_PREPARE, r->number, &canary, sizeof(canary),
+                           &r->bundle_fd, 1))
                 children_distrust(m, c, "it does not take a reload");
 }
 
@@ -379,6 +414,7 @@ static void adopt(struct master *m)
         m->number = r->number;
         r->plan = NULL;
         r->plan_fd = r->bundle_fd = -1;
+        m->rollout.rejected = false;
         logs_commit(&m->logs, m->plan);
         fetcher_stop(m); /* it may write what tickets_adopt does */
         tickets_adopt(m);
@@ -395,6 +431,8 @@ static bool prepare_all(struct master *m)
                 fail(m, "%s", err);
                 return false;
         }
+        if (m->reload.terms.share > 0) /* it could be done, and will be when it is promoted */
+                sockets_abort(&m->sockets);
         if (!logs_prepare(&m->logs, m->reload.plan, err, sizeof(err))) {
                 sockets_abort(&m->sockets);
                 fail(m, "%s", err);
@@ -417,6 +455,10 @@ static void apply(struct master *m)
 
         if (children_starting(m))
                 return; /* goes on when it serves, or is gone */
+        if (r->terms.share > 0 && !children_serving(m)) {
+                fail(m, "a worker is being replaced, and a canary needs all of them");
+                return;
+        }
         if (first)
                 children_prepare_house(m, r->plan->head);
         else
@@ -460,7 +502,7 @@ static bool in_plan(void *ctx, const uint8_t sha[32])
 static void committed(struct master *m)
 {
         strikes_forget(&m->strikes, in_plan, m->plan);
-        finish(m, true);
+        finish(m, RELOAD_DONE);
         children_sweep_copies(m);
 }
 
@@ -492,8 +534,33 @@ void reload_child_ready(struct master *m, struct child *c, bool ok, str report)
                 return;
         }
         c->ready = true;
-        if (all(m, false))
+        if (!all(m, false))
+                return;
+        if (r->terms.share == 0) {
                 commit(m);
+                return;
+        }
+        rollout_begin(m);
+        if (r->again)
+                end_canary(m);
+}
+
+void reload_promote(struct master *m, const char *why)
+{
+        struct reload *r = &m->reload;
+        char err[512] = "";
+
+        if (!sockets_prepare(&m->sockets, r->plan, err, sizeof(err))) {
+                fail(m, "it cannot be promoted: %s", err);
+                return;
+        }
+        for (unsigned i = 0; i < m->n_children; i++) {
+                struct child *c = &m->children[i];
+                if (c->state == CHILD_SERVING && !tell_sockets(m, c->channel))
+                        children_distrust(m, c, "it does not listen");
+        }
+        rollout_end(m, CANARY_PROMOTE, why);
+        commit(m);
 }
 
 void reload_child_committed(struct master *m, struct child *c)
@@ -512,6 +579,9 @@ void reload_child_gone(struct master *m, struct child *c, bool started)
         switch (m->reload.state) {
         case RELOAD_PREPARING:
                 fail(m, "worker %u died while it prepared", c->index);
+                return;
+        case RELOAD_CANARY:
+                fail(m, "worker %u died", c->index);
                 return;
         case RELOAD_WAITING:
                 apply(m);

@@ -234,6 +234,12 @@ static void settled(struct master *m, struct master_timer *t)
                 arm(m, MISSING);
         if (!has_changed(w))
                 return;
+        if (m->rollout.rejected) {
+                log_error("certificates",
+                          "not reloaded: the configuration in the files is one that "
+                          "a canary has rolled back; reload when it is better");
+                return;
+        }
         w->ours = true;
         reload_ask(m);
 }

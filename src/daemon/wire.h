@@ -4,9 +4,9 @@
  *
  *   checker -> master   PLAN (plan, bundle)  ...  VERDICT (report)        the last record; without
  * it the reload has failed master -> worker    LISTEN* UNLISTEN* LOG* COPY*  PREPARE (bundle)  then
- * COMMIT or ABORT worker -> master    READY | FAILED (report)  then COMMITTED master -> worker at
- * any time: ERROR_LOG, LOG (reopened), SERVING, NOT_READY, DRAIN, STOP, COVER, SERVER worker ->
- * master at any time: ENDED, EMPTY, ANSWER
+ * COMMIT or ABORT, perhaps after a CANARY worker -> master    READY | FAILED (report)  then
+ * COMMITTED master -> worker at any time: ERROR_LOG, LOG (reopened), SERVING, NOT_READY, DRAIN,
+ * STOP, COVER, SERVER worker -> master at any time: ENDED, EMPTY, ANSWER
  *
  * Records keep their order, so what comes before PREPARE belongs to it.  A peer that is gone is an
  * end of file.
@@ -16,6 +16,7 @@
 
 #include "base/addr.h"
 #include "base/str.h"
+#include "proxy/trial.h"
 
 #include <limits.h>
 
@@ -28,11 +29,11 @@ enum wire_type {
         WIRE_ERROR_LOG, /* data: uint32_t level; fds: it */
         WIRE_COPY,    /* data: struct wire_copy: all that PREPARE may load; the first forgets those
                          before */
-        WIRE_PREPARE, /* fds: bundle */
+        WIRE_PREPARE, /* fds: bundle; data: uint32_t, 1: a canary comes first */
         WIRE_READY,
         WIRE_FAILED, /* fds: the report's text */
         WIRE_COMMIT,
-        WIRE_ABORT,
+        WIRE_ABORT,     /* data: uint32_t, the reload that is meant; ends its canary too */
         WIRE_COMMITTED, /* every loop has switched */
         WIRE_ENDED,     /* a generation was freed; data: struct wire_copies_alive */
         WIRE_SERVING,   /* weir as a whole serves: /readyz may say so */
@@ -42,7 +43,8 @@ enum wire_type {
         WIRE_STOP,      /* write the logs and exit */
         WIRE_COVER,     /* data: struct wire_cover: another worker died, or is back */
         WIRE_SERVER,    /* data: struct wire_server; number: of the question */
-        WIRE_ANSWER     /* data: uint32_t, 1: done */
+        WIRE_ANSWER,    /* data: uint32_t, 1: done */
+        WIRE_CANARY     /* what was prepared gets a share; data: struct wire_canary */
 };
 
 enum wire_listen_kind { WIRE_TRAFFIC, WIRE_ADMIN };
@@ -72,6 +74,10 @@ struct wire_drain {
 struct wire_cover {
         uint32_t worker;
         uint32_t absent; /* accept from its sockets too, until it is back */
+};
+
+struct wire_canary {
+        struct trial_share share;
 };
 
 struct wire_server {

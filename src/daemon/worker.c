@@ -255,15 +255,17 @@ static void prepared(struct worker *w, bool ok, void *arg)
         say_modules(w, WIRE_READY, w->preparing_number);
 }
 
-static void prepare(struct worker *w, uint32_t number, int bundle_fd)
+static void prepare(struct worker *w, uint32_t number, int bundle_fd, bool canary)
 {
         struct report *rep = calloc(1, sizeof(*rep));
         struct bundle *b = bundle_fd >= 0 ? bundle_map(bundle_fd) : NULL;
 
         CHECK(rep && b && !w->preparing);
         w->preparing_number = number;
+        upstreams_trial(w->house.upstreams, canary);
         w->preparing = gen_build(&w->house, number, bundle_source(b), w->m->options->config,
                                  w->m->options->prefix, rep);
+        upstreams_trial(w->house.upstreams, false);
         bundle_free(b);
         close(bundle_fd);
         if (!w->preparing) {
@@ -276,6 +278,20 @@ static void prepare(struct worker *w, uint32_t number, int bundle_fd)
         add_gen(w, w->preparing);
         worker_fan(w, prepare_on_loop, prepared, rep);
 }
+
+static void abort_prepared(struct worker *w, const uint32_t *number)
+{
+        if (!number || *number != w->preparing_number)
+                return; /* somebody else's: this one has just been started */
+        if (w->trial)
+                worker_canary_end(w);
+        else if (w->preparing)
+                worker_fan(w, abort_on_loop, aborted, NULL);
+        else
+                entrance_undo(w);
+}
+
+/* ------------------------------------------------------------------ commits */
 
 /*
  * A commit is three fans, because a loop hands what it accepts to any other, and whoever gets it
@@ -342,6 +358,9 @@ static void commit(struct worker *w)
 {
         if (!w->preparing)
                 return;
+        if (w->trial)
+                gen_promote(w->preparing);
+        w->trial = w->counting = false;
         listen_budget(w->preparing->conf->max_connections);
         worker_fan(w, stop_leaving_on_loop, stopped_leaving, NULL);
 }
@@ -472,6 +491,7 @@ static void take_server(struct worker *w, const struct wire *msg)
 static void hear(struct worker *w, struct wire *msg)
 {
         const struct wire_listen *l = wire_data(msg, sizeof(*l));
+        const uint32_t *number = wire_data(msg, sizeof(*number));
         int fd;
 
         switch ((enum wire_type)msg->type) {
@@ -495,16 +515,16 @@ static void hear(struct worker *w, struct wire *msg)
                 take_copy(w, wire_data(msg, sizeof(struct wire_copy)));
                 return;
         case WIRE_PREPARE:
-                prepare(w, msg->number, wire_take(msg, 0));
+                prepare(w, msg->number, wire_take(msg, 0), number && *number == 1);
                 return;
         case WIRE_COMMIT:
                 commit(w);
                 return;
         case WIRE_ABORT:
-                if (w->preparing)
-                        worker_fan(w, abort_on_loop, aborted, NULL);
-                else
-                        entrance_undo(w);
+                abort_prepared(w, number);
+                return;
+        case WIRE_CANARY:
+                worker_canary_begin(w, wire_data(msg, sizeof(struct wire_canary)));
                 return;
         case WIRE_SERVING:
                 w->serving = true;

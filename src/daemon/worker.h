@@ -78,6 +78,8 @@ struct worker {
         struct memory_copies memory;
         struct gen *current, *preparing;
         uint32_t preparing_number;
+        bool trial;     /* preparing is on trial */
+        bool counting;  /* every loop has begun it, and counts both sides */
         bool serving;   /* the master said so */
         bool not_ready; /* a drain was announced: /readyz fails */
         bool draining, empty_said;
@@ -93,6 +95,11 @@ void worker_fan(struct worker *w, bool (*on_loop)(struct worker *, struct loop *
 /* Says it to the master; a master that is gone ends the worker. */
 void worker_say(struct worker *w, enum wire_type type, uint32_t number, const void *data, size_t n,
                 int fd);
+
+/* ---- worker_canary.c */
+void worker_canary_begin(struct worker *w, const struct wire_canary *c);
+void worker_canary_end(struct worker *w);
+void worker_canary_count(struct worker *w); /* writes down what both sides have come to */
 
 /* ---- entrance.c */
 void entrance_add(struct worker *w, const struct wire_listen *l, struct wire *fds);

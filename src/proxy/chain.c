@@ -118,6 +118,7 @@ static COLD enum chain_result failed(struct chain *c, const struct chain_hook *h
 {
         struct txn *t = c->task.txn;
 
+        t->failures++;
         if (h->use->on_error == ON_ERROR_FAIL_OPEN)
                 return CHAIN_CONTINUE;
         t->reason = why;

@@ -177,6 +177,54 @@ static void fail_held(struct flow *f, enum reason why)
 
 /* ------------------------------------------------------------------ steps */
 
+/* The request is this generation's from here on. */
+static void belong(struct flow *f, struct gen_loop *gl)
+{
+        struct txn *t = &f->t;
+        const struct client_facts *facts = t->r->client->facts(t->r);
+        const struct flow_listener *listener = facts->listener;
+
+        t->gl = gl;
+        t->gen = gl->gen;
+        gen_hold(gl);
+        t->listen = gen_listen(t->gen, &listener->addr);
+        t->tls = facts->tls;
+        t->proxy_tlvs = facts->proxy_tlvs;
+        t->early = t->tls != NULL && t->tls->early;
+        t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
+        forward_client(t);
+}
+
+/* A canary is on: the client's address says whose the request is. */
+static COLD struct gen_loop *take_side(struct txn *t, struct gen_loop *old)
+{
+        struct gen_loop *new = old->canary;
+        const struct flow_listener *listener = t->r->client->facts(t->r)->listener;
+        struct addr who;
+
+        if (t->r->loop->now < new->gen->share.from)
+                return old;
+        who = forward_address(old->gen->conf, t->r);
+        t->trial = trial_has(&new->gen->share, &who) &&
+                   gen_listen(new->gen, &listener->addr) != NULL; /* listeners are the old one's */
+        trial_begin(t, t->trial ? new->tally : old->tally);
+        return t->trial ? new : old;
+}
+
+/* TLS is the old generation's until the canary is promoted: who did not go through what the new one
+ * asks of him stays with the old one. */
+static COLD enum next go_back(struct flow *f)
+{
+        struct gen_loop *new = f->t.gl;
+
+        trial_leave(&f->t);
+        f->t.trial = false;
+        f->t.match = (struct route_match){0};
+        belong(f, gen_current(f->t.r->loop));
+        gen_drop(new);
+        return MORE;
+}
+
 static enum next step_route(struct flow *f)
 {
         struct txn *t = &f->t;
@@ -195,6 +243,8 @@ static enum next step_route(struct flow *f)
                 t->path.norm = STR("/");
         why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
         enum gen_fit fit = gen_policy_fits(t->gen, t->listen, t->match.host, t->tls);
+        if (UNLIKELY(t->trial) && fit != GEN_FITS)
+                return go_back(f);
         if (fit != GEN_FITS) {
                 t->match = (struct route_match){0};
                 r->close_after = fit == GEN_OUTDATED;
@@ -421,6 +471,8 @@ static enum next step_send(struct flow *f)
 {
         struct request *r = f->t.r;
         f->step = STEP_DELIVER;
+        if (UNLIKELY(f->t.tally != NULL))
+                trial_answered(&f->t);
         if (!f->local && r->res.status == 101) {
                 r->tunnel = true;
                 deadline_clear(&f->deadline);
@@ -541,22 +593,15 @@ static void begin(struct request *r)
         struct flow *f = flow_new(r->arena);
         struct txn *t = &f->t;
         struct flow_loop *fl = flow_loop(r->loop);
-        const struct client_facts *facts = r->client->facts(r);
-        const struct flow_listener *listener = facts->listener;
+        struct gen_loop *gl = gen_current(r->loop);
 
         f->magic = FLOW_MAGIC;
         r->flow_ctx = f;
         t->r = r;
-        t->gl = gen_current(r->loop);
-        t->gen = t->gl->gen;
-        gen_hold(t->gl);
-        t->listen = gen_listen(t->gen, &listener->addr);
-        t->tls = facts->tls;
-        t->proxy_tlvs = facts->proxy_tlvs;
-        t->early = t->tls != NULL && t->tls->early;
-        t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
         t->upstream_us = -1;
-        forward_client(t);
+        if (UNLIKELY(gl->canary != NULL))
+                gl = take_side(t, gl);
+        belong(f, gl);
         metric_set(fl->open, (int64_t)++fl->requests);
         f->step = STEP_ROUTE;
         enter(f);
@@ -638,6 +683,8 @@ static void finish(struct flow *f)
         if (f->chain != NULL)
                 chain_log(f->chain);
         gen_count_request(t);
+        if (UNLIKELY(t->tally != NULL))
+                trial_ended(t);
         if (t->eff->access_log != NULL && t->eff->access_log->path.p != NULL)
                 accesslog_write(t, t->eff->access_log);
         metric_add(fl->bytes_in, r->bytes_in);

@@ -64,9 +64,9 @@ static bool reported_addr(str elem, struct addr *out)
 
 /* Walks the list from the right: the first address that is not a trusted proxy's is the client's.
  */
-static void reported_client(struct txn *t)
+static void reported_client(const struct conf *c, struct request *r, struct addr *out)
 {
-        str list = fields_join(t->r->arena, &t->r->req.fields, FIELD_X_FORWARDED_FOR);
+        str list = fields_join(r->arena, &r->req.fields, FIELD_X_FORWARDED_FOR);
         while (list.n != 0) {
                 ptrdiff_t comma = str_rchr(list, ',');
                 str elem = str_trim(comma < 0 ? list : str_from(list, (size_t)comma + 1));
@@ -74,10 +74,19 @@ static void reported_client(struct txn *t)
                 list = comma < 0 ? STR_NONE : str_head(list, (size_t)comma);
                 if (!reported_addr(elem, &a))
                         return;
-                t->client = a;
-                if (!trusted(t->gen->conf, &a))
+                *out = a;
+                if (!trusted(c, &a))
                         return;
         }
+}
+
+struct addr forward_address(const struct conf *c, struct request *r)
+{
+        struct addr a = r->client->facts(r)->peer;
+
+        if (c->n_trusted != 0 && trusted(c, &a))
+                reported_client(c, r, &a);
+        return a;
 }
 
 static bool request_id_ok(str s)
@@ -108,7 +117,7 @@ void forward_client(struct txn *t)
         t->trusted = t->gen->conf->n_trusted != 0 && trusted(t->gen->conf, &facts->peer);
         t->scheme = facts->tls ? STR("https") : STR("http");
         if (t->trusted) {
-                reported_client(t);
+                reported_client(t->gen->conf, r, &t->client);
                 f = fields_get(&r->req.fields, FIELD_X_FORWARDED_PROTO);
                 if (f != NULL && str_ieq(f->value, STR("https")))
                         t->scheme = STR("https");

@@ -10,6 +10,9 @@
 /* Fills host, port, client, scheme and request_id of t from the connection and, where the peer is
  * trusted, from its fields. */
 void forward_client(struct txn *t);
+/* The client's address as that configuration's trusted_proxies let it be told; for a canary, which
+ * needs it before the generation is chosen. */
+struct addr forward_address(const struct conf *c, struct request *r);
 /* Tells the client's codec the limits of t->eff.  REASON_BODY_MAX: the body is too large already.
  */
 MUST_CHECK enum reason forward_limits(struct txn *t);

@@ -314,8 +314,10 @@ void gen_free(struct gen *g)
                 tls_server_drop(g->host_tls[i]);
         for (size_t i = 0; i < g->n_modules; i++)
                 module_drop(g->modules[i]);
-        for (unsigned i = 0; i < g->house->n_loops; i++)
+        for (unsigned i = 0; i < g->house->n_loops; i++) {
                 free(g->per_loop[i].cells);
+                free(g->per_loop[i].tally);
+        }
         route_table_free(g->routes);
         conf_free(c);
         g->magic = DEAD_MAGIC;
@@ -420,20 +422,56 @@ void gen_drop(struct gen_loop *gl)
                 schedule_end(gl);
 }
 
+static void retire(struct gen_loop *gl)
+{
+        gl->current = gl->trial = false;
+        gl->retired = true;
+        instances_retire(gl->gen->instances, gl->loop);
+        if (gen_live(gl) == 0)
+                schedule_end(gl);
+}
+
 void gen_commit(struct gen *g, struct loop *l)
 {
         struct gen_loop *gl = &g->per_loop[l->index], *old = gen_current(l);
         CHECK(gl->prepared);
         gl->current = true;
         l->slot[LOOP_SLOT_GEN] = gl;
-        instances_activate(g->instances, l);
+        if (!gl->trial)
+                instances_activate(g->instances, l);
+        gl->trial = false;
         if (old == NULL)
                 return;
-        old->current = false;
-        old->retired = true;
-        instances_retire(old->gen->instances, l);
-        if (gen_live(old) == 0)
-                schedule_end(old);
+        CHECK(old->canary == NULL || old->canary == gl);
+        old->canary = NULL;
+        retire(old);
+}
+
+void gen_trial_begin(struct gen *g, struct loop *l)
+{
+        struct gen_loop *gl = &g->per_loop[l->index], *old = gen_current(l);
+        CHECK(gl->prepared && old != NULL && old->canary == NULL);
+        gl->trial = true;
+        gl->tally = trial_tally_begin(gl->tally, g->number);
+        old->tally = trial_tally_begin(old->tally, g->number);
+        instances_activate(g->instances, l);
+        old->canary = gl;
+}
+
+void gen_trial_end(struct gen *g, struct loop *l)
+{
+        struct gen_loop *gl = &g->per_loop[l->index], *old = gen_current(l);
+        CHECK(old != NULL && old->canary == gl);
+        old->canary = NULL;
+        retire(gl);
+}
+
+void gen_promote(struct gen *g)
+{
+        const struct conf *c = g->conf;
+        upstreams_resolvers(g->house->upstreams, c->resolvers, c->n_resolvers);
+        for (size_t i = 0; i < c->n_upstreams; i++)
+                upstream_promote(g->upstreams[i]);
 }
 
 /* ------------------------------------------------------------------ listeners */

@@ -9,6 +9,10 @@
  * request there is logged control thread: when every loop has acknowledged from its top level,
  * on_end is called, then gen_free
  *
+ * A canary comes before the commit: gen_trial_begin lets a share of the clients in, gen_commit or
+ * gen_trial_end closes it.  Listeners, their TLS and what servers are configured with stay those of
+ * the current generation until then.
+ *
  * No atomics per request: each loop counts its own.  What belongs to the process (upstreams, redis,
  * store) is only referred to.
  */
@@ -22,6 +26,7 @@
 #include "proxy/expiry.h"
 #include "proxy/route.h"
 #include "proxy/staple.h"
+#include "proxy/trial.h"
 #include "proxy/upstream.h"
 
 /* This process, as generations see it.  Owned by worker or checker. */
@@ -46,6 +51,9 @@ struct gen_loop { /* one loop's part; written by that loop only */
         /* Requests, handshakes ... that hold it here; only the loop writes. */
         _Atomic uint32_t live;
         bool prepared, current, retired, acked;
+        bool trial;                /* on trial: a canary */
+        struct gen_loop *canary;   /* of the current one: the one on trial; NULL: there is none */
+        struct trial_tally *tally; /* of its last canary, on either side; owned */
         struct loop *loop;
         struct gen *gen;
         struct route_cells *cells; /* by route, bound on first use */
@@ -74,6 +82,7 @@ struct gen {
         uint32_t n_routes;
         struct gen_loop *per_loop; /* n_loops */
         uint32_t acks;             /* control thread */
+        struct trial_share share;  /* on trial: who gets it; set by the control thread before */
         int64_t made;              /* wall, us */
 };
 #define GEN_MAGIC UINT32_C(0x47454e21)
@@ -89,6 +98,12 @@ MUST_CHECK bool gen_redis_conf(const struct conf *c, const struct redis_store_co
 bool gen_prepare(struct gen *g, struct loop *l);
 void gen_abort(struct gen *g, struct loop *l);
 void gen_commit(struct gen *g, struct loop *l);
+/* Prepared, but not committed: g->share of the clients get it from now on, and nobody any more.
+ * After the end it goes away as a replaced one does. */
+void gen_trial_begin(struct gen *g, struct loop *l);
+void gen_trial_end(struct gen *g, struct loop *l);
+/* Control thread, before the commit of what was on trial: what it says of servers counts now. */
+void gen_promote(struct gen *g);
 struct gen_loop *gen_current(struct loop *l);              /* NULL before the first */
 static inline uint32_t gen_live(const struct gen_loop *gl) /* any thread */
 {

@@ -127,7 +127,8 @@ static void blame(struct origin *o, enum reason why, str words)
         if (log_quota(&sl->quota, 3))
                 log_warn(o->u->subject, "server %.*s: %s%s%.*s", STR_ARG(sl->server->label), text,
                          words.n ? ": " : "", STR_ARG(words));
-        server_failed(sl, text);
+        if (!o->t->trial) /* what a canary makes of it must not cost the others their server */
+                server_failed(sl, text);
 }
 
 /* ------------------------------------------------------------------ again? */

@@ -71,7 +71,8 @@ static bool again_by_status(struct origin *o, int status, uint32_t class)
         char why[32];
 
         snprintf(why, sizeof(why), "status %d", status);
-        server_failed(o->sl, why);
+        if (!o->t->trial)
+                server_failed(o->sl, why);
         if (!origin_may_retry(o, class, true))
                 return false;
         if (o->x.ops) /* else the response was complete with its head */
@@ -104,7 +105,8 @@ static bool again_by_grpc(struct origin *o)
 
         if (class == RETRY_GRPC_UNAVAILABLE) {
                 snprintf(why, sizeof(why), "grpc-status %d", status);
-                server_failed(o->sl, why);
+                if (!o->t->trial)
+                        server_failed(o->sl, why);
         } else {
                 server_did_well(o);
         }

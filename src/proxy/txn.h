@@ -16,6 +16,7 @@
 struct gen;
 struct gen_loop;
 struct tls_facts;
+struct trial_tally;
 
 struct txn_var {
         struct txn_var *next;
@@ -56,6 +57,13 @@ struct txn {
         int64_t deadline;   /* loop time when the whole exchange has taken too long; 0: none */
         enum reason reason; /* why weir answered itself or cut the response */
         int64_t finished;   /* loop time of the end */
+
+        /* While a canary lasts. */
+        bool trial;                /* the generation is on trial */
+        uint8_t tally_seen;        /* trial.c: what was counted already */
+        uint32_t tally_number;     /* trial.c: of the canary */
+        struct trial_tally *tally; /* where it is counted; NULL: nowhere */
+        uint32_t failures;         /* verdicts of its functions that were failures */
 
         /* route NULL: none.  Last, for its captures are many bytes that few requests touch. */
         struct route_match match;

@@ -88,7 +88,7 @@ static bool is_newest(const struct upstream *u)
 {
         for (const struct list *l = u->us->upstreams.prev; l != &u->us->upstreams; l = l->prev) {
                 const struct upstream *other = CONTAINER_OF(l, const struct upstream, link);
-                if (str_eq(other->name, u->name))
+                if (!other->trial && str_eq(other->name, u->name))
                         return other == u;
         }
         return false;
@@ -145,7 +145,7 @@ static struct server *server_get(struct upstream *u, const struct server_conf *s
                                               memory_order_relaxed);
         }
         buf_clear(&key);
-        if (is_newest(u))
+        if (is_newest(u) || s->uses == 0)
                 configure(s, u);
         s->uses++;
         return s;
@@ -345,6 +345,7 @@ static struct upstream *upstream_new(struct upstreams *us, const struct upstream
         CHECK(u != NULL);
         u->magic = UPSTREAM_MAGIC;
         u->us = us;
+        u->trial = us->trial;
         copy_conf(u, conf);
         u->key = arena_dup(u->arena, key);
         u->subject = server_subject(u->name);
@@ -388,6 +389,21 @@ static void upstream_end(struct upstream *u)
         upstream_free(u);
 }
 
+void upstreams_trial(struct upstreams *us, bool on)
+{
+        us->trial = on;
+}
+
+void upstream_promote(struct upstream *u)
+{
+        CHECK_OBJ(u, UPSTREAM_MAGIC);
+        u->trial = false;
+        list_remove(&u->link); /* the newest again */
+        list_push(&u->us->upstreams, &u->link);
+        for (uint32_t i = 0; i < u->set->n; i++)
+                configure(u->set->m[i].server, u);
+}
+
 struct upstream *upstream_hold(struct upstreams *us, const struct upstream_conf *conf,
                                struct tls_client *tls)
 {
@@ -399,11 +415,8 @@ struct upstream *upstream_hold(struct upstreams *us, const struct upstream_conf 
         if (!u) {
                 u = upstream_new(us, conf, tls, key_of(&key));
                 map_put(us->by_conf, u->key, u);
-        } else {
-                list_remove(&u->link); /* the newest again */
-                list_push(&us->upstreams, &u->link);
-                for (uint32_t i = 0; i < u->set->n; i++)
-                        configure(u->set->m[i].server, u);
+        } else if (!us->trial) {
+                upstream_promote(u);
         }
         buf_clear(&key);
         u->refs++;
@@ -595,6 +608,8 @@ void upstreams_resolvers(struct upstreams *us, const str *servers, size_t n)
 {
         struct buf texts = BUF_INIT;
 
+        if (us->trial)
+                return;
         for (size_t i = 0; i < n; i++) {
                 buf_puts(&texts, servers[i]);
                 buf_put(&texts, "\n", 1);

@@ -33,11 +33,16 @@ void upstreams_free(struct upstreams *us);
 /* A reload may change it; n 0: the system's. */
 void upstreams_resolvers(struct upstreams *us, const str *servers, size_t n);
 
+/* Control thread.  true: what is held from now on is for a canary.  What servers and the process
+ * itself are configured with (checks, ejection, kept connections, resolvers) stays as it is until
+ * upstream_promote, but for servers that nobody else has. */
+void upstreams_trial(struct upstreams *us, bool on);
 /* Control thread.  Copies what it needs of conf; tls NULL: plain.  A name that does not resolve is
  * a server that is down. */
 struct upstream *upstream_hold(struct upstreams *us, const struct upstream_conf *conf,
                                struct tls_client *tls);
 void upstream_drop(struct upstream *u);
+void upstream_promote(struct upstream *u); /* as if it were held anew: its settings count */
 /* On each loop before its first request (generation's prepare) and after its last. */
 void upstream_loop_begin(struct upstream *u, struct loop *l);
 void upstream_loop_end(struct upstream *u, struct loop *l);

@@ -35,6 +35,7 @@ struct upstreams {
         bool new_resolvers; /* they are being replaced */
         struct deadline tick;
         bool stopping; /* upstreams_free is at work: nothing is published */
+        bool trial;    /* what is held now is for a canary */
 };
 
 /* One loop's part of an upstream.  Belongs to that loop, but for queued (also read by the control
@@ -80,6 +81,7 @@ struct upstream {
         struct server_set *set, *old;
         unsigned publishing; /* loops that have not answered */
         bool stale;          /* changed again meanwhile */
+        bool trial;          /* only a canary has held it: what it says of servers counts not yet */
         metric_cell *idle_cell, *connections_cell, *streams_cell, *queued_cell;
         struct upstream_loop *loops;
 };

@@ -15,11 +15,28 @@ static void commands_are_understood(void **state)
                 assert_true(ask_parse(str_z(words[i]), &w));
                 assert_int_equal(w.verb, i);
         }
+        assert_true(ask_parse(STR("reload"), &w));
+        assert_int_equal(w.terms.share, 0);
         assert_true(ask_parse(STR("server users 10.0.0.1:80 drain"), &w));
         assert_int_equal(w.verb, ASK_SERVER);
         ASSERT_STR(w.upstream, "users");
         ASSERT_STR(w.server, "10.0.0.1:80");
         ASSERT_STR(w.state, "drain");
+}
+
+static void terms_of_a_canary_arrive(void **state)
+{
+        struct canary_terms t = {.share = 50000, .period = 90 * SEC, .tolerance = 1};
+        struct arena *a = arena_new(0);
+        struct ask_words w;
+
+        (void)state;
+        assert_true(ask_parse(ask_canary_line(&t, a), &w));
+        assert_int_equal(w.verb, ASK_RELOAD);
+        assert_int_equal(w.terms.share, t.share);
+        assert_int_equal(w.terms.period, t.period);
+        assert_int_equal(w.terms.tolerance, t.tolerance);
+        arena_free(a);
 }
 
 static void nonsense_is_refused(void **state)
@@ -29,6 +46,17 @@ static void nonsense_is_refused(void **state)
                                             " reload",
                                             "RELOAD",
                                             "reloads",
+                                            "reload canary",
+                                            "reload canary ",
+                                            "reload canary 50000",
+                                            "reload canary 50000 1000000",
+                                            "reload canary 0 1000000 0",
+                                            "reload canary 1000000 1000000 0",
+                                            "reload canary 50000 999999 0",
+                                            "reload canary 50000 86400000001 0",
+                                            "reload canary 50000 1000000 1000001",
+                                            "reload canary 50000 1000000 0 0",
+                                            "reload canary -1 1000000 0",
                                             "server",
                                             "server ",
                                             "server u",
@@ -108,6 +136,8 @@ static void the_first_line_is_the_outcome(void **state)
         assert_int_equal(asked("ok\n"), 0);
         assert_int_equal(asked("ok\nreload 2: done\n"), 0);
         assert_int_equal(asked("failed\nbecause\n"), 1);
+        assert_int_equal(asked("rolled back\nbecause\n"), 2);
+        assert_int_equal(asked("rolled\n"), 1);
         assert_int_equal(asked("okay\n"), 1);
         assert_int_equal(asked("ok"), 1); /* it died while it spoke */
         assert_int_equal(asked(""), 1);
@@ -117,6 +147,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(commands_are_understood),
+                cmocka_unit_test(terms_of_a_canary_arrive),
                 cmocka_unit_test(nonsense_is_refused),
                 cmocka_unit_test(the_first_line_is_the_outcome),
         };

@@ -96,6 +96,47 @@ static void a_crash_of_the_control_thread_is_heard(void **state)
         board_free(b);
 }
 
+/* Summed over the rows that speak of it. */
+static void what_a_canary_has_counted(void **state)
+{
+        struct board *b = board_new(3, 1);
+        struct trial_sum said[CANARY_SIDES] = {{{0}}, {{0}}}, sum[CANARY_SIDES] = {{{0}}, {{0}}};
+
+        (void)state;
+        said[CANARY_OLD].cells[0] = 10;
+        said[CANARY_NEW].cells[TRIAL_CELLS - 1] = 1;
+        board_count(b, 0, 7, said);
+        board_count(b, 1, 7, said);
+        board_count(b, 2, 6, said); /* another one's */
+        for (unsigned i = 0; i < 3; i++)
+                board_counted(b, i, 7, sum);
+        assert_int_equal(sum[CANARY_OLD].cells[0], 20);
+        assert_int_equal(sum[CANARY_NEW].cells[TRIAL_CELLS - 1], 2);
+        board_clear(b, 0);
+        memset(sum, 0, sizeof(sum));
+        board_counted(b, 0, 7, sum);
+        assert_int_equal(sum[CANARY_OLD].cells[0], 0);
+        board_free(b);
+}
+
+static void the_last_canary_is_shown(void **state)
+{
+        struct board *b = board_new(1, 1);
+        struct board_canary c = {.number = 7, .over = true, .verdict = CANARY_BACK}, got;
+
+        (void)state;
+        assert_false(board_get_canary(b, &got)); /* there was none */
+        memset(c.reason, 'x', sizeof(c.reason));
+        board_put_canary(b, &c);
+        assert_true(board_get_canary(b, &got));
+        assert_int_equal(got.number, 7);
+        assert_int_equal(got.verdict, CANARY_BACK);
+        assert_int_equal(strlen(got.reason), CANARY_REASON - 1);
+        b->note->turn++; /* the master is writing */
+        assert_false(board_get_canary(b, &got));
+        board_free(b);
+}
+
 static void a_name_without_an_end_is_bounded(void **state)
 {
         struct board *b = board_new(1, 1);
@@ -117,6 +158,8 @@ int main(void)
                 cmocka_unit_test(the_loop_with_the_signal_speaks),
                 cmocka_unit_test(who_was_busy_speaks_without_a_signal),
                 cmocka_unit_test(a_crash_of_the_control_thread_is_heard),
+                cmocka_unit_test(what_a_canary_has_counted),
+                cmocka_unit_test(the_last_canary_is_shown),
                 cmocka_unit_test(a_name_without_an_end_is_bounded),
         };
 

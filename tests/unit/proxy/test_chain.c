@@ -139,6 +139,7 @@ static void errors_close_or_open(void **state)
         assert_int_equal(chain_request(rig.chain), CHAIN_RESPOND);
         assert_int_equal(rig.req.res.status, 503);
         assert_int_equal(rig.txn.reason, REASON_FUNCTION_ERROR);
+        assert_int_equal(rig.txn.failures, 1);
         rig_request_end();
         assert_string_equal(trace, "q1l1");
 
@@ -146,6 +147,7 @@ static void errors_close_or_open(void **state)
         f->on_error = ON_ERROR_FAIL_OPEN;
         rig_request(0);
         assert_int_equal(chain_request(rig.chain), CHAIN_CONTINUE);
+        assert_int_equal(rig.txn.failures, 1); /* also one that nobody sees */
         rig_request_end();
         assert_string_equal(trace, "q1q2l1l2");
         assert_int_equal(rig_calls("error"), 2);

@@ -23,7 +23,7 @@ static struct {
         const char *bad_module, *bad_tls, *bad_client; /* a part of what names it */
         bool bad_create, bad_tickets, bad_path;
         _Atomic bool bad_loop[LOOPS];
-        unsigned tickets, resolvers;
+        unsigned tickets, resolvers, promoted;
         uint64_t policy;
         struct instance_env env;
 } out;
@@ -192,6 +192,12 @@ void upstream_drop(struct upstream *u)
 {
         out.upstreams--;
         free(u);
+}
+
+void upstream_promote(struct upstream *u)
+{
+        CHECK(u != NULL);
+        out.promoted++;
 }
 
 void upstreams_resolvers(struct upstreams *us, const str *servers, size_t n)
@@ -831,6 +837,87 @@ static void background_tasks_hold_it(void **state)
         uninstall(g);
 }
 
+/* ------------------------------------------------------------------ canaries */
+
+static void do_trial(struct call *c)
+{
+        gen_trial_begin(c->g, loops[c->loop]);
+        c->result = gen_current(loops[c->loop])->canary == &c->g->per_loop[c->loop] &&
+                    c->g->per_loop[c->loop].trial;
+}
+
+static void do_trial_end(struct call *c)
+{
+        gen_trial_end(c->g, loops[c->loop]);
+        c->result = gen_current(loops[c->loop])->canary == NULL;
+}
+
+static void do_hold_gl(struct call *c)
+{
+        gen_hold(c->gl);
+}
+
+static void try_it(struct gen *g)
+{
+        for (unsigned i = 0; i < LOOPS; i++)
+                assert_true(on(i, do_prepare, g, NULL));
+        for (unsigned i = 0; i < LOOPS; i++) {
+                assert_true(on(i, do_trial, g, NULL));
+                assert_int_equal(state_of(g, i), IS_ACTIVE);
+                assert_int_equal(g->per_loop[i].tally->number, g->number);
+        }
+}
+
+static void a_canary_is_promoted(void **state)
+{
+        struct gen *old = build(whole), *g = build(whole);
+
+        (void)state;
+        install(old);
+        try_it(g);
+        for (unsigned i = 0; i < LOOPS; i++)
+                assert_int_equal(state_of(old, i), IS_ACTIVE);
+        gen_promote(g);
+        assert_int_equal(out.promoted, 2);
+        for (unsigned i = 0; i < LOOPS; i++) {
+                assert_true(on(i, do_commit, g, NULL)); /* not activated again: the fake looks */
+                assert_false(g->per_loop[i].trial);
+                assert_int_equal(state_of(g, i), IS_ACTIVE);
+        }
+        ENDS(old);
+        uninstall(g);
+}
+
+/* It goes as a replaced one does: after its last request. */
+static void a_canary_is_taken_back(void **state)
+{
+        struct gen *old = build(whole), *g = build(whole);
+        struct gen_loop *gl = &g->per_loop[1];
+
+        (void)state;
+        install(old);
+        for (int again = 0; again < 3; again++) { /* with the same old side */
+                try_it(g);
+                on(1, do_hold_gl, NULL, gl);
+                for (unsigned i = 0; i < LOOPS; i++)
+                        assert_true(on(i, do_trial_end, g, NULL));
+                assert_int_equal(state_of(g, 0), IS_ENDED);
+                assert_int_equal(state_of(g, 1), IS_RETIRED);
+                pump_turns(control, 5);
+                assert_false(has_ended(g));
+                assert_true(on(1, do_drop, NULL, gl));
+                ENDS(g);
+                n_ended = 0;
+                for (unsigned i = 0; i < LOOPS; i++)
+                        assert_int_equal(state_of(old, i), IS_ACTIVE);
+                g = build(whole);
+                gl = &g->per_loop[1];
+        }
+        assert_int_equal(out.promoted, 0);
+        gen_free(g);
+        uninstall(old);
+}
+
 /* A hundred reloads while some requests last longer than others. */
 static void many_reloads(void **state)
 {
@@ -1058,6 +1145,8 @@ int main(void)
                 TEST(the_last_request_lets_go),
                 TEST(holds_of_a_current_one),
                 TEST(background_tasks_hold_it),
+                TEST(a_canary_is_promoted),
+                TEST(a_canary_is_taken_back),
                 TEST(many_reloads),
                 TEST(listeners),
                 TEST(policies),

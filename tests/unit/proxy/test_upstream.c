@@ -115,6 +115,49 @@ static void the_newest_block_counts(void **state)
         drop(old);
 }
 
+/* What a canary says of servers that others have counts when it is promoted. */
+static void a_canary_configures_nobody(void **state)
+{
+        struct upstream *old, *new;
+        struct server *first;
+        str none = STR("127.0.0.9");
+
+        (void)state;
+        conf.eject_failures = 5;
+        old = hold();
+        first = old->set->m[0].server;
+        upstreams_trial(us, true);
+        conf.eject_failures = 7;
+        conf.n_servers = 3;
+        new = hold();
+        upstreams_resolvers(us, &none, 1);
+        upstreams_trial(us, false);
+        assert_null(us->resolvers.p);
+        assert_int_equal(first->eject_failures, 5);
+        assert_int_equal(new->set->m[2].server->eject_failures, 7); /* nobody else has it */
+        upstream_changed(new); /* its servers have other addresses, or so */
+        turn_all();
+        assert_int_equal(first->eject_failures, 5);
+        upstream_promote(new);
+        assert_int_equal(first->eject_failures, 7);
+        upstream_changed(old);
+        turn_all();
+        assert_int_equal(first->eject_failures, 7);
+        upstreams_trial(us, true); /* the old one again, and back */
+        conf.eject_failures = 5;
+        conf.n_servers = 2;
+        assert_ptr_equal(hold(), old);
+        upstreams_trial(us, false);
+        assert_int_equal(first->eject_failures, 7);
+        drop(old);
+        upstream_changed(new);
+        turn_all();
+        assert_int_equal(first->eject_failures, 7);
+        drop(new);
+        drop(old);
+        assert_int_equal(servers_alive(), 0);
+}
+
 static void who_joins_starts_slowly_who_was_there_does_not(void **state)
 {
         struct upstream *old, *new;
@@ -380,6 +423,7 @@ int main(void)
                 UPSTREAM_TEST(equal_blocks_are_one_upstream),
                 UPSTREAM_TEST(a_changed_block_keeps_its_servers),
                 UPSTREAM_TEST(the_newest_block_counts),
+                UPSTREAM_TEST(a_canary_configures_nobody),
                 UPSTREAM_TEST(who_joins_starts_slowly_who_was_there_does_not),
                 UPSTREAM_TEST(a_server_that_goes_takes_its_idle_connections),
                 UPSTREAM_TEST(every_address_of_a_name_is_a_server),
