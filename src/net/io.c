@@ -547,14 +547,12 @@ void io_reset_at_close(struct io *io)
         struct linger reset = {.l_onoff = 1};
 
         CHECK_OBJ(io, IO_MAGIC);
+        io->reset = true;
         setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 }
 
-void io_close(struct io *io, enum reason why)
+static void close_now(struct io *io, enum reason why)
 {
-        CHECK_OBJ(io, IO_MAGIC);
-        if (io->closed)
-                return;
         count_close(io->loop, why);
         io->type->release(io);
         detach(io);
@@ -568,6 +566,7 @@ void io_close(struct io *io, enum reason why)
 
 #define LINGER_MAX   1024 /* of one loop; more are closed at once */
 #define LINGER_BYTES MIB
+#define LINGER_TAIL  (30 * SEC)
 
 /* A connection nobody owns any more.  Invariant: linked in loop->lingering; freed at the end of the
  * turn it closes in. */
@@ -593,7 +592,7 @@ static void linger_close(struct linger_io *g)
         deadline_clear(&g->deadline);
         list_remove(&g->link);
         l->n_lingering--;
-        io_close(&g->io, REASON_NONE); /* counted when it was handed to us */
+        close_now(&g->io, REASON_NONE); /* counted when it was handed to us */
         loop_defer(l, &g->bury, linger_bury);
 }
 
@@ -613,7 +612,7 @@ static void linger_readable(struct io *io)
         case IO_AGAIN:
                 return;
         case IO_EOF:
-                if (io_unsent(io) == 0)
+                if (io_unsent(io) == 0 && !io->writing)
                         linger_close(g);
                 return;
         case IO_ERROR:
@@ -635,17 +634,13 @@ static void linger_expired(struct deadline *d)
 
 static const struct io_owner linger_owner = {linger_readable, linger_drained, NULL};
 
-void io_close_lingering(struct io *io, enum reason why, int64_t timeout_us)
+static void linger(struct io *io, enum reason why, int64_t timeout_us)
 {
         struct loop *l = io->loop;
         struct linger_io *g;
 
-        CHECK_OBJ(io, IO_MAGIC);
-        if (io->closed)
-                return;
-        if (io->failed || io->connecting || io->handshaking || timeout_us <= 0 ||
-            (io->eof && io_unsent(io) == 0) || l->n_lingering >= LINGER_MAX) {
-                io_close(io, why);
+        if (l->n_lingering >= LINGER_MAX) {
+                close_now(io, why);
                 return;
         }
         count_close(l, why);
@@ -674,6 +669,29 @@ void io_close_lingering(struct io *io, enum reason why, int64_t timeout_us)
         io_shutdown(&g->io); /* a failure is told by a readable() later in this turn */
         if (g->io.eof && g->io.shut)
                 linger_close(g);
+}
+
+void io_close_lingering(struct io *io, enum reason why, int64_t timeout_us)
+{
+        CHECK_OBJ(io, IO_MAGIC);
+        if (io->closed)
+                return;
+        if (io->failed || io->connecting || io->handshaking || timeout_us <= 0 ||
+            (io->eof && io_unsent(io) == 0))
+                io_close(io, why);
+        else
+                linger(io, why, timeout_us);
+}
+
+void io_close(struct io *io, enum reason why)
+{
+        CHECK_OBJ(io, IO_MAGIC);
+        if (io->closed)
+                return;
+        if (io->type->tail != NULL && io->type->tail(io))
+                linger(io, why, LINGER_TAIL);
+        else
+                close_now(io, why);
 }
 
 uint32_t io_lingering(const struct loop *l)

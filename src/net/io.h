@@ -74,6 +74,7 @@ struct io {
         bool shut_due : 1; /* io_shutdown was asked for */
         bool shut : 1;     /* our side has sent FIN / close_notify */
         bool plenty : 1;   /* the last receive filled all the room it had: more is read at once */
+        bool reset : 1;    /* io_reset_at_close */
 };
 #define IO_MAGIC UINT32_C(0x494f494f)
 

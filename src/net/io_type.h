@@ -21,7 +21,9 @@ struct io_type {
         enum io_step (*handshake)(struct io *io, enum reason *why);
         bool (*pending)(const struct io *io);  /* input that the socket will not announce again */
         size_t (*unsent)(const struct io *io); /* bytes taken from out and not yet sent */
-        void (*release)(struct io *io);        /* the io is about to close its socket */
+        bool (*tail)(const struct io *io); /* all has been taken, but a close now would lose some of
+                                              it; NULL: never */
+        void (*release)(struct io *io);    /* the io is about to close its socket */
 };
 
 #define IO_TURN_MAX (4 * BUF_CHUNK) /* read from one peer before others have their turn */
