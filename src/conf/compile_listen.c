@@ -170,20 +170,36 @@ void compile_client_certificate(struct compile *c, struct scope *s, const struct
         compile_keys(c, s, a, l);
 }
 
-void compile_early_data(struct compile *c, struct scope *s, const struct args *a)
+static bool on_or_off(struct compile *c, const struct word *w)
 {
         static const str names[] = {STR_INIT("on"), STR_INIT("off")};
+        bool on = compile_is(w, "on");
+
+        if (!on && !compile_is(w, "off"))
+                report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
+                               "\"%.*s\" is not on or off", STR_ARG(w->text));
+        return on;
+}
+
+void compile_early_data(struct compile *c, struct scope *s, const struct args *a)
+{
         struct listen_conf *l = &build_of(s)->l;
-        const struct word *w = a->word[0];
 
         if (!needs_tls(c, s, a))
                 return;
-        l->early_data = compile_is(w, "on");
-        l->early_data_pos = w->pos;
-        if (!l->early_data && !compile_is(w, "off"))
-                report_unknown(c->rep, &w->pos, w->text, names, COUNT(names),
-                               "\"%.*s\" is not on or off", STR_ARG(w->text));
+        l->early_data = on_or_off(c, a->word[0]);
+        l->early_data_pos = a->word[0]->pos;
         compile_keys(c, s, a, l);
+}
+
+void compile_kernel_tls(struct compile *c, struct scope *s, const struct args *a)
+{
+        struct listen_conf *l = &build_of(s)->l;
+
+        if (!needs_tls(c, s, a))
+                return;
+        l->kernel_tls = on_or_off(c, a->word[0]);
+        l->kernel_tls_pos = a->word[0]->pos;
 }
 
 void compile_ticket_keys(struct compile *c, struct scope *s, const struct args *a)
@@ -245,6 +261,9 @@ void compile_listen(struct compile *c, struct scope *s, const struct args *a)
         l->own = b.own;
         if (!listen_address(c, a->word[0], &l->addr))
                 return;
+        if (l->kernel_tls && l->addr.sa.sa_family == AF_UNIX)
+                report_error(c->rep, &l->kernel_tls_pos,
+                             "kernel_tls needs TCP: the kernel has no TLS for unix sockets");
         for (size_t i = 0; i < c->listens.n; i++) {
                 if (addr_equal(&c->listens.v[i].addr, &l->addr)) {
                         report_error(c->rep, &l->pos, "listen %.*s exists already (line %u)",

@@ -255,6 +255,7 @@ static void put_listen_tls(struct writer *d, const struct listen_conf *l)
         if (l->early_data)
                 writer_keys(d, LISTEN, "early_data", l);
         writer_end(d);
+        writer_line(d, "kernel_tls", l->kernel_tls ? STR("on") : STR("off"));
 }
 
 static void put_listen(struct writer *d, const struct listen_conf *l)

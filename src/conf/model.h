@@ -326,6 +326,8 @@ struct listen_conf {
         bool early_data;
         uint32_t max_early_data;
         struct conf_pos early_data_pos;
+        bool kernel_tls;
+        struct conf_pos kernel_tls_pos;
         struct conf_pos ciphers_pos, client_ca_pos, client_crl_pos;
         struct settings own; /* as written in its block */
         struct settings eff; /* client_* and header limits: its own, then the top's */

@@ -40,7 +40,7 @@ static void stop_input(struct io *io)
         io->reading = io->watching = false;
 }
 
-static void start_reading(struct io *io)
+void io_start_reading(struct io *io)
 {
         if (io->reading)
                 return;
@@ -224,7 +224,7 @@ void io_resume(struct io *io)
         io->paused = false;
         if (io->connecting || io->handshaking || io->eof)
                 return;
-        start_reading(io);
+        io_start_reading(io);
         if (io->type->pending(io)) {
                 io->read_due = true;
                 at_end_of_turn(io);
@@ -393,7 +393,7 @@ static void step(struct io *io)
                 } else {
                         /* In this order one of the two is always registered.  A paused io too: it
                          * is taken out only if input comes. */
-                        start_reading(io);
+                        io_start_reading(io);
                         io->connecting = false;
                         stop_writing(io);
                 }
@@ -459,7 +459,7 @@ static const struct io_type plain = {
         .release = plain_release,
 };
 
-static void init(struct io *io, struct loop *l, int fd, const struct io_owner *owner)
+void io_init(struct io *io, struct loop *l, int fd, const struct io_owner *owner)
 {
         *io = (struct io){
                 .magic = IO_MAGIC,
@@ -472,8 +472,8 @@ static void init(struct io *io, struct loop *l, int fd, const struct io_owner *o
 
 void io_open(struct io *io, struct loop *l, int fd, const struct io_owner *owner)
 {
-        init(io, l, fd, owner);
-        start_reading(io);
+        io_init(io, l, fd, owner);
+        io_start_reading(io);
 }
 
 enum reason io_connect(struct io *io, struct loop *l, const struct addr *to,
@@ -481,7 +481,7 @@ enum reason io_connect(struct io *io, struct loop *l, const struct addr *to,
 {
         int one = 1, fd, r;
 
-        init(io, l, -1, owner);
+        io_init(io, l, -1, owner);
         io->closed = true;
         fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd < 0) {
@@ -511,7 +511,7 @@ enum reason io_connect(struct io *io, struct loop *l, const struct addr *to,
 
 /* ---- the end ---- */
 
-static void count_close(struct loop *l, enum reason why)
+void io_count_close(struct loop *l, enum reason why)
 {
         if (why == REASON_NONE || l->metrics == NULL)
                 return;
@@ -529,8 +529,7 @@ static void count_close(struct loop *l, enum reason why)
         metric_add(l->closes[why], 1);
 }
 
-/* Out of the loop; the socket is still open and the queues are kept. */
-static void detach(struct io *io)
+void io_detach(struct io *io)
 {
         io->closed = true;
         stop_input(io);
@@ -547,150 +546,24 @@ void io_reset_at_close(struct io *io)
         struct linger reset = {.l_onoff = 1};
 
         CHECK_OBJ(io, IO_MAGIC);
+        io->reset = true;
         setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 }
 
-void io_close(struct io *io, enum reason why)
+void io_close_now(struct io *io, enum reason why)
 {
-        CHECK_OBJ(io, IO_MAGIC);
-        if (io->closed)
-                return;
-        count_close(io->loop, why);
+        io_count_close(io->loop, why);
         io->type->release(io);
-        detach(io);
+        io_detach(io);
         buf_clear(&io->in);
         buf_clear(&io->out);
         close(io->fd);
         io->fd = -1;
 }
 
-/* ---- lingering ---- */
-
-#define LINGER_MAX   1024 /* of one loop; more are closed at once */
-#define LINGER_BYTES MIB
-
-/* A connection nobody owns any more.  Invariant: linked in loop->lingering; freed at the end of the
- * turn it closes in. */
-struct linger_io {
-        struct io io;
-        struct list link;
-        struct deadline deadline;
-        struct loop_task bury;
-        size_t budget;
-};
-
-static _Thread_local struct slab linger_slab;
-
-static void linger_bury(struct loop_task *t)
-{
-        slab_put(&linger_slab, CONTAINER_OF(t, struct linger_io, bury));
-}
-
-static void linger_close(struct linger_io *g)
-{
-        struct loop *l = g->io.loop;
-
-        deadline_clear(&g->deadline);
-        list_remove(&g->link);
-        l->n_lingering--;
-        io_close(&g->io, REASON_NONE); /* counted when it was handed to us */
-        loop_defer(l, &g->bury, linger_bury);
-}
-
-static void linger_readable(struct io *io)
-{
-        struct linger_io *g = CONTAINER_OF(io, struct linger_io, io);
-
-        switch (io_read(io, IO_TURN_MAX, NULL)) {
-        case IO_OK:
-                if (io->in.n >= g->budget) {
-                        linger_close(g);
-                        return;
-                }
-                g->budget -= io->in.n;
-                buf_clear(&io->in);
-                return;
-        case IO_AGAIN:
-                return;
-        case IO_EOF:
-                if (io_unsent(io) == 0)
-                        linger_close(g);
-                return;
-        case IO_ERROR:
-                linger_close(g);
-                return;
-        }
-}
-
-static void linger_drained(struct io *io)
-{
-        if (io->eof)
-                linger_close(CONTAINER_OF(io, struct linger_io, io));
-}
-
-static void linger_expired(struct deadline *d)
-{
-        linger_close(CONTAINER_OF(d, struct linger_io, deadline));
-}
-
-static const struct io_owner linger_owner = {linger_readable, linger_drained, NULL};
-
-void io_close_lingering(struct io *io, enum reason why, int64_t timeout_us)
-{
-        struct loop *l = io->loop;
-        struct linger_io *g;
-
-        CHECK_OBJ(io, IO_MAGIC);
-        if (io->closed)
-                return;
-        if (io->failed || io->connecting || io->handshaking || timeout_us <= 0 ||
-            (io->eof && io_unsent(io) == 0) || l->n_lingering >= LINGER_MAX) {
-                io_close(io, why);
-                return;
-        }
-        count_close(l, why);
-        detach(io);
-        buf_clear(&io->in);
-
-        if (linger_slab.size == 0)
-                slab_init(&linger_slab, sizeof(struct linger_io), 64);
-        g = slab_get(&linger_slab);
-        init(&g->io, l, io->fd, &linger_owner);
-        g->io.type = io->type;
-        g->io.tls = io->tls;
-        g->io.out = io->out;
-        g->io.eof = io->eof;
-        g->io.shut = io->shut;
-        g->budget = LINGER_BYTES;
-        io->fd = -1;
-        io->tls = NULL;
-        io->out = BUF_INIT;
-
-        list_push(&l->lingering, &g->link);
-        l->n_lingering++;
-        deadline_set(l, &g->deadline, timeout_us, linger_expired);
-        if (!g->io.eof)
-                start_reading(&g->io);
-        io_shutdown(&g->io); /* a failure is told by a readable() later in this turn */
-        if (g->io.eof && g->io.shut)
-                linger_close(g);
-}
-
-uint32_t io_lingering(const struct loop *l)
-{
-        return l->n_lingering;
-}
-
-void io_linger_end(struct loop *l)
-{
-        while (!list_empty(&l->lingering))
-                linger_close(CONTAINER_OF(l->lingering.next, struct linger_io, link));
-}
-
 void io_thread_end(void)
 {
         if (event_slab.size != 0)
                 slab_end(&event_slab);
-        if (linger_slab.size != 0)
-                slab_end(&linger_slab);
+        io_linger_thread_end();
 }

@@ -74,6 +74,7 @@ struct io {
         bool shut_due : 1; /* io_shutdown was asked for */
         bool shut : 1;     /* our side has sent FIN / close_notify */
         bool plenty : 1;   /* the last receive filled all the room it had: more is read at once */
+        bool reset : 1;    /* io_reset_at_close */
 };
 #define IO_MAGIC UINT32_C(0x494f494f)
 
@@ -112,7 +113,8 @@ void io_flush(struct io *io);
 void io_shutdown(struct io *io);
 /* The peer shall see a reset at the close, not an end; what the kernel still holds is dropped. */
 void io_reset_at_close(struct io *io);
-/* At once; drops both queues; counts the reason.  Again is fine. */
+/* At once; drops both queues; counts the reason.  Again is fine.  (Where the kernel encrypts, what
+ * it has taken and TCP not yet is still sent; io is closed for its owner all the same.) */
 void io_close(struct io *io, enum reason why);
 
 /* Puts the connection's socket and TLS session aside to flush what is in out, send FIN and read

@@ -315,6 +315,8 @@ static SSL_CTX *server_context(struct tls_server *s, const struct tls_server_con
               1);
         tls_tickets_attach(ctx);
         tls_client_attach(ctx);
+        if (c->kernel)
+                SSL_CTX_set_options(ctx, SSL_OP_ENABLE_KTLS);
         if (c->max_early_data > 0)
                 tls_replay_attach(ctx, c->max_early_data);
         SSL_CTX_set_client_hello_cb(ctx, on_client_hello, s);
@@ -538,6 +540,7 @@ static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
         digest_policy(&b, c);
         digest_hosts(&b, c);
         digest_number(&b, c->max_early_data);
+        digest_number(&b, c->kernel);
         digest_end(&b, out);
 }
 
@@ -570,6 +573,7 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s->version_max = c->version_max ? c->version_max : 13;
         s->ciphers = str_dupz(c->ciphers.n ? c->ciphers : STR(CIPHERS_12));
         s->early_data = c->max_early_data > 0;
+        s->kernel = c->kernel;
         server_policy(c, s->policy);
         server_strength(c, s->strength);
         session_context(c, s->session_context);

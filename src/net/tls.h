@@ -50,6 +50,7 @@ struct tls_server_conf { /* one listener, all texts already read */
         const struct tls_host *hosts; /* each server is held; the nearest name decides */
         size_t n_hosts;
         uint32_t max_early_data; /* bytes of TLS 1.3 early data; 0: none is taken */
+        bool kernel;             /* the kernel encrypts what is sent, where it can */
 };
 struct tls_client_conf { /* one upstream */
         bool verify;

@@ -31,7 +31,7 @@
 #define RECEIVE      (64 * KIB) /* at once, where the last time there was plenty */
 #define RECORD_FAIR  (8 * KIB)  /* what is less is put together with what follows */
 
-static BIO_METHOD *bio_method;
+static BIO_METHOD *bio_method, *bio_kernel;
 static _Thread_local char scratch[RECORD_MAX];
 
 /* ---- the BIO ---- */
@@ -70,7 +70,7 @@ static int bio_read(BIO *b, char *out, int want)
         return -1;
 }
 
-static int bio_write(BIO *b, const char *in, int n)
+int tls_bio_write(BIO *b, const char *in, int n)
 {
         struct tls_peer *p = BIO_get_data(b);
 
@@ -79,7 +79,7 @@ static int bio_write(BIO *b, const char *in, int n)
         return n;
 }
 
-static long bio_ctrl(BIO *b, int cmd, long num UNUSED, void *ptr UNUSED)
+long tls_bio_ctrl(BIO *b, int cmd, long num UNUSED, void *ptr UNUSED)
 {
         struct tls_peer *p = BIO_get_data(b);
 
@@ -93,17 +93,29 @@ static long bio_ctrl(BIO *b, int cmd, long num UNUSED, void *ptr UNUSED)
         }
 }
 
+static BIO_METHOD *method(int type)
+{
+        BIO_METHOD *m = BIO_meth_new(type, "weir");
+
+        CHECK(m != NULL);
+        BIO_meth_set_read(m, bio_read);
+        BIO_meth_set_write(m, tls_bio_write);
+        BIO_meth_set_ctrl(m, tls_bio_ctrl);
+        return m;
+}
+
 static void init_once(void)
 {
+        int type;
+
         crypto_init();
         CHECK(OPENSSL_init_ssl(0, NULL) == 1);
         tls_ticket_init();
         tls_staple_init();
-        bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weir");
-        CHECK(bio_method != NULL);
-        BIO_meth_set_read(bio_method, bio_read);
-        BIO_meth_set_write(bio_method, bio_write);
-        BIO_meth_set_ctrl(bio_method, bio_ctrl);
+        type = BIO_get_new_index() | BIO_TYPE_SOURCE_SINK;
+        bio_method = method(type);
+        bio_kernel = method(type);
+        tls_kernel_bio(bio_kernel);
 }
 
 void tls_init(void)
@@ -154,10 +166,10 @@ void tls_thread_end(void)
 
 /* ---- peers ---- */
 
-static struct tls_peer *peer_new(SSL_CTX *ctx, int fd)
+static struct tls_peer *peer_new(SSL_CTX *ctx, const BIO_METHOD *m, int fd)
 {
         struct tls_peer *p = calloc(1, sizeof(*p));
-        BIO *b = BIO_new(bio_method);
+        BIO *b = BIO_new(m);
 
         CHECK(p != NULL && b != NULL);
         p->magic = TLS_PEER_MAGIC;
@@ -175,7 +187,7 @@ static struct tls_peer *peer_new(SSL_CTX *ctx, int fd)
 
 struct tls_peer *tls_accept_peer(struct tls_server *s, int fd)
 {
-        struct tls_peer *p = peer_new(s->ctx[0], fd);
+        struct tls_peer *p = peer_new(s->ctx[0], s->kernel ? bio_kernel : bio_method, fd);
 
         p->server = tls_server_hold(s);
         p->facts.policy = tls_word(s->policy);
@@ -201,7 +213,7 @@ static void set_name(struct tls_peer *p, const char *name)
 
 struct tls_peer *tls_connect_peer(struct tls_client *c, int fd, str host)
 {
-        struct tls_peer *p = peer_new(c->ctx, fd);
+        struct tls_peer *p = peer_new(c->ctx, bio_method, fd);
         str name = c->name ? str_z(c->name) : host;
 
         p->client = tls_client_hold(c);
@@ -318,6 +330,13 @@ static void count_handshake(const struct io *io, const struct tls_peer *p, bool 
 }
 
 /* ---- handshake ---- */
+
+static const struct io_type kernel_type;
+
+static enum io_sent send_enc(struct tls_peer *p, int *error)
+{
+        return p->kernel ? tls_kernel_flush(p, error) : io_send_buf(p->fd, &p->enc, error);
+}
 
 static enum io_step fail(struct io *io, struct tls_peer *p, enum reason *why)
 {
@@ -437,16 +456,20 @@ static enum io_step tls_handshake(struct io *io, enum reason *why)
                 r = -1;
         }
         /* A flight, or the alert that says why not. */
-        if (io_send_buf(p->fd, &p->enc, &p->sock_error) == IO_SENT_FAILED && r >= 0) {
+        if (send_enc(p, &p->sock_error) == IO_SENT_FAILED && r >= 0) {
                 explain(p);
                 r = -1;
         }
+        if (p->kernel)
+                io->type = &kernel_type;
         if (r < 0)
                 return fail(io, p, why);
         if (r == 0)
                 return IO_STEP_WAIT;
         set_facts(p);
         count_handshake(io, p, false);
+        if (p->server != NULL && p->server->kernel)
+                tls_kernel_count(p, io->loop->metrics);
         return IO_STEP_DONE;
 }
 
@@ -597,10 +620,10 @@ static void tls_release(struct io *io)
         struct tls_peer *p = io->tls;
         int ignored;
 
-        if (p->established && !p->notified && !io->failed && p->enc.n == 0) {
+        if (p->established && !p->notified && !io->failed && io_unsent(io) == 0) {
                 drain_errors();
                 SSL_shutdown(p->ssl);
-                (void)io_send_buf(p->fd, &p->enc, &ignored);
+                (void)send_enc(p, &ignored);
         }
         drain_errors();
         io->loop->trimmed += PEER_BYTES;
@@ -611,6 +634,28 @@ static void tls_release(struct io *io)
 static const struct io_type tls_type = {
         .read = tls_read,
         .send = tls_send,
+        .handshake = tls_handshake,
+        .pending = tls_pending,
+        .unsent = tls_unsent,
+        .release = tls_release,
+};
+
+static enum io_result kernel_read(struct io *io, size_t want, bool *drained)
+{
+        struct tls_peer *p = io->tls;
+        enum io_result r = tls_read(io, want, drained);
+
+        if (!tls_kernel_rekey_due(p))
+                return r;
+        set_error(p, "the client asked for new keys, which kernel_tls cannot change");
+        return IO_ERROR;
+}
+
+/* The kernel has the keys for sending. */
+static const struct io_type kernel_type = {
+        .read = kernel_read,
+        .send = tls_kernel_send,
+        .tail = tls_kernel_tail,
         .handshake = tls_handshake,
         .pending = tls_pending,
         .unsent = tls_unsent,

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "net/io_type.h"
 #include "net/tls.h"
 
 #include <openssl/ssl.h>
@@ -41,6 +42,7 @@ struct tls_server {
         uint8_t strength[32];        /* digest of versions and ciphers */
         uint8_t session_context[32]; /* of both strength and policy */
         bool early_data;
+        bool kernel;        /* records are made by the kernel where it can */
         uint8_t policy[32]; /* digest of what client certificates are asked for and who is believed
                              */
 };
@@ -103,11 +105,16 @@ struct tls_peer {
         bool raw_eof : 1;     /* FIN received */
         bool bio_eof : 1;     /* OpenSSL has been told of it */
         bool established : 1;
-        bool notified : 1; /* our close_notify is in enc or gone */
-        bool early : 1;    /* server: there may be early data still to read */
-        bool offered : 1;  /* server: the outcome of early data is to be counted */
-        bool replayed : 1; /* server: early data was not taken, as it had been before */
-        bool no_name : 1;  /* verification is on but there is no name to verify */
+        bool notified : 1;    /* our close_notify is in enc or gone */
+        bool early : 1;       /* server: there may be early data still to read */
+        bool offered : 1;     /* server: the outcome of early data is to be counted */
+        bool replayed : 1;    /* server: early data was not taken, as it had been before */
+        bool no_name : 1;     /* verification is on but there is no name to verify */
+        bool kernel : 1;      /* the kernel makes the records: io->out goes to it as it is, and enc
+                                 holds what OpenSSL says besides, as tls_kernel.c writes it */
+        uint8_t said_type;    /* kernel: of what OpenSSL writes next */
+        uint8_t control_type; /* kernel: of the record at the front of enc, its header taken off; */
+        uint16_t control_left; /* what is left of it, 0: enc begins with a header */
         struct tls_facts facts;
         char *sni, *error, *refused; /* what facts point to */
 };
@@ -146,6 +153,22 @@ void tls_client_attach(SSL_CTX *ctx);
 int tls_note_refusal(int ok, X509_STORE_CTX *store);
 void tls_note_absence(struct tls_peer *p);
 void tls_client_text_free(struct tls_peer *p);
+
+/* The BIO under every session, its data the peer: what is written goes to enc. */
+int tls_bio_write(BIO *b, const char *in, int n);
+long tls_bio_ctrl(BIO *b, int cmd, long num, void *ptr);
+
+/* tls_kernel.c: sending by the kernel.  A BIO that gives it the keys when OpenSSL has them; then
+ * kernel is set. */
+void tls_kernel_bio(BIO_METHOD *m);
+void tls_kernel_count(const struct tls_peer *p, struct metric_slot *m);
+/* With kernel set.  What is in enc goes to the socket; and io->out after it. */
+enum io_sent tls_kernel_flush(struct tls_peer *p, int *error);
+enum io_sent tls_kernel_send(struct io *io);
+bool tls_kernel_tail(const struct io *io); /* as io_type has it */
+/* After a read: the client wants new keys, which the kernel cannot be given, and must get no data
+ * under the old ones.  True: it has been told that this is the end. */
+bool tls_kernel_rekey_due(struct tls_peer *p);
 
 /* A new client session for the thread's cache (OpenSSL's callback). */
 int tls_keep_session(SSL *ssl, SSL_SESSION *session);

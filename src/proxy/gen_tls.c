@@ -136,6 +136,7 @@ static struct tls_server *server_of(struct gen *g, const struct listen_conf *l,
                                        .client_crl_file = l->client_crl.file,
                                        .client_depth = (int)l->client_depth,
                                        .max_early_data = l->early_data ? l->max_early_data : 0,
+                                       .kernel = l->kernel_tls,
                                        .hosts = hosts,
                                        .n_hosts = n_hosts};
         str error = STR_NONE;

@@ -117,7 +117,9 @@ class Weir:
         reports.mkdir(exist_ok=True)
         reports.chmod(0o1777)
         common = f"log_path={reports}/sanitizer:log_exe_name=0"
-        env["ASAN_OPTIONS"] = f"{common}:detect_leaks={int(self.leaks)}:abort_on_error=0:exitcode=66"
+        # A scenario may preload something of its own.
+        env["ASAN_OPTIONS"] = (f"{common}:detect_leaks={int(self.leaks)}:abort_on_error=0:exitcode=66:"
+                               "verify_asan_link_order=0")
         env["UBSAN_OPTIONS"] = f"{common}:print_stacktrace=1"
         supp = Path(__file__).resolve().parents[1] / "tsan.supp"
         env["TSAN_OPTIONS"] = f"{common}:suppressions={supp}:exitcode=66"

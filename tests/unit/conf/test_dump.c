@@ -33,7 +33,7 @@ static const char text[] =
         "upstream g { server g:1; protocol h2c; health_check grpc service=a.B interval=1s; }\n"
         "listen [::]:443 tls proxy_protocol backlog=7 { certificate c.pem key=k.pem;\n"
         "    client_certificate optional ca=ca.pem crl=l.crl depth=2 forward=on; versions 1.3; "
-        "ciphers A:B; early_data on max=1k; ticket_keys k.pem;\n"
+        "ciphers A:B; early_data on max=1k; kernel_tls on; ticket_keys k.pem;\n"
         "    hosts x.example; header max=16k; }\n"
         "listen unix:run/sock;\n"
         "host X.example *.x.example {\n"
