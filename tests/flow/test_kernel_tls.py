@@ -1,6 +1,5 @@
 """Kernel TLS for sending, by a preloaded library that is the kernel: that it is the kernel that
 encrypts, that nothing else does under the same keys, and what happens where there is none."""
-import os
 import random
 import shutil
 import signal
@@ -26,10 +25,17 @@ LISTEN = """listen 127.0.0.1:@https@ tls {{ certificate {} key={}; kernel_tls on
 """
 
 
-@pytest.fixture
-def kernel():
+@pytest.fixture(scope="module")
+def library():
     folder = Path(temp_dir())
-    yield lambda **more: ktls.Kernel(folder, **more)
+    yield ktls.build(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def kernel(library):
+    folder = Path(temp_dir())
+    yield lambda **more: ktls.Kernel(library, folder, **more)
     shutil.rmtree(folder)
 
 

@@ -9,17 +9,21 @@ V12, V13 = 0x0303, 0x0304
 AES128, AES256, CHACHA = 51, 52, 54  # as in linux/tls.h
 
 
+def build(folder):
+    """The library, made there."""
+    library = folder / "ktls.so"
+    subprocess.run([need("cc"), "-O1", "-g", "-shared", "-fPIC", "-o", library, SOURCE, "-lcrypto"], check=True)
+    return library
+
+
 class Kernel:
     """What a weir must be started with to have one, and what it was asked to do."""
 
-    def __init__(self, folder, refuse=None, sndbuf=None):
-        self.library = folder / "ktls.so"
+    def __init__(self, library, folder, refuse=None, sndbuf=None):
         self.path = folder / "report"
-        subprocess.run([need("cc"), "-O1", "-g", "-shared", "-fPIC", "-o", self.library, SOURCE,
-                        "-lcrypto"], check=True)
         self.path.touch()
         self.path.chmod(0o666)
-        self.env = {"LD_PRELOAD": str(self.library), "KTLS_REPORT": str(self.path)}
+        self.env = {"LD_PRELOAD": str(library), "KTLS_REPORT": str(self.path)}
         if refuse:
             self.env["KTLS_REFUSE"] = str(refuse)
         if sndbuf:

@@ -3,6 +3,7 @@
  * paused, connect, lingering.
  */
 #include "net/io.c"
+#include "net/io_linger.c"
 
 #include "pump.h"
 
