@@ -89,8 +89,9 @@ struct reload {
 /* The canary of the reload under way, or the last one.  Invariant: look runs exactly in
  * RELOAD_CANARY. */
 struct rollout {
-        uint8_t key[16]; /* of this master: who takes part */
-        int64_t from;    /* of proc_now: when it begins everywhere */
+        uint8_t key[16];             /* of this master: who takes part */
+        int64_t from;                /* of proc_now: when it begins everywhere */
+        enum canary_verdict verdict; /* decided, and about to be carried out */
         struct board_canary note;
         struct master_timer look;
         bool rejected; /* what the files say was rolled back, and nothing has come into force since
@@ -193,7 +194,8 @@ void reload_ask(struct master *m);
 /* The same, but what is new is tried first.  Only if nothing is under way, or a canary. */
 void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 void reload_cancel(struct master *m, const char *why);
-/* The canary is over. */
+/* The canary is over.  Promoting comes in two steps, for the first may fail: err. */
+MUST_CHECK bool reload_prepare_promotion(struct master *m, char *err, size_t cap);
 void reload_promote(struct master *m, const char *why);
 void reload_roll_back(struct master *m, const char *why);
 void reload_child_ready(struct master *m, struct child *c, bool ok, str report);

@@ -545,20 +545,20 @@ void reload_child_ready(struct master *m, struct child *c, bool ok, str report)
                 end_canary(m);
 }
 
-void reload_promote(struct master *m, const char *why)
+bool reload_prepare_promotion(struct master *m, char *err, size_t cap)
 {
-        struct reload *r = &m->reload;
-        char err[512] = "";
-
-        if (!sockets_prepare(&m->sockets, r->plan, err, sizeof(err))) {
-                fail(m, "it cannot be promoted: %s", err);
-                return;
-        }
+        if (!sockets_prepare(&m->sockets, m->reload.plan, err, cap))
+                return false;
         for (unsigned i = 0; i < m->n_children; i++) {
                 struct child *c = &m->children[i];
                 if (c->state == CHILD_SERVING && !tell_sockets(m, c->channel))
                         children_distrust(m, c, "it does not listen");
         }
+        return true;
+}
+
+void reload_promote(struct master *m, const char *why)
+{
         rollout_end(m, CANARY_PROMOTE, why);
         commit(m);
 }

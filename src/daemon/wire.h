@@ -44,7 +44,7 @@ enum wire_type {
         WIRE_COVER,     /* data: struct wire_cover: another worker died, or is back */
         WIRE_SERVER,    /* data: struct wire_server; number: of the question */
         WIRE_ANSWER,    /* data: uint32_t, 1: done */
-        WIRE_CANARY     /* what was prepared gets a share; data: struct wire_canary */
+        WIRE_CANARY /* what was prepared gets a share, or another one; data: struct wire_canary */
 };
 
 enum wire_listen_kind { WIRE_TRAFFIC, WIRE_ADMIN };

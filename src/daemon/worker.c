@@ -524,7 +524,7 @@ static void hear(struct worker *w, struct wire *msg)
                 abort_prepared(w, number);
                 return;
         case WIRE_CANARY:
-                worker_canary_begin(w, wire_data(msg, sizeof(struct wire_canary)));
+                worker_canary_share(w, wire_data(msg, sizeof(struct wire_canary)));
                 return;
         case WIRE_SERVING:
                 w->serving = true;

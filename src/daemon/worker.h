@@ -78,10 +78,11 @@ struct worker {
         struct memory_copies memory;
         struct gen *current, *preparing;
         uint32_t preparing_number;
-        bool trial;     /* preparing is on trial */
-        bool counting;  /* every loop has begun it, and counts both sides */
-        bool serving;   /* the master said so */
-        bool not_ready; /* a drain was announced: /readyz fails */
+        bool trial;               /* preparing is on trial */
+        struct trial_share share; /* of it; for the fan that is out */
+        bool counting;            /* every loop has begun it, and counts both sides */
+        bool serving;             /* the master said so */
+        bool not_ready;           /* a drain was announced: /readyz fails */
         bool draining, empty_said;
         struct deadline drain_look;
         struct watchdog *watchdog;
@@ -97,7 +98,8 @@ void worker_say(struct worker *w, enum wire_type type, uint32_t number, const vo
                 int fd);
 
 /* ---- worker_canary.c */
-void worker_canary_begin(struct worker *w, const struct wire_canary *c);
+/* Begins it, or changes its share. */
+void worker_canary_share(struct worker *w, const struct wire_canary *c);
 void worker_canary_end(struct worker *w);
 void worker_canary_count(struct worker *w); /* writes down what both sides have come to */
 

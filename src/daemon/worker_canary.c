@@ -9,7 +9,7 @@
 static bool begin_on_loop(struct worker *w, struct loop *l, void *arg)
 {
         (void)arg;
-        gen_trial_begin(w->preparing, l);
+        gen_trial_begin(w->preparing, l, &w->share);
         return true;
 }
 
@@ -19,13 +19,27 @@ static void begun(struct worker *w, bool ok, void *arg)
         w->counting = true;
 }
 
-void worker_canary_begin(struct worker *w, const struct wire_canary *c)
+static bool share_on_loop(struct worker *w, struct loop *l, void *arg)
 {
-        if (!c || !w->preparing || !w->current || w->trial)
+        (void)arg;
+        gen_trial_share(w->preparing, l, &w->share);
+        return true;
+}
+
+static void shared(struct worker *w, bool ok, void *arg)
+{
+        (void)w, (void)ok, (void)arg;
+}
+
+void worker_canary_share(struct worker *w, const struct wire_canary *c)
+{
+        bool first = !w->trial;
+
+        if (!c || !w->preparing || !w->current)
                 return;
         w->trial = true;
-        w->preparing->share = c->share;
-        worker_fan(w, begin_on_loop, begun, NULL);
+        w->share = c->share;
+        worker_fan(w, first ? begin_on_loop : share_on_loop, first ? begun : shared, NULL);
 }
 
 static bool end_on_loop(struct worker *w, struct loop *l, void *arg)
@@ -41,6 +55,7 @@ static void ended(struct worker *w, bool ok, void *arg)
         (void)ok, (void)arg;
         w->preparing = NULL;
         w->trial = false;
+        entrance_undo(w);
 }
 
 void worker_canary_end(struct worker *w)

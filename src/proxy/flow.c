@@ -200,14 +200,16 @@ static COLD struct gen_loop *take_side(struct txn *t, struct gen_loop *old)
 {
         struct gen_loop *new = old->canary;
         const struct flow_listener *listener = t->r->client->facts(t->r)->listener;
+        uint64_t below = trial_now(&new->share, t->r->loop->now);
         struct addr who;
 
-        if (t->r->loop->now < new->gen->share.from)
+        if (below == 0)
                 return old;
         who = forward_address(old->gen->conf, t->r);
-        t->trial = trial_has(&new->gen->share, &who) &&
+        t->trial = trial_has(&new->share, below, &who) &&
                    gen_listen(new->gen, &listener->addr) != NULL; /* listeners are the old one's */
-        trial_begin(t, t->trial ? new->tally : old->tally);
+        if (below < TRIAL_ALL)
+                trial_begin(t, t->trial ? new->tally : old->tally);
         return t->trial ? new : old;
 }
 

@@ -447,15 +447,21 @@ void gen_commit(struct gen *g, struct loop *l)
         retire(old);
 }
 
-void gen_trial_begin(struct gen *g, struct loop *l)
+void gen_trial_begin(struct gen *g, struct loop *l, const struct trial_share *share)
 {
         struct gen_loop *gl = &g->per_loop[l->index], *old = gen_current(l);
         CHECK(gl->prepared && old != NULL && old->canary == NULL);
         gl->trial = true;
+        gl->share = *share;
         gl->tally = trial_tally_begin(gl->tally, g->number);
         old->tally = trial_tally_begin(old->tally, g->number);
         instances_activate(g->instances, l);
         old->canary = gl;
+}
+
+void gen_trial_share(struct gen *g, struct loop *l, const struct trial_share *share)
+{
+        g->per_loop[l->index].share = *share;
 }
 
 void gen_trial_end(struct gen *g, struct loop *l)

@@ -53,6 +53,7 @@ struct gen_loop { /* one loop's part; written by that loop only */
         bool prepared, current, retired, acked;
         bool trial;                /* on trial: a canary */
         struct gen_loop *canary;   /* of the current one: the one on trial; NULL: there is none */
+        struct trial_share share;  /* on trial: who gets it */
         struct trial_tally *tally; /* of its last canary, on either side; owned */
         struct loop *loop;
         struct gen *gen;
@@ -82,7 +83,6 @@ struct gen {
         uint32_t n_routes;
         struct gen_loop *per_loop; /* n_loops */
         uint32_t acks;             /* control thread */
-        struct trial_share share;  /* on trial: who gets it; set by the control thread before */
         int64_t made;              /* wall, us */
 };
 #define GEN_MAGIC UINT32_C(0x47454e21)
@@ -98,9 +98,10 @@ MUST_CHECK bool gen_redis_conf(const struct conf *c, const struct redis_store_co
 bool gen_prepare(struct gen *g, struct loop *l);
 void gen_abort(struct gen *g, struct loop *l);
 void gen_commit(struct gen *g, struct loop *l);
-/* Prepared, but not committed: g->share of the clients get it from now on, and nobody any more.
+/* Prepared, but not committed: a share of the clients gets it; another share; nobody any more.
  * After the end it goes away as a replaced one does. */
-void gen_trial_begin(struct gen *g, struct loop *l);
+void gen_trial_begin(struct gen *g, struct loop *l, const struct trial_share *share);
+void gen_trial_share(struct gen *g, struct loop *l, const struct trial_share *share);
 void gen_trial_end(struct gen *g, struct loop *l);
 /* Control thread, before the commit of what was on trial: what it says of servers counts now. */
 void gen_promote(struct gen *g);

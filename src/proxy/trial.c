@@ -21,15 +21,15 @@ enum { SEEN_ANSWER = 1, SEEN_ERROR = 2, SEEN_FAILURE = 4 };
 
 uint64_t trial_below(uint32_t ppm)
 {
-        return ((uint64_t)ppm << 32) / TRIAL_PARTS;
+        return ppm * TRIAL_ALL / TRIAL_PARTS;
 }
 
-bool trial_has(const struct trial_share *s, const struct addr *client)
+bool trial_has(const struct trial_share *s, uint64_t below, const struct addr *client)
 {
         uint8_t ip[16] = {0};
 
         (void)!addr_bytes(client, ip);
-        return crypto_siphash(s->key, str_of((const char *)ip, sizeof(ip))) >> 32 < s->below;
+        return crypto_siphash(s->key, str_of((const char *)ip, sizeof(ip))) >> 32 < below;
 }
 
 /* ------------------------------------------------------------------ buckets */
@@ -101,7 +101,8 @@ void trial_begin(struct txn *t, struct trial_tally *tally)
 
 void trial_leave(struct txn *t)
 {
-        metric_add(&t->tally->cells[TRIAL_REQUESTS], UINT64_MAX); /* one less */
+        if (t->tally != NULL)
+                metric_add(&t->tally->cells[TRIAL_REQUESTS], UINT64_MAX); /* one less */
         t->tally = NULL;
 }
 

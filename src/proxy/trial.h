@@ -14,17 +14,23 @@
 
 struct txn;
 
-/* Who takes part.  Immutable while the canary lasts. */
+/* Who takes part: those whose hash is below.  It changes at a moment that is the same on all loops:
+ * from nobody to the share, and from the share to everybody or nobody. */
 struct trial_share {
         uint8_t key[16];
-        uint64_t below; /* of 2^32: those whose hash is lower */
-        int64_t from;   /* loop time: before it nobody does, on any loop */
+        uint64_t before, then; /* of TRIAL_ALL */
+        int64_t at;            /* loop time: then counts from here on */
 };
+#define TRIAL_ALL   (UINT64_C(1) << 32)
 #define TRIAL_PARTS 1000000 /* a share is given in millionths */
-/* ppm: 1..TRIAL_PARTS. */
+/* ppm: 0..TRIAL_PARTS. */
 uint64_t trial_below(uint32_t ppm);
+static inline uint64_t trial_now(const struct trial_share *s, int64_t now)
+{
+        return now >= s->at ? s->then : s->before;
+}
 /* Clients of unix sockets have no address and are one client. */
-bool trial_has(const struct trial_share *s, const struct addr *client);
+bool trial_has(const struct trial_share *s, uint64_t below, const struct addr *client);
 
 /* Times are counted in quarters of octaves of microseconds: a bound is at most a quarter more than
  * what is in its bucket.  The first is below 16 us, the last from 2^26 us (67 s) on. */
@@ -60,7 +66,7 @@ uint64_t trial_quantile(const struct trial_sum *s, unsigned per_mille);
 
 /* The request is counted there from now on. */
 void trial_begin(struct txn *t, struct trial_tally *tally);
-void trial_leave(struct txn *t); /* it never was */
+void trial_leave(struct txn *t); /* it never was, if it was */
 /* Its response's head is about to be sent (status as it was made), and its end. */
 void trial_answered(struct txn *t);
 void trial_ended(struct txn *t);

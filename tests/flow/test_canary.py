@@ -436,7 +436,7 @@ def test_a_worker_dies(weir, canary):
     assert {number_for(w, ip) for ip in SOME} == {0}
     w.reload(head + numbered(2))
     assert {number_for(w, ip) for ip in SOME} == {2}
-    assert [x["generation"] for x in w.status()["workers"]] == [3, 3]
+    until(lambda: [x["generation"] for x in w.status()["workers"]] == [3, 3], "both to have it")
 
 
 def test_a_function_that_crashes(weir, canary, failing):

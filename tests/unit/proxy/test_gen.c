@@ -841,9 +841,13 @@ static void background_tasks_hold_it(void **state)
 
 static void do_trial(struct call *c)
 {
-        gen_trial_begin(c->g, loops[c->loop]);
+        static const struct trial_share half = {.then = TRIAL_ALL / 2}, all = {.then = TRIAL_ALL};
+
+        gen_trial_begin(c->g, loops[c->loop], &half);
+        gen_trial_share(c->g, loops[c->loop], &all);
         c->result = gen_current(loops[c->loop])->canary == &c->g->per_loop[c->loop] &&
-                    c->g->per_loop[c->loop].trial;
+                    c->g->per_loop[c->loop].trial &&
+                    c->g->per_loop[c->loop].share.then == TRIAL_ALL;
 }
 
 static void do_trial_end(struct call *c)

@@ -5,7 +5,7 @@
 
 static struct trial_share share(const char *key, uint32_t ppm)
 {
-        struct trial_share s = {.below = trial_below(ppm)};
+        struct trial_share s = {.then = trial_below(ppm)};
 
         memcpy(s.key, key, sizeof(s.key));
         return s;
@@ -27,7 +27,7 @@ static unsigned taken(const struct trial_share *s, unsigned of)
 
         for (unsigned i = 0; i < of; i++) {
                 struct addr a = ip(i);
-                n += trial_has(s, &a);
+                n += trial_has(s, s->then, &a);
         }
         return n;
 }
@@ -42,33 +42,46 @@ static void a_share_of_the_addresses(void **state)
         (void)state;
         assert_in_range(taken(&five, 20000), 850, 1150);
         assert_in_range(taken(&half, 20000), 9600, 10400);
-        ten.below = trial_below(100000);
+        ten.then = trial_below(100000);
         for (unsigned i = 0; i < 20000; i++) { /* more of them: the same and others */
                 a = ip(i);
-                assert_true(!trial_has(&five, &a) || trial_has(&ten, &a));
+                assert_true(!trial_has(&five, five.then, &a) || trial_has(&ten, ten.then, &a));
         }
         memcpy(other.key, "some 16 bytes ..", 16);
         for (unsigned i = 0; i < 20000; i++) {
                 a = ip(i);
-                same += trial_has(&half, &a) == trial_has(&other, &a);
+                same += trial_has(&half, half.then, &a) == trial_has(&other, other.then, &a);
         }
         assert_in_range(same, 9600, 10400); /* nobody knows whom without the key */
         a = b = ip(7);
         addr_set_port(&b, 1);
-        assert_int_equal(trial_has(&half, &a), trial_has(&half, &b));
+        assert_int_equal(trial_has(&half, half.then, &a), trial_has(&half, half.then, &b));
         for (unsigned i = 0; i < 100; i++) {
                 char text[64];
                 a = ip(i);
                 snprintf(text, sizeof(text), "::ffff:10.0.0.%u", i);
                 assert_true(addr_parse_ip(str_z(text), 0, &b));
-                assert_int_equal(trial_has(&half, &a), trial_has(&half, &b));
+                assert_int_equal(trial_has(&half, half.then, &a), trial_has(&half, half.then, &b));
         }
         assert_true(addr_parse(STR("unix:/a"), &a) && addr_parse(STR("unix:/b"), &b));
-        assert_int_equal(trial_has(&half, &a), trial_has(&half, &b));
-        five.below = trial_below(TRIAL_PARTS);
+        assert_int_equal(trial_has(&half, half.then, &a), trial_has(&half, half.then, &b));
+        five.then = trial_below(TRIAL_PARTS);
         assert_int_equal(taken(&five, 1000), 1000);
-        five.below = trial_below(1);
+        five.then = trial_below(1);
         assert_int_equal(taken(&five, 1000), 0);
+}
+
+static void it_changes_at_a_moment(void **state)
+{
+        struct trial_share s = {.before = 1, .then = 2, .at = SEC};
+
+        (void)state;
+        assert_int_equal(trial_now(&s, 0), 1);
+        assert_int_equal(trial_now(&s, SEC - 1), 1);
+        assert_int_equal(trial_now(&s, SEC), 2);
+        assert_true(trial_below(TRIAL_PARTS) == TRIAL_ALL);
+        assert_int_equal(trial_below(0), 0);
+        assert_int_not_equal(trial_below(1), 0);
 }
 
 static void buckets_and_their_bounds(void **state)
@@ -244,6 +257,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_share_of_the_addresses),
+                cmocka_unit_test(it_changes_at_a_moment),
                 cmocka_unit_test(buckets_and_their_bounds),
                 cmocka_unit_test(quantiles),
                 cmocka_unit_test_setup_teardown(an_ordinary_request, up, down),
