@@ -182,7 +182,7 @@ static void settle_timer(struct h1_client *c)
         } else if (x->phase == EXCHANGE_WAITING && c->out.done) {
                 if (c->timer != TIMER_RESPONSE)
                         arm(c, TIMER_RESPONSE, x->response_us);
-        } else if (x->phase == EXCHANGE_BODY && !x->r->res_body.stalled) {
+        } else if (x->phase == EXCHANGE_BODY && !x->r->from_server->stalled) {
                 arm(c, TIMER_SILENCE, x->response_idle_us);
         } else {
                 c->timer = TIMER_NONE;
@@ -213,7 +213,7 @@ static void end_exchange(struct h1_client *c)
 static void push(struct h1_client *c)
 {
         struct exchange *x = c->x;
-        struct pipe *p = &x->r->req_body;
+        struct pipe *p = x->r->to_server;
         if (c->io.writing)
                 return;
         do {
@@ -249,8 +249,8 @@ static void ops_start(struct exchange *x)
         c->scan = (struct h1_scan){.kind = H1_RESPONSE};
         h1_write_request(&c->io.out, x->req, true);
         h1_writer_begin(&c->out, x->req->framing, x->req->length);
-        bool more = !x->r->req_body.end;
-        c->awaiting = more && x->req->expect_continue && x->r->req_body.data.n == 0;
+        bool more = !x->r->to_server->end;
+        c->awaiting = more && x->req->expect_continue && x->r->to_server->data.n == 0;
         if (!more || c->awaiting) {
                 push(c);
                 return;
@@ -258,7 +258,7 @@ static void ops_start(struct exchange *x)
         struct request *r = x->r;
         request_hold(r);
         push(c);
-        if (c->x == x && !r->req_body.end)
+        if (c->x == x && !r->to_server->end)
                 x->user->req_room(x);
         request_drop(r);
 }
@@ -287,9 +287,9 @@ static enum reason take_body(struct h1_client *c)
         struct exchange *x = c->x;
         struct request *r = x->r;
         struct h1_limits lim = {x->head_max, x->line_max, x->fields_max};
-        enum reason why =
-                h1_reader_take(&c->in, &c->io.in, &r->res_body, r->arena, &x->res->trailers, &lim);
-        if (r->res_body.stalled)
+        enum reason why = h1_reader_take(&c->in, &c->io.in, r->from_server, r->arena,
+                                         &x->res->trailers, &lim);
+        if (r->from_server->stalled)
                 io_pause(&c->io);
         return why == REASON_NONE ? why : REASON_UPSTREAM_FRAMING;
 }
@@ -311,7 +311,7 @@ static void begin_body(struct h1_client *c)
         x->head_at = c->io.loop->now;
         if (x->res->framing == FRAMING_TUNNEL) {
                 c->tunnel = true;
-                r->req_body.end = r->req_body.stalled = false;
+                r->to_server->end = r->to_server->stalled = false;
                 h1_writer_begin(&c->out, FRAMING_TUNNEL, 0);
         }
         h1_reader_begin(&c->in, x->res->framing, x->res->length);
@@ -424,7 +424,7 @@ static void body_came(struct h1_client *c)
 {
         struct exchange *x = c->x;
         struct request *r = x->r;
-        uint64_t before = r->res_body.passed;
+        uint64_t before = r->from_server->passed;
         enum reason why = take_body(c);
         if (why != REASON_NONE) {
                 fail(c, why);
@@ -432,7 +432,7 @@ static void body_came(struct h1_client *c)
         }
         if (!c->in.done) {
                 settle_timer(c);
-                if (r->res_body.passed != before)
+                if (r->from_server->passed != before)
                         x->user->res_ready(x);
                 return;
         }
@@ -452,7 +452,7 @@ static void advance(struct h1_client *c)
 static void server_ended(struct h1_client *c)
 {
         struct exchange *x = c->x;
-        struct pipe *p = &x->r->res_body;
+        struct pipe *p = x->r->from_server;
         bool cut = c->io.truncated && !c->tunnel;
         if (x->phase != EXCHANGE_BODY || cut || !h1_reader_eof(&c->in, p)) {
                 fail(c, REASON_UPSTREAM_RESET);
@@ -466,7 +466,7 @@ static void server_ended(struct h1_client *c)
 static void busy_readable(struct h1_client *c)
 {
         struct exchange *x = c->x;
-        struct pipe *p = &x->r->res_body;
+        struct pipe *p = x->r->from_server;
         bool body = x->phase == EXCHANGE_BODY;
         if (body && pipe_full(p)) /* a reset, but what came before it is read when there is room */
                 return;
@@ -526,7 +526,7 @@ static void advance_task(struct loop_task *t)
 static void ops_res_room(struct exchange *x)
 {
         struct h1_client *c = client_of_exchange(x);
-        x->r->res_body.stalled = false;
+        x->r->from_server->stalled = false;
         if (c->io.in.n > 0)
                 loop_defer(c->io.loop, &c->task, advance_task);
         io_resume(&c->io);

@@ -140,7 +140,7 @@ static struct exchange *call_off(struct h2_stream *s)
 static void give_back(struct h2_stream *s)
 {
         struct exchange *x = s->x;
-        struct pipe *p = &x->r->req_body;
+        struct pipe *p = x->r->to_server;
         struct buf all = BUF_INIT;
         x->refused = true;
         if (!x->body_taken || !s->keeping)
@@ -182,8 +182,8 @@ void h2_fail_all(struct h2_client *c, enum reason why)
 void h2_settle_timer(struct h2_stream *s)
 {
         struct exchange *x = s->x;
-        bool sending = !s->out_done && (!x->wrote || x->r->req_body.data.n > 0 ||
-                                        (x->r->req_body.end && !s->connect));
+        bool sending = !s->out_done && (!x->wrote || x->r->to_server->data.n > 0 ||
+                                        (x->r->to_server->end && !s->connect));
         if (s->tunnel) {
                 s->timer = H2_TIMER_NONE; /* flow watches it */
         } else if (x->phase == EXCHANGE_WAITING && s->awaiting && x->wrote) {
@@ -197,7 +197,7 @@ void h2_settle_timer(struct h2_stream *s)
         } else if (x->phase == EXCHANGE_WAITING && (s->out_done || s->connect)) {
                 if (s->timer != H2_TIMER_RESPONSE)
                         arm(s, H2_TIMER_RESPONSE, x->response_us);
-        } else if (x->phase == EXCHANGE_BODY && !x->r->res_body.stalled) {
+        } else if (x->phase == EXCHANGE_BODY && !x->r->from_server->stalled) {
                 arm(s, H2_TIMER_SILENCE, x->response_idle_us);
         } else {
                 s->timer = H2_TIMER_NONE;
@@ -456,7 +456,7 @@ void h2_stream_frame_came(struct h2_client *c, const nghttp2_frame *frame)
 /* Credit for what has left the pipe; more, while flow collects more than a pipe's worth. */
 static void give_credit(struct h2_stream *s)
 {
-        struct pipe *p = &s->x->r->res_body;
+        struct pipe *p = s->x->r->from_server;
         uint64_t gone = p->passed > p->data.n ? p->passed - p->data.n : 0;
         uint64_t beyond = p->high > PIPE_HIGH ? p->high - PIPE_HIGH : 0;
         uint64_t upto = MIN(p->passed, gone + beyond);
@@ -479,7 +479,7 @@ int h2_on_data(nghttp2_session *session, uint8_t flags UNUSED, int32_t id, const
         (void)nghttp2_session_consume_connection(session, n);
         if (!s || !s->x || s->why != REASON_NONE)
                 return 0;
-        struct pipe *p = &s->x->r->res_body;
+        struct pipe *p = s->x->r->from_server;
         pipe_put(p, str_of(data, n));
         s->more = true;
         h2_note(s);
@@ -551,8 +551,8 @@ static bool tell_interims(struct h2_stream *s)
 static void complete(struct h2_stream *s)
 {
         struct exchange *x = s->x;
-        x->r->res_body.end = true;
-        x->r->res_body.stalled = false;
+        x->r->from_server->end = true;
+        x->r->from_server->stalled = false;
         call_off(s);
 }
 
@@ -565,12 +565,12 @@ static void tell_head(struct h2_stream *s)
         x->head_at = s->c->io.loop->now;
         s->awaiting = false; /* whoever still sends a body may do so */
         if (s->tunnel)
-                x->r->req_body.end = x->r->req_body.stalled = false;
+                x->r->to_server->end = x->r->to_server->stalled = false;
         h2_wake_body(s);
         if (s->ended && !s->tunnel) {
                 complete(s);
         } else {
-                x->r->res_body.end = s->ended;
+                x->r->from_server->end = s->ended;
                 give_credit(s);
                 h2_settle_timer(s);
         }
@@ -584,7 +584,7 @@ static void tell_body(struct h2_stream *s)
         if (s->tunnel ? tunnel_over(s) : s->ended) {
                 complete(s);
         } else {
-                x->r->res_body.end = s->ended;
+                x->r->from_server->end = s->ended;
                 give_credit(s);
                 h2_settle_timer(s);
         }
@@ -594,7 +594,7 @@ static void tell_body(struct h2_stream *s)
 static void tell_sent(struct h2_stream *s)
 {
         struct exchange *x = s->x;
-        struct pipe *p = &x->r->req_body;
+        struct pipe *p = x->r->to_server;
         bool took = s->took;
         s->took = s->out_ended = false;
         if (s->tunnel && tunnel_over(s)) {
@@ -622,7 +622,7 @@ static void tell(struct h2_stream *s)
         }
         if (s->got_head && !s->told_head)
                 tell_head(s);
-        else if (s->told_head && (s->more || (s->ended && !x->r->res_body.end)))
+        else if (s->told_head && (s->more || (s->ended && !x->r->from_server->end)))
                 tell_body(s);
 }
 
@@ -644,7 +644,7 @@ void h2_tell(struct h2_client *c)
 static void ops_res_room(struct exchange *x)
 {
         struct h2_stream *s = h2_stream_of(x);
-        x->r->res_body.stalled = false;
+        x->r->from_server->stalled = false;
         if (s->c->state != H2_OPEN)
                 return;
         give_credit(s);

@@ -126,7 +126,7 @@ static ssize_t read_body(nghttp2_session *session UNUSED, int32_t id UNUSED, uin
         CHECK_OBJ(s, H2_STREAM_MAGIC);
         if (!s->x || s->awaiting || s->connect)
                 return body_later(s);
-        struct pipe *p = &s->x->r->req_body;
+        struct pipe *p = s->x->r->to_server;
         bool counted = s->x->req->framing == FRAMING_LENGTH && !s->tunnel;
         size_t n = h2_data_length(p, most);
         bool end = p->end && n == p->data.n;
@@ -159,7 +159,7 @@ static void keep(struct h2_stream *s, size_t n)
                 buf_clear(&s->kept);
                 return;
         }
-        buf_append(&s->kept, &s->x->r->req_body.data, n);
+        buf_append(&s->kept, &s->x->r->to_server->data, n);
 }
 
 int h2_send_data(nghttp2_session *session UNUSED, nghttp2_frame *frame, const uint8_t *head,
@@ -172,7 +172,7 @@ int h2_send_data(nghttp2_session *session UNUSED, nghttp2_frame *frame, const ui
                 CHECK(s->x != NULL);
                 keep(s, n);
         }
-        h2_data_put(&c->io.out, frame, head, s->x ? &s->x->r->req_body : NULL, n);
+        h2_data_put(&c->io.out, frame, head, s->x ? s->x->r->to_server : NULL, n);
         if (n == 0)
                 return 0;
         s->x->body_taken = true;
@@ -216,10 +216,9 @@ static bool submit(struct h2_stream *s)
         struct exchange *x = s->x;
         struct names to = {.a = x->r->arena};
         nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_body};
-        bool no_body =
-                !s->connect &&
-                (x->req->framing == FRAMING_NONE ||
-                 (x->r->req_body.end && x->r->req_body.data.n == 0 && x->r->req.trailers.n == 0));
+        bool no_body = !s->connect && (x->req->framing == FRAMING_NONE ||
+                                       (x->r->to_server->end && x->r->to_server->data.n == 0 &&
+                                        x->r->req.trailers.n == 0));
         int32_t id;
         to.v = ARENA_ARRAY(to.a, nghttp2_nv, x->req->fields.n + 8);
         if (!to.v)
@@ -250,13 +249,13 @@ void h2_start(struct exchange *x)
         }
         s->left = x->req->length;
         s->keeping = true;
-        s->awaiting = !r->req_body.end && x->req->expect_continue && r->req_body.data.n == 0;
+        s->awaiting = !r->to_server->end && x->req->expect_continue && r->to_server->data.n == 0;
         if (!submit(s)) {
                 h2_note_failure(s, REASON_INTERNAL);
                 return;
         }
         h2_settle_timer(s);
-        if (!r->req_body.end && !s->awaiting)
+        if (!r->to_server->end && !s->awaiting)
                 x->user->req_room(x);
 }
 

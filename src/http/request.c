@@ -16,6 +16,8 @@ struct request *request_new(struct loop *l, const struct flow_ops *flow, size_t 
         r->arena = a;
         r->flow = flow;
         r->req_body.high = r->res_body.high = PIPE_HIGH;
+        r->to_server = &r->req_body;
+        r->from_server = &r->res_body;
         r->started = l->now;
         return r;
 }

@@ -11,6 +11,10 @@
  * pipe.data.n reaches pipe.high (credit: an HTTP/2 codec grants its window from the same number),
  * so memory per request is bounded whatever the body's size.
  *
+ * The client's codec fills req_body and takes from res_body.  The server's takes from *to_server
+ * and fills *from_server, which are the same two pipes unless functions stand between
+ * (proxy/filter.h).
+ *
  * The one difficulty: either side may end the request inside a call.  Rule: a codec's call of
  * flow (begin, req_ready, req_failed, res_room, res_sent, gone; head, res_ready, failed ...) is the
  * last thing it does with the request or exchange in that callback, unless it holds it.
@@ -134,13 +138,14 @@ struct request {
         void *flow_ctx; /* struct flow, in the arena */
         struct msg req, res;
         struct pipe req_body, res_body;
-        enum reason refused;          /* by the codec, before flow */
-        uint64_t measured, limit;     /* of the limit that refused it, for the message */
-        int64_t started;              /* loop time of the first byte */
-        uint64_t bytes_in, bytes_out; /* body bytes from and to the client */
-        bool res_head_sent;           /* client->head was called */
-        bool close_after;             /* flow asks that the connection is not kept */
-        bool tunnel;                  /* both pipes are raw from the head of the response on */
+        struct pipe *to_server, *from_server; /* &req_body, &res_body; see above */
+        enum reason refused;                  /* by the codec, before flow */
+        uint64_t measured, limit;             /* of the limit that refused it, for the message */
+        int64_t started;                      /* loop time of the first byte */
+        uint64_t bytes_in, bytes_out;         /* body bytes from and to the client */
+        bool res_head_sent;                   /* client->head was called */
+        bool close_after;                     /* flow asks that the connection is not kept */
+        bool tunnel; /* both pipes are raw from the head of the response on */
 };
 
 /* A request with an arena of its own; holds is 1.  memory: the arena's limit (0: none). */
@@ -157,16 +162,16 @@ void request_drop(struct request *r); /* at zero: clears the pipes, frees the ar
 struct exchange_user {
         void (*interim)(struct exchange *x); /* x->interim is a 1xx head */
         /* *x->res is complete; its slices are in x->r->arena.  What has come of the body is in
-         * r->res_body already.  If x->phase is DONE that was all of it: the connection has been
+         * *r->from_server already.  If x->phase is DONE that was all of it: the connection has been
          * given back to its pool or closed before this call, and no res_ready follows. */
         void (*head)(struct exchange *x);
-        /* More in x->r->res_body, or its end: then the exchange is over (x->phase is DONE) and the
-         * connection has been given back to its pool or closed before this call.  A tunnel is over
-         * when both directions have ended: the server's end alone is said with another phase, and
-         * once more when the client's has followed. */
+        /* More in *x->r->from_server, or its end: then the exchange is over (x->phase is DONE) and
+         * the connection has been given back to its pool or closed before this call.  A tunnel is
+         * over when both directions have ended: the server's end alone is said with another phase,
+         * and once more when the client's has followed. */
         void (*res_ready)(struct exchange *x);
         void (*req_room)(
-                struct exchange *x); /* wants (more of) r->req_body: its producer may go on */
+                struct exchange *x); /* wants (more of) *r->to_server: its producer may go on */
         /* There is no (further) response: x is over, its connection closed.  x->wrote,
          * x->body_taken, x->reused and x->got_byte say whether it may be sent again (traps 11). */
         void (*failed)(struct exchange *x, enum reason why);
@@ -174,10 +179,10 @@ struct exchange_user {
 
 struct exchange_ops {
         /* Writes the head (x->req: as it shall be sent, hop-by-hop already removed; the codec adds
-         * framing and connection fields) and what there is of r->req_body. */
+         * framing and connection fields) and what there is of *r->to_server. */
         void (*start)(struct exchange *x);
-        void (*req_ready)(struct exchange *x);              /* more in r->req_body, or its end */
-        void (*res_room)(struct exchange *x);               /* bytes were taken from r->res_body */
+        void (*req_ready)(struct exchange *x); /* more in *r->to_server, or its end */
+        void (*res_room)(struct exchange *x);  /* bytes were taken from *r->from_server */
         void (*abort)(struct exchange *x, enum reason why); /* no callback follows */
 };
 
@@ -200,7 +205,8 @@ struct exchange {
         size_t keep_max; /* as long as it is no more than this (HTTP/2 only); 0: nothing is kept */
         bool reused;     /* the connection had carried an exchange before */
         bool wrote;      /* at least one byte of the request left */
-        bool body_taken; /* at least one byte was taken out of r->req_body: cannot be sent again */
+        bool body_taken; /* at least one byte was taken out of *r->to_server: cannot be sent again
+                          */
         bool got_byte;   /* at least one byte of a response came */
         str error;       /* why it failed in words, in r's arena; absent: the reason says it all */
         bool kept_all;   /* kept holds all that was taken */

@@ -21,7 +21,7 @@
 #define STRUCT_MAX    4096 /* of any struct that crosses */
 
 /* What the first released minor had: no less can come. */
-#define MODULE_1_0 (offsetof(weir_module, on_log) + sizeof(void *))
+#define MODULE_1_0 (offsetof(weir_module, on_response_body) + sizeof(void *))
 #define ARG_1_0    (offsetof(weir_arg, line_size) + sizeof(size_t))
 #define CASE_1_0   (offsetof(weir_case, expect) + sizeof(char *))
 
@@ -225,6 +225,10 @@ static bool check_body(struct adopt *d, const weir_module *m, str name)
         if (m->inst_size > INST_SIZE_MAX || m->ctx_size > CTX_SIZE_MAX ||
             m->loop_size > LOOP_SIZE_MAX)
                 return refuse(d, "asks for too much memory for an instance, a request or a loop");
+        if ((m->on_request_body != NULL && m->on_request == NULL) ||
+            (m->on_response_body != NULL && m->on_response == NULL))
+                return refuse(d, "has a hook for a body but none for its head, where body_mode() "
+                                 "must be called");
         if (m->named != NULL && !name_ok(m->named))
                 return refuse(d, "has no valid name for its named blocks");
         return true;

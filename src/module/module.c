@@ -28,9 +28,9 @@ static unsigned leaked;
 const char *module_phase_name(unsigned phase)
 {
         static const char *const names[MODULE_PHASES] = {
-                "nothing",    "load",        "create",       "loop_init",
-                "on_request", "on_response", "a completion", "background work",
-                "on_log",     "loop_fini",   "destroy",      "a drop",
+                "nothing",     "load",         "create",          "loop_init",        "on_request",
+                "on_response", "a completion", "background work", "on_log",           "loop_fini",
+                "destroy",     "a drop",       "on_request_body", "on_response_body",
         };
         return phase < MODULE_PHASES ? names[phase] : "nothing";
 }

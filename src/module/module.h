@@ -57,6 +57,8 @@ enum module_phase {
         MODULE_LOOP_FINI,
         MODULE_DESTROY,
         MODULE_DROP,
+        MODULE_REQUEST_BODY,
+        MODULE_RESPONSE_BODY,
         MODULE_PHASES
 };
 const char *module_phase_name(unsigned phase); /* "on_request"; never NULL */

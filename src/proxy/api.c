@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/shm.h"
+#include "proxy/filter.h"
 #include "proxy/instance.h"
 #include "proxy/vars.h"
 
@@ -207,6 +208,8 @@ static const void *host_cell_get(weir_task *t, weir_cell *cell)
 
         if (!task_valid(t, ~0u, "cell_get") || t->loop == NULL)
                 return NULL;
+        if (t->head != NULL) /* it stays valid for the request's other hooks */
+                t = t->head;
         l = cell_pick(cell, set_index(t->inst->set, t->loop));
         if (l == NULL)
                 return NULL;
@@ -558,4 +561,7 @@ const weir_host api_host = {
         .conf_script = instance_conf_script,
         .http = task_http,
         .json_write = host_json_write,
+        .body_mode = filter_body_mode,
+        .body_emit = filter_body_emit,
+        .body_drain = task_body_drain,
 };

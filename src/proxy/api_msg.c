@@ -7,6 +7,7 @@
 #include "http/field.h"
 #include "http/reply.h"
 #include "proxy/api.h"
+#include "proxy/filter.h"
 #include "proxy/instance.h"
 #include "proxy/vars.h"
 
@@ -26,6 +27,19 @@ static bool in_request(const struct weir_task *t, const char *call)
 
 /* ------------------------------------------------------------------ fields */
 
+/* Trailers are there with the last chunk of that body. */
+static bool has_trailers(const struct weir_task *t, bool response)
+{
+        return t->logging ||
+               (t->stage != NULL && t->responses == response && stage_has_last(t->stage));
+}
+
+/* A body hook whose message's head has gone, or may have. */
+static bool streams(const struct weir_task *t)
+{
+        return t->stage != NULL && !stage_holds_head(t->stage);
+}
+
 /* NULL: there is no such message (yet). */
 static struct fields *fields_of(const struct weir_task *t, int32_t where)
 {
@@ -33,6 +47,10 @@ static struct fields *fields_of(const struct weir_task *t, int32_t where)
                 return &t->txn->r->req.fields;
         if (where == WEIR_RESPONSE && (t->responses || t->logging))
                 return &t->txn->r->res.fields;
+        if (where == WEIR_REQUEST_TRAILERS && has_trailers(t, false))
+                return &t->txn->r->req.trailers;
+        if (where == WEIR_RESPONSE_TRAILERS && has_trailers(t, true))
+                return &t->txn->r->res.trailers;
         return NULL;
 }
 
@@ -74,17 +92,34 @@ int32_t api_header_at(weir_req *t, int32_t where, size_t i, weir_kv *out)
         return 0;
 }
 
+/* A body hook that cannot change the response's head: the body streams behind it, or it is the
+ * request's and response hooks have begun. */
+static bool too_late(const struct weir_task *t)
+{
+        if (t->stage == NULL)
+                return false;
+        return t->responses ? streams(t) : t->head->responses;
+}
+
 /* May fields of that name be changed there and now? */
 static weir_err settable(const struct weir_task *t, int32_t where, str name, enum field_id *id)
 {
-        if (!in_request(t, "header_set") || t->logging ||
-            (where == WEIR_REQUEST && (t->responses || t->txn->r->res_head_sent)) ||
-            (where == WEIR_RESPONSE && t->txn->r->res_head_sent))
+        const struct request *r;
+        bool trailers = where == WEIR_REQUEST_TRAILERS || where == WEIR_RESPONSE_TRAILERS;
+
+        if (!in_request(t, "header_set") || t->logging)
                 return WEIR_E_PHASE;
-        if ((where != WEIR_REQUEST && where != WEIR_RESPONSE) || name.p == NULL ||
+        r = t->txn->r;
+        if ((where == WEIR_REQUEST && (t->responses || r->res_head_sent || streams(t))) ||
+            (where == WEIR_RESPONSE && (r->res_head_sent || too_late(t))) ||
+            (trailers && (fields_of(t, where) == NULL || !stage_replaces(t->stage))))
+                return WEIR_E_PHASE;
+        if (where < WEIR_REQUEST || where > WEIR_RESPONSE_TRAILERS || name.p == NULL ||
             !field_name_ok(name))
                 return WEIR_E_INVAL;
         *id = field_id_of(name);
+        if (trailers && (field_flags_of(*id) & FIELD_F_NOTRAILER))
+                return WEIR_E_DENIED;
         return field_settable(*id) ? WEIR_OK : WEIR_E_DENIED;
 }
 
@@ -110,6 +145,8 @@ static weir_err early(struct weir_task *t, int verb, enum field_id id, str name,
 
         if (e == NULL)
                 return WEIR_E_NOMEM;
+        if (t->head != NULL)
+                t = t->head;
         *e = (struct early_field){.verb = verb, .id = id, .name = name, .value = value};
         *t->early_end = e;
         t->early_end = &e->next;
@@ -271,12 +308,12 @@ static weir_err set_known(struct weir_task *t, str name, str v)
         struct txn *txn = t->txn;
 
         if (str_eq(name, STR("status")))
-                return t->responses ? set_status(txn, v) : WEIR_E_PHASE;
+                return t->responses && !streams(t) ? set_status(txn, v) : WEIR_E_PHASE;
         if (!str_eq(name, STR("method")) && !str_eq(name, STR("host")) &&
             !str_eq(name, STR("uri")) && !str_eq(name, STR("upstream")) &&
             !str_starts(name, STR("arg_")))
                 return WEIR_E_NOENT;
-        if (t->responses)
+        if (t->responses || streams(t))
                 return WEIR_E_PHASE;
         if (str_starts(name, STR("arg_")))
                 return set_arg(txn, str_from(name, 4), v);
@@ -357,7 +394,8 @@ weir_err api_var_del(weir_req *t, weir_str name)
         if (name.p == NULL)
                 return WEIR_E_INVAL;
         if (str_starts(n, STR("arg_")))
-                return t->responses ? WEIR_E_PHASE : set_arg(t->txn, str_from(n, 4), STR_NONE);
+                return t->responses || streams(t) ? WEIR_E_PHASE
+                                                  : set_arg(t->txn, str_from(n, 4), STR_NONE);
         if (!own(t, n))
                 return WEIR_E_DENIED;
         at = find_var(t->txn, n);
@@ -369,7 +407,7 @@ weir_err api_var_del(weir_req *t, weir_str name)
 
 weir_err api_upstream_set(weir_req *t, const weir_upstream *u)
 {
-        if (!in_request(t, "upstream_set") || t->logging || t->responses)
+        if (!in_request(t, "upstream_set") || t->logging || t->responses || streams(t))
                 return WEIR_E_PHASE;
         if (u == NULL)
                 return WEIR_E_INVAL;
@@ -383,7 +421,8 @@ weir_rc api_respond(weir_req *t, int32_t status, weir_str body)
 
         if (!in_request(t, "respond"))
                 return WEIR_ERROR;
-        if (t->logging || t->txn->r->res_head_sent || status < 200 || status > 599) {
+        if (t->logging || t->txn->r->res_head_sent || (t->responses && streams(t)) ||
+            status < 200 || status > 599) {
                 task_complain(t->inst, "respond(): too late, or the status is not 200 to 599");
                 return WEIR_ERROR;
         }

@@ -1,8 +1,10 @@
 /*
  * gRPC-Web bridged to gRPC (bridge.h).
  *
- *    client --- base64, frames --> req_body: bytes, frames --------------------> server
- *    client <-- base64, frames, trailers as a frame -- res_body <-- frames, trailers -- server
+ *    client --- base64, frames --> to_server: bytes, frames --------------------> server
+ *    client <-- base64, frames, trailers as a frame -- from_server <-- frames, trailers -- server
+ *
+ * Functions that read or change the bodies stand between it and the client, as they do for heads.
  *
  * The one difficulty: a pipe has two ends that know nothing of a third.  What came in is turned in
  * the pipe itself, when flow is told of it and before it tells the taker: the last `passed - seen`
@@ -96,7 +98,7 @@ static struct buf take_new(struct pipe *p, uint64_t *seen, struct buf *turned)
 
 bool bridge_request(struct bridge *b)
 {
-        struct pipe *p = &b->r->req_body;
+        struct pipe *p = b->r->to_server;
         struct buf turned = BUF_INIT, raw;
         bool well = true;
 
@@ -155,7 +157,7 @@ static bool end_answer(struct bridge *b, struct fields trailers)
                            STR("the server sent no grpc-status"));
         }
         r->res.trailers = (struct fields){0};
-        return grpc_web_encode_end(&b->out, &trailers, &r->res_body.data);
+        return grpc_web_encode_end(&b->out, &trailers, &r->from_server->data);
 }
 
 static void set_head(struct request *r, bool text, str suffix)
@@ -173,7 +175,8 @@ bool bridge_response_head(struct bridge *b)
 {
         struct request *r = b->r;
         str type = type_of(&r->res), suffix = suffix_of(type);
-        bool only_head = r->res_body.end && r->res_body.passed == 0 && r->res.trailers.n == 0;
+        bool only_head =
+                r->from_server->end && r->from_server->passed == 0 && r->res.trailers.n == 0;
 
         b->answers = r->res.status == 200 && grpc_is_type(type);
         if (!b->answers)
@@ -184,7 +187,7 @@ bool bridge_response_head(struct bridge *b)
 
 bool bridge_response(struct bridge *b)
 {
-        struct pipe *p = &b->r->res_body;
+        struct pipe *p = b->r->from_server;
         struct buf turned = BUF_INIT, raw;
         bool well;
 

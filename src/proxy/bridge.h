@@ -12,7 +12,7 @@ struct bridge;
 /* r is a call of gRPC-Web (grpc_is_web).  In its arena. */
 struct bridge *bridge_new(struct request *r);
 /* What the client has sent meanwhile, and perhaps the end.  false: it is not what it says it is.
- * Must be told before anybody takes of r->req_body what came. */
+ * Must be told before anybody takes of *r->to_server what came. */
 MUST_CHECK bool bridge_request(struct bridge *b);
 void bridge_request_head(struct bridge *b, struct msg *sent); /* as it goes to the server */
 /* r->res is the server's, and the beginning of its body is there; then more of it.  An answer that

@@ -14,8 +14,9 @@
 #include "base/shm.h"
 #include "conf/conf.h"
 #include "http/h1_parse.h"
+#include "http/reply.h"
 #include "net/redis.h"
-#include "proxy/chain.h"
+#include "proxy/filter.h"
 #include "proxy/subrequest.h"
 #include "proxy/vars.h"
 
@@ -71,6 +72,7 @@ static struct play {
         struct chain *chain;
         enum chain_result how;
         bool resumed;
+        struct buf sent, got; /* the bodies as the server and the client have them */
         str verdict;
         str failure; /* absent: none so far */
 } play;
@@ -439,6 +441,8 @@ static void end(struct play *p)
         conf_free(p->conf);
         buf_clear(&p->commands);
         buf_clear(&p->asked);
+        buf_clear(&p->sent);
+        buf_clear(&p->got);
         buf_clear(&p->rep.out);
 }
 
@@ -467,6 +471,20 @@ static str head_of(struct play *p, str text, str *body)
         return head;
 }
 
+/* It is all there at once. */
+static void put_body(struct pipe *p, struct msg *m, str body)
+{
+        if (m->framing == FRAMING_LENGTH) {
+                body = str_head(body, MIN(body.n, m->length));
+                m->length = body.n;
+        } else if (body.n > 0 && m->framing == FRAMING_NONE) {
+                m->framing = FRAMING_CHUNKED;
+        }
+        if (body.n > 0)
+                pipe_put(p, body);
+        p->end = true;
+}
+
 static str host_of(struct play *p, str authority)
 {
         char *host = arena_dupz(p->r->arena, authority);
@@ -487,6 +505,7 @@ static bool request_begin(struct play *p, str text)
 
         p->r = request_new(p->loop, NULL, 0);
         why = h1_parse_request(p->r->arena, head_of(p, text, &body), &p->r->req);
+        put_body(&p->r->req_body, &p->r->req, body);
         *t = (struct txn){.r = p->r,
                           .client_ip = STR_INIT("192.0.2.1"),
                           .scheme = STR_INIT("http"),
@@ -558,32 +577,85 @@ static str verdict_of(struct play *p, enum chain_result how)
 
 static void upstream_answers(struct play *p)
 {
-        str text = p->c->upstream ? str_z(p->c->upstream) : STR("HTTP/1.1 200 OK\n\n");
-        str body;
+        str text = p->c->upstream ? str_z(p->c->upstream) : STR("HTTP/1.1 200 OK\n\n"), body;
         enum reason why = h1_parse_response(p->r->arena, head_of(p, text, &body), p->r->req.method,
                                             &p->r->res);
 
+        put_body(&p->r->res_body, &p->r->res, body);
         if (why != REASON_NONE)
                 failed(p, "its upstream's answer is malformed: %s", reason_rows[why].text);
 }
 
-static void functions(struct play *p)
+static void moved(struct txn *t, bool response)
 {
-        static const struct chain_user user = {.resumed = resumed};
+        (void)t, (void)response; /* all that comes is there, and what goes is looked for */
+}
+
+static const struct chain_user case_user = {
+        .resumed = resumed, .ready = moved, .room = moved, .decided = resumed};
+
+/* The body of one message, through the functions that asked for it. */
+static enum chain_result pass_body(struct play *p, bool response, struct buf *to)
+{
+        struct filter *f = p->txn.filter[response ? WEIR_RESPONSE : WEIR_REQUEST];
+        struct pipe *pipe = response ? &p->r->res_body : p->r->to_server;
+        enum chain_result how = f != NULL ? filter_open(f) : CHAIN_CONTINUE;
+
+        p->resumed = false;
+        for (int i = 0; i < TURNS_MAX && how == CHAIN_CONTINUE; i++) {
+                if (pipe->data.n > 0)
+                        buf_move(to, &pipe->data, pipe->data.n);
+                if (pipe->end)
+                        return how;
+                filter_room(f);
+                if (p->calls != NULL)
+                        answer_oldest(p);
+                else
+                        pass(p, 5 * MSEC);
+                how = p->resumed ? p->how : how;
+        }
+        if (how == CHAIN_CONTINUE)
+                failed(p, "its function never came to the end of a body");
+        return how;
+}
+
+static enum chain_result request_functions(struct play *p)
+{
         const struct route_conf *route = p->txn.match.route;
         enum chain_result how = CHAIN_CONTINUE;
 
-        p->chain = chain_new(&p->txn, route->functions, route->n_functions, &user);
+        p->chain = chain_new(&p->txn, route->functions, route->n_functions, &case_user);
         if (p->chain != NULL)
                 how = settle(p, chain_request(p->chain));
+        return how == CHAIN_CONTINUE ? pass_body(p, false, &p->sent) : how;
+}
+
+static enum chain_result response_functions(struct play *p)
+{
+        enum chain_result how = CHAIN_CONTINUE;
+
+        if (p->chain != NULL)
+                how = settle(p, chain_response(p->chain));
+        return how == CHAIN_CONTINUE ? pass_body(p, true, &p->got) : how;
+}
+
+static void functions(struct play *p)
+{
+        enum chain_result how = request_functions(p);
+
         p->verdict = verdict_of(p, how);
-        if (how == CHAIN_CONTINUE)
+        if (how == CHAIN_CONTINUE) {
                 upstream_answers(p);
-        if (p->chain == NULL)
-                return;
-        how = settle(p, chain_response(p->chain));
+        } else if (how == CHAIN_CUT) {
+                chain_cancel(p->chain);
+                reply_fill(p->r, reason_rows[p->txn.reason].status, p->txn.reason, STR_NONE,
+                           STR_NONE);
+        }
+        how = response_functions(p);
         if (how != CHAIN_CONTINUE)
                 p->verdict = verdict_of(p, how);
+        if (how == CHAIN_RESPOND) /* for the functions that are left */
+                (void)response_functions(p);
 }
 
 /* ------------------------------------------------------------------ expectations */
@@ -622,9 +694,9 @@ static bool has_variable(struct play *p, str text)
         return is.p != NULL && str_eq(is, value);
 }
 
-static bool has_body(struct play *p, str text)
+static bool has_body(struct buf *b, str text)
 {
-        str body = buf_pullup(&p->r->res_body.data, p->r->res_body.data.n);
+        str body = buf_pullup(b, b->n);
 
         if (str_ends(body, STR("\n")))
                 body.n--;
@@ -633,6 +705,8 @@ static bool has_body(struct play *p, str text)
 
 static bool holds(struct play *p, str line)
 {
+        if (str_starts(line, STR("req body ")))
+                return has_body(&p->sent, str_from(line, 9));
         if (str_starts(line, STR("req ")))
                 return has_field(&p->r->req.fields, str_from(line, 4));
         if (str_starts(line, STR("res ")))
@@ -640,7 +714,7 @@ static bool holds(struct play *p, str line)
         if (str_starts(line, STR("var ")))
                 return has_variable(p, str_from(line, 4));
         if (str_starts(line, STR("body ")))
-                return has_body(p, str_from(line, 5));
+                return has_body(&p->got, str_from(line, 5));
         if (str_starts(line, STR("redis ")))
                 return has_line(&p->commands, str_from(line, 6));
         if (str_starts(line, STR("http ")))
@@ -690,6 +764,8 @@ static void exchange(struct play *p, str text, str expect)
         p->chain = NULL;
         buf_clear(&p->commands);
         buf_clear(&p->asked);
+        buf_clear(&p->sent);
+        buf_clear(&p->got);
         if (request_begin(p, text)) {
                 functions(p);
                 check(p, expect);

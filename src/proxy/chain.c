@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "http/reply.h"
 #include "proxy/api.h"
+#include "proxy/filter.h"
 #include "proxy/instance.h"
 
 #include <stdlib.h>
@@ -35,6 +36,7 @@ struct chain {
 #define CHAIN_MAGIC UINT32_C(0x43484149)
 
 static void verdict(struct weir_task *t, weir_rc rc, bool timed_out);
+static void collected(struct weir_task *t, enum chain_result how);
 
 struct chain *chain_new(struct txn *t, struct function_conf *const *functions, size_t n,
                         const struct chain_user *user)
@@ -77,6 +79,7 @@ static inline void aim(struct chain *c, const struct instance *i, const struct f
         t->ctx = c->ctx + ctx;
         t->used = &c->slots[order].used;
         t->status = 0;
+        t->mode = WEIR_BODY_SKIP;
         c->slots[order].called = true;
 }
 
@@ -94,45 +97,37 @@ static inline weir_rc call_hook(struct chain *c, const struct chain_hook *h,
         return rc;
 }
 
-static inline void count(struct instance_loop *il, enum call_result result)
-{
-        if (LIKELY(il->results[result] != NULL))
-                metric_add(il->results[result], 1);
-}
-
 /* ------------------------------------------------------------------ verdicts */
 
-static COLD void say_failed(struct chain *c, const struct chain_hook *h, const char *what)
+void task_say_failed(const struct weir_task *t, const char *what)
 {
-        struct instance_loop *il = h->inst->loops[c->at];
-
-        if (log_quota(&il->quota, 5))
-                log_warn(h->inst->subject, "%s %s; on_error=%s; request %.*s",
-                         module_phase_name(c->task.phase), what,
-                         h->use->on_error == ON_ERROR_FAIL_OPEN ? "fail_open" : "fail_closed",
-                         STR_ARG(c->task.txn->request_id));
+        if (log_quota(&t->il->quota, 5))
+                log_warn(t->inst->subject, "%s %s; on_error=%s; request %.*s",
+                         module_phase_name(t->phase), what,
+                         t->use->on_error == ON_ERROR_FAIL_OPEN ? "fail_open" : "fail_closed",
+                         STR_ARG(t->txn->request_id));
 }
 
 /* The use fails closed, or open: then CONTINUE. */
-static COLD enum chain_result failed(struct chain *c, const struct chain_hook *h, enum reason why)
+static COLD enum chain_result failed(struct chain *c, enum reason why)
 {
         struct txn *t = c->task.txn;
 
         t->failures++;
-        if (h->use->on_error == ON_ERROR_FAIL_OPEN)
+        if (c->task.use->on_error == ON_ERROR_FAIL_OPEN)
                 return CHAIN_CONTINUE;
         t->reason = why;
         if (c->task.responses)
                 return CHAIN_CUT;
+        filters_end(t);
         reply_fill(t->r, reason_rows[why].status, why, STR_NONE, STR_NONE);
         return CHAIN_RESPOND;
 }
 
-static COLD enum chain_result respond(struct chain *c)
+enum chain_result chain_respond(const struct weir_task *t)
 {
-        struct weir_task *t = &c->task;
-
         t->txn->reason = t->status == 429 ? REASON_RATE_LIMITED : REASON_FUNCTION;
+        filters_end(t->txn);
         reply_fill(t->txn->r, t->status, t->txn->reason, t->body, STR_NONE);
         return CHAIN_RESPOND;
 }
@@ -141,30 +136,31 @@ static COLD enum chain_result respond(struct chain *c)
 static enum chain_result decide(struct chain *c, const struct chain_hook *h, weir_rc rc,
                                 bool timed_out)
 {
-        struct instance_loop *il = h->inst->loops[c->at];
-
         switch (rc) {
         case WEIR_CONTINUE:
-                count(il, CALL_CONTINUE);
+                task_count(&c->task, CALL_CONTINUE);
+                if (c->task.mode != WEIR_BODY_SKIP)
+                        return filter_add(&c->task, c->user, collected);
                 return CHAIN_CONTINUE;
         case WEIR_SUSPEND:
                 c->waiting = h;
                 return CHAIN_WAIT;
         case WEIR_RESPOND:
-                count(il, CALL_RESPOND);
-                return respond(c);
+                task_count(&c->task, CALL_RESPOND);
+                return chain_respond(&c->task);
         default:
-                count(il, timed_out ? CALL_TIMEOUT : CALL_ERROR);
-                say_failed(c, h, timed_out ? "took longer than timeout=" : "failed");
-                return failed(c, h, timed_out ? REASON_FUNCTION_TIMEOUT : REASON_FUNCTION_ERROR);
+                task_count(&c->task, timed_out ? CALL_TIMEOUT : CALL_ERROR);
+                task_say_failed(&c->task, timed_out ? "took longer than timeout=" : "failed");
+                return failed(c, timed_out ? REASON_FUNCTION_TIMEOUT : REASON_FUNCTION_ERROR);
         }
 }
 
 static COLD enum chain_result quarantined(struct chain *c, const struct chain_hook *h)
 {
-        count(h->inst->loops[c->at], CALL_QUARANTINED);
-        say_failed(c, h, "is not called: the module is quarantined");
-        return failed(c, h, REASON_FUNCTION_QUARANTINED);
+        aim(c, h->inst, h->use, h->order, h->ctx);
+        task_count(&c->task, CALL_QUARANTINED);
+        task_say_failed(&c->task, "is not called: the module is quarantined");
+        return failed(c, REASON_FUNCTION_QUARANTINED);
 }
 
 /* ------------------------------------------------------------------ both ways */
@@ -175,8 +171,9 @@ static inline enum chain_result step(struct chain *c, const struct chain_hook *h
 {
         weir_rc rc = call_hook(c, h, phase);
 
-        if (LIKELY(rc == WEIR_CONTINUE && list_empty(&c->task.ops))) {
-                count(c->task.il, CALL_CONTINUE);
+        if (LIKELY(rc == WEIR_CONTINUE && list_empty(&c->task.ops) &&
+                   c->task.mode == WEIR_BODY_SKIP)) {
+                task_count(&c->task, CALL_CONTINUE);
                 return CHAIN_CONTINUE;
         }
         return decide(c, h, task_settle(&c->task, rc), false);
@@ -217,20 +214,34 @@ static enum chain_result run_response(struct chain *c)
         return CHAIN_CONTINUE;
 }
 
+/* A function has decided, later than in its hook. */
+static void decided(struct chain *c, enum chain_result how)
+{
+        if (how == CHAIN_CONTINUE)
+                how = c->task.responses ? run_response(c) : run_request(c);
+        if (how != CHAIN_WAIT)
+                c->user->resumed(c->task.txn, how);
+}
+
 static void verdict(struct weir_task *t, weir_rc rc, bool timed_out)
 {
         struct chain *c = CONTAINER_OF(t, struct chain, task);
         const struct chain_hook *h = c->waiting;
-        enum chain_result how;
 
         CHECK_OBJ(c, CHAIN_MAGIC);
         CHECK(h != NULL);
         c->waiting = NULL;
-        how = decide(c, h, rc, timed_out);
-        if (how == CHAIN_CONTINUE)
-                how = t->responses ? run_response(c) : run_request(c);
-        if (how != CHAIN_WAIT)
-                c->user->resumed(t->txn, how);
+        decided(c, decide(c, h, rc, timed_out));
+}
+
+/* The body that a function waited for has come, and gone through its hook. */
+static void collected(struct weir_task *t, enum chain_result how)
+{
+        struct chain *c = CONTAINER_OF(t, struct chain, task);
+
+        CHECK_OBJ(c, CHAIN_MAGIC);
+        CHECK(c->waiting == NULL);
+        decided(c, how);
 }
 
 enum chain_result chain_request(struct chain *c)
@@ -256,6 +267,7 @@ void chain_cancel(struct chain *c)
         CHECK_OBJ(c, CHAIN_MAGIC);
         task_drop_ops(&c->task);
         deadline_clear(&c->task.deadline);
+        filters_end(c->task.txn);
         c->waiting = NULL;
 }
 
@@ -265,8 +277,7 @@ void chain_log(struct chain *c)
 
         CHECK_OBJ(c, CHAIN_MAGIC);
         CHECK(!c->logged);
-        if (c->waiting != NULL)
-                chain_cancel(c);
+        chain_cancel(c);
         c->logged = true;
         t->logging = true;
         for (uint32_t i = 0; i < c->plan->n_log; i++) {

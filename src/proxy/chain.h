@@ -20,13 +20,23 @@ enum chain_result {
                            FUNCTION, RATE_LIMITED, FUNCTION_ERROR ... */
         CHAIN_WAIT, /* suspended: user->resumed comes, never from inside the call that returned this
                      */
-        CHAIN_CUT   /* a response function failed closed and its head has not gone: answer t->reason
-                       instead */
+        CHAIN_CUT   /* a response function failed closed, or a body is larger than a function takes:
+                       answer t->reason instead, or cut the response whose head has gone */
 };
 
 struct chain;
 struct chain_user {
         void (*resumed)(struct txn *t, enum chain_result how);
+        /* For functions that read or change bodies; response: of which message. */
+        /* All of the request's is wanted before the next function's turn: have it come.  NONE, or
+         * why it cannot. */
+        enum reason (*wanted)(struct txn *t);
+        /* More in *r->to_server or r->res_body, or the end. */
+        void (*ready)(struct txn *t, bool response);
+        /* Bytes were taken of r->req_body or *r->from_server, or are wanted. */
+        void (*room)(struct txn *t, bool response);
+        /* Of a body that is passing: RESPOND or CUT (t->reason), as chain_request would say. */
+        void (*decided)(struct txn *t, enum chain_result how);
 };
 
 /* NULL when the route (or host) has no functions: costs nothing. */

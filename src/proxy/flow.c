@@ -11,9 +11,10 @@
 #include "http/downstream.h"
 #include "http/field.h"
 #include "http/grpc.h"
-#include "http/reply.h"
 #include "proxy/accesslog.h"
+#include "proxy/answer.h"
 #include "proxy/bridge.h"
+#include "proxy/filter.h"
 #include "proxy/forward.h"
 #include "proxy/origin.h"
 #include "proxy/refusal.h"
@@ -92,39 +93,15 @@ uint64_t flow_requests(struct loop *l)
 
 /* ------------------------------------------------------------------ local answers */
 
-static const struct error_page *error_page(const struct settings *s, int status)
+/* Sets up weir's own answer, which fill makes; the machine goes on at RESPONSE. */
+static enum next answer(struct flow *f, enum reason why, void (*fill)(struct txn *t))
 {
-        for (size_t i = 0; i < s->n_error_pages; i++)
-                if (s->error_pages[i].status == status)
-                        return &s->error_pages[i];
-        return NULL;
-}
-
-/* When a server may be back, of a 503 for want of one. */
-static void say_retry_after(struct flow *f)
-{
-        struct txn *t = &f->t;
-        struct arena *a = t->r->arena;
-        unsigned s = upstream_retry_after(t->gen->upstreams[t->upstream->index], t->r->loop);
-        fields_set(a, &t->r->res.fields, FIELD_RETRY_AFTER, field_name_of(FIELD_RETRY_AFTER),
-                   arena_printf(a, "%u", s));
-}
-
-/* Sets up weir's own answer; the machine goes on at RESPONSE. */
-static void answer(struct flow *f, int status, enum reason why, str body, str content_type)
-{
-        struct request *r = f->t.r;
-        const struct error_page *page = body.p == NULL ? error_page(f->t.eff, status) : NULL;
-
         f->t.reason = why;
         f->local = true;
         f->step = STEP_RESPONSE;
-        if (page != NULL)
-                reply_fill(r, status, why, page->body, page->content_type);
-        else
-                reply_fill(r, status, why, body, content_type);
-        if (why == REASON_NO_SERVER || why == REASON_QUEUE_TIMEOUT)
-                say_retry_after(f);
+        filters_end(&f->t);
+        fill(&f->t);
+        return MORE;
 }
 
 static enum next refuse(struct flow *f, enum reason why)
@@ -133,8 +110,7 @@ static enum next refuse(struct flow *f, enum reason why)
         refusal_say(f->t.r, why);
         if (refusal_is_limit(why))
                 refusal_count_limit(l, &flow_loop(l)->limits[why], why);
-        answer(f, reason_rows[why].status, why, STR_NONE, STR_NONE);
-        return MORE;
+        return answer(f, why, answer_refusal);
 }
 
 /* The response has begun and cannot be completed: it must look cut. */
@@ -262,8 +238,8 @@ static enum next step_route(struct flow *f)
         return MORE;
 }
 
-static void resumed(struct txn *t, enum chain_result how);
-static const struct chain_user chain_user = {.resumed = resumed};
+static const struct chain_user chain_user;
+static void origin_req_room(struct txn *t);
 
 static enum next after_chain(struct flow *f, enum chain_result how)
 {
@@ -304,6 +280,56 @@ static void resumed(struct txn *t, enum chain_result how)
         request_drop(r);
 }
 
+/* ------------------------------------------------------------------ functions on bodies */
+
+/* The whole body is wanted before the route's action, whose limit may be another one. */
+static enum reason body_wanted(struct txn *t)
+{
+        enum reason why = forward_limits(t);
+        if (why == REASON_NONE)
+                t->r->client->req_room(t->r);
+        return why;
+}
+
+static void req_came(struct flow *f);
+static void res_came(struct flow *f);
+
+static void body_ready(struct txn *t, bool response)
+{
+        if (response)
+                res_came(flow_of(t));
+        else
+                req_came(flow_of(t));
+}
+
+static void body_room(struct txn *t, bool response)
+{
+        struct flow *f = flow_of(t);
+        if (!response && t->r->client != NULL)
+                t->r->client->req_room(t->r);
+        else if (response && f->origin != NULL)
+                origin_res_room(f->origin);
+}
+
+static void body_decided(struct txn *t, enum chain_result how)
+{
+        struct flow *f = flow_of(t);
+        if (how == CHAIN_CUT) {
+                fail_held(f, t->reason);
+                return;
+        }
+        chain_cancel(f->chain); /* a response function may be waiting */
+        resumed(t, how);
+}
+
+static const struct chain_user chain_user = {
+        .resumed = resumed,
+        .wanted = body_wanted,
+        .ready = body_ready,
+        .room = body_room,
+        .decided = body_decided,
+};
+
 static void request_timeout(struct deadline *d)
 {
         fail_held(CONTAINER_OF(d, struct flow, deadline), REASON_REQUEST_TIMEOUT);
@@ -332,37 +358,14 @@ static enum next step_request(struct flow *f)
         return after_chain(f, chain_request(f->chain));
 }
 
-static enum next respond(struct flow *f)
-{
-        const struct route_conf *route = f->t.match.route;
-        bool page = error_page(f->t.eff, route->status) != NULL;
-        str body = STR("");
-        if (route->body)
-                body = vars_expand(&f->t, route->body);
-        else if (page) /* what has no text of its own takes the page's */
-                body = STR_NONE;
-        answer(f, route->status, REASON_RESPOND, body, STR_NONE);
-        return MORE;
-}
-
-static enum next redirect(struct flow *f)
-{
-        struct request *r = f->t.r;
-        const struct route_conf *route = f->t.match.route;
-        str url = vars_clean_uri(r->arena, vars_expand(&f->t, route->body));
-        answer(f, route->status, REASON_REDIRECT, STR_NONE, STR_NONE);
-        fields_set(r->arena, &r->res.fields, FIELD_LOCATION, field_name_of(FIELD_LOCATION), url);
-        return MORE;
-}
-
 static enum next step_action(struct flow *f)
 {
         struct txn *t = &f->t;
         switch (t->match.route->action) {
         case ACTION_RESPOND:
-                return respond(f);
+                return answer(f, REASON_RESPOND, answer_respond);
         case ACTION_REDIRECT:
-                return redirect(f);
+                return answer(f, REASON_REDIRECT, answer_redirect);
         case ACTION_FUNCTION:
                 return refuse(f, REASON_INTERNAL); /* it said that it always answers, and did not */
         case ACTION_PROXY:
@@ -394,15 +397,22 @@ static enum next step_buffer(struct flow *f)
         struct request *r = f->t.r;
         uint64_t want = f->t.eff->buffer_request;
         bool body = r->req.framing != FRAMING_NONE && r->req.upgrade.p == NULL;
-        if (want != 0 && body && !r->req_body.end) {
-                r->req_body.high = want;
-                if (!pipe_full(&r->req_body)) {
-                        r->client->req_room(r);
-                        if (f->finished || f->step != STEP_BUFFER ||
-                            !(r->req_body.end || pipe_full(&r->req_body)))
+        if (UNLIKELY(f->t.filter[WEIR_REQUEST] != NULL)) {
+                enum chain_result how = filter_open(f->t.filter[WEIR_REQUEST]);
+                if (how != CHAIN_CONTINUE)
+                        return after_chain(f, how);
+                if (f->bridge != NULL && !bridge_request(f->bridge))
+                        return refuse(f, REASON_BAD_GRPC_WEB);
+        }
+        struct pipe *p = r->to_server;
+        if (want != 0 && body && !p->end) {
+                p->high = want;
+                if (!pipe_full(p)) {
+                        origin_req_room(&f->t);
+                        if (f->finished || f->step != STEP_BUFFER || !(p->end || pipe_full(p)))
                                 return PARKED;
                 }
-                r->req_body.high = PIPE_HIGH;
+                p->high = PIPE_HIGH;
         }
         f->step = STEP_ORIGIN;
         return MORE;
@@ -414,6 +424,8 @@ static enum next step_origin(struct flow *f)
 {
         struct txn *t = &f->t;
         forward_request(t, &f->sent);
+        if (UNLIKELY(t->filter[WEIR_REQUEST] != NULL))
+                filter_frame(t->filter[WEIR_REQUEST], &f->sent);
         if (f->bridge != NULL)
                 bridge_request_head(f->bridge, &f->sent);
         f->origin = origin_start(t, t->gen->upstreams[t->upstream->index], t->eff, &f->sent,
@@ -470,20 +482,31 @@ static const struct tunnel_user tunnel_user = {.ready = tunnel_ready, .idle = tu
 static enum next step_send(struct flow *f)
 {
         struct request *r = f->t.r;
+        bool web = f->local && r->res.status >= 400 && forward_is_web(&f->t);
+        bool call = f->local && r->res.status >= 400 && grpc_is_request(&r->req);
+        if (call || web) /* its body becomes a message in the head or in trailers */
+                filter_end(&f->t, true);
+        if (UNLIKELY(f->t.filter[WEIR_RESPONSE] != NULL)) {
+                enum chain_result how = filter_open(f->t.filter[WEIR_RESPONSE]);
+                if (how != CHAIN_CONTINUE)
+                        return after_chain(f, how);
+                filter_frame(f->t.filter[WEIR_RESPONSE], &r->res);
+        }
         f->step = STEP_DELIVER;
         if (UNLIKELY(f->t.tally != NULL))
                 trial_answered(&f->t);
         if (!f->local && r->res.status == 101) {
                 r->tunnel = true;
+                filters_end(&f->t);
                 deadline_clear(&f->deadline);
                 f->tunnel = tunnel_begin(&f->t, &tunnel_user);
         }
         if (f->local) {
                 refusal_count_reply(r->loop, &flow_loop(r->loop)->reasons[f->t.reason],
                                     f->t.reason);
-                if (r->res.status >= 400 && grpc_is_request(&r->req))
+                if (call)
                         grpc_reply(r, f->t.reason);
-                else if (r->res.status >= 400 && forward_is_web(&f->t))
+                else if (web)
                         bridge_reply(r, f->t.reason);
         }
         r->res_head_sent = true;
@@ -529,14 +552,33 @@ static void origin_interim(struct txn *t, const struct msg *res)
                 t->r->client->interim(t->r, res);
 }
 
+/* The exchange is over; what functions still do to its request is not wanted. */
+static void server_ended(struct flow *f)
+{
+        f->origin = NULL;
+        filter_end(&f->t, false);
+}
+
 static void origin_has_head(struct txn *t)
 {
         struct flow *f = flow_of(t);
         f->step = STEP_HOLD;
+        if (t->r->from_server->end)
+                filter_end(t, false);
         if (f->bridge != NULL && !bridge_response_head(f->bridge))
                 fail_held(f, REASON_UPSTREAM_FRAMING);
         else
                 enter(f);
+}
+
+/* More in r->res_body. */
+static void res_came(struct flow *f)
+{
+        struct request *r = f->t.r;
+        if (f->step == STEP_HOLD)
+                enter(f);
+        else if (f->step == STEP_DELIVER && r->client != NULL)
+                r->client->res_ready(r);
 }
 
 static void origin_res_ready(struct txn *t)
@@ -545,19 +587,21 @@ static void origin_res_ready(struct txn *t)
         struct request *r = t->r;
         if (f->tunnel != NULL)
                 tunnel_heard(f->tunnel, TUNNEL_SERVER);
-        if (r->res_body.end)
-                f->origin = r->tunnel ? f->origin : NULL;
+        if (r->from_server->end && !r->tunnel)
+                server_ended(f);
         if (f->bridge != NULL && !bridge_response(f->bridge))
                 fail_held(f, REASON_UPSTREAM_FRAMING);
-        else if (f->step == STEP_HOLD)
-                enter(f);
-        else if (f->step == STEP_DELIVER && r->client != NULL)
-                r->client->res_ready(r);
+        else if (UNLIKELY(t->filter[WEIR_RESPONSE] != NULL))
+                filter_came(t->filter[WEIR_RESPONSE]);
+        else
+                res_came(f);
 }
 
 static void origin_req_room(struct txn *t)
 {
-        if (t->r->client != NULL)
+        if (UNLIKELY(t->filter[WEIR_REQUEST] != NULL))
+                filter_room(t->filter[WEIR_REQUEST]);
+        else if (t->r->client != NULL)
                 t->r->client->req_room(t->r);
 }
 
@@ -609,9 +653,10 @@ static void begin(struct request *r)
 
 static void req_failed(struct request *r, enum reason why);
 
-static void req_ready(struct request *r)
+/* More in *r->to_server. */
+static void req_came(struct flow *f)
 {
-        struct flow *f = flow_of_request(r);
+        struct request *r = f->t.r;
         bool wanted = f->step == STEP_BUFFER || f->origin != NULL;
         if (f->tunnel != NULL)
                 tunnel_heard(f->tunnel, TUNNEL_CLIENT);
@@ -623,6 +668,15 @@ static void req_ready(struct request *r)
                 origin_req_ready(f->origin);
 }
 
+static void req_ready(struct request *r)
+{
+        struct flow *f = flow_of_request(r);
+        if (UNLIKELY(f->t.filter[WEIR_REQUEST] != NULL))
+                filter_came(f->t.filter[WEIR_REQUEST]);
+        else
+                req_came(f);
+}
+
 static void req_failed(struct request *r, enum reason why)
 {
         r->close_after = true;
@@ -632,7 +686,9 @@ static void req_failed(struct request *r, enum reason why)
 static void res_room(struct request *r)
 {
         struct flow *f = flow_of_request(r);
-        if (f->origin != NULL)
+        if (UNLIKELY(f->t.filter[WEIR_RESPONSE] != NULL))
+                filter_room(f->t.filter[WEIR_RESPONSE]);
+        else if (f->origin != NULL)
                 origin_res_room(f->origin);
 }
 

@@ -117,6 +117,16 @@ static inline void task_leave(struct weir_task *t, int64_t stamp)
                 task_measured(t, stamp);
 }
 
+static inline void task_count(const struct weir_task *t, enum call_result result)
+{
+        if (LIKELY(t->il->results[result] != NULL))
+                metric_add(t->il->results[result], 1);
+}
+/* The call that t stands for has failed; what on_error= does about it is said too (chain.c). */
+COLD void task_say_failed(const struct weir_task *t, const char *what);
+/* t's answer in place of whatever there is: RESPOND (chain.c). */
+COLD enum chain_result chain_respond(const struct weir_task *t);
+
 /* A hook of a route's function, with what its use says; fn NULL: the module is quarantined and the
  * use fails closed. */
 struct chain_hook {

@@ -158,16 +158,16 @@ static void rewind_pipes(struct origin *o)
 {
         struct request *r = o->t->r;
 
-        buf_clear(&r->res_body.data);
-        r->res_body.end = r->res_body.stalled = false;
-        r->res_body.passed = 0;
+        buf_clear(&r->from_server->data);
+        r->from_server->end = r->from_server->stalled = false;
+        r->from_server->passed = 0;
         r->res = (struct msg){0};
         if (o->x.body_taken && o->replay.n > 0) {
-                buf_clear(&r->req_body.data);
-                buf_append(&r->req_body.data, &o->replay, o->replay.n);
+                buf_clear(&r->to_server->data);
+                buf_append(&r->to_server->data, &o->replay, o->replay.n);
         } else if (o->x.body_taken) {
-                buf_move(&o->x.kept, &r->req_body.data, r->req_body.data.n);
-                r->req_body.data = o->x.kept;
+                buf_move(&o->x.kept, &r->to_server->data, r->to_server->data.n);
+                r->to_server->data = o->x.kept;
                 o->x.kept = BUF_INIT;
         }
 }
@@ -464,10 +464,10 @@ static void keep_body(struct origin *o)
         bool repeatable = retry_idempotent(o->req->method) || o->eff->retry_non_idempotent;
 
         if (!repeatable || o->eff->buffer_request == 0 || o->eff->retry_attempts < 2 ||
-            !r->req_body.end || r->req_body.data.n == 0 ||
-            r->req_body.data.n > o->eff->buffer_request)
+            !r->to_server->end || r->to_server->data.n == 0 ||
+            r->to_server->data.n > o->eff->buffer_request)
                 return;
-        buf_append(&o->replay, &r->req_body.data, r->req_body.data.n);
+        buf_append(&o->replay, &r->to_server->data, r->to_server->data.n);
         arena_on_end(r->arena, end_replay, &o->replay);
 }
 

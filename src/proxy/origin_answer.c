@@ -134,7 +134,7 @@ static void held_long_enough(struct deadline *d)
 static void settle_held(struct origin *o)
 {
         struct request *r = o->t->r;
-        bool empty = r->res_body.passed == 0;
+        bool empty = r->from_server->passed == 0;
 
         if (empty && o->x.phase != EXCHANGE_DONE) {
                 if (!o->held && !r->req_body.end)

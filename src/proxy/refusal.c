@@ -73,6 +73,8 @@ bool refusal_is_limit(enum reason why)
         case REASON_RESPONSE_IDLE:
         case REASON_REQUEST_TIMEOUT:
         case REASON_UPSTREAM_HEADER_MAX:
+        case REASON_FUNCTION_BODY_MAX:
+        case REASON_FUNCTION_RESPONSE_MAX:
                 return true;
         default:
                 return false;

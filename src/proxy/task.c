@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "net/redis.h"
 #include "proxy/api.h"
+#include "proxy/filter.h"
 #include "proxy/instance.h"
 #include "proxy/subrequest.h"
 
@@ -14,12 +15,13 @@
 
 _Thread_local struct weir_task *task_current;
 
-enum op_kind { OP_TIMER, OP_WAIT, OP_REDIS, OP_HTTP };
+enum op_kind { OP_TIMER, OP_WAIT, OP_REDIS, OP_HTTP, OP_DRAIN };
 
 /* One outstanding operation.  Lives in its task's arena; linked in task->ops until it completes or
- * is dropped. */
+ * is dropped, then in task->spare: a body hook may wait at every chunk. */
 struct op {
         struct list link;
+        struct op *spare;
         struct weir_task *task;
         enum op_kind kind;
         weir_fn *fn;
@@ -144,7 +146,10 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc)
                 if (!list_empty(&t->ops)) {
                         int64_t timeout =
                                 t->kind == TASK_WORK ? TASK_WORK_TIMEOUT : t->use->timeout;
-                        if (!deadline_armed(&t->deadline) && timeout != 0)
+                        if (task_draining(
+                                    t)) /* how fast a peer takes is not the function's doing */
+                                deadline_clear(&t->deadline);
+                        else if (!deadline_armed(&t->deadline) && timeout != 0)
                                 deadline_set(t->loop, &t->deadline, timeout, on_timeout);
                         return rc;
                 }
@@ -154,6 +159,8 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc)
         } else if (rc == WEIR_RESPOND && t->status == 0) {
                 task_complain(t->inst, "WEIR_RESPOND was returned, but respond() was not called");
                 rc = WEIR_ERROR;
+        } else if (rc == WEIR_REPLACED && t->stage != NULL && stage_replaces(t->stage)) {
+                ;
         } else if (rc != WEIR_CONTINUE && rc != WEIR_RESPOND && rc != WEIR_ERROR) {
                 task_complain(t->inst, "an unknown verdict was returned");
                 rc = WEIR_ERROR;
@@ -166,6 +173,12 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc)
 static const struct redis_calls *redis_of(const struct weir_task *t)
 {
         return t->inst->set->env.redis_calls;
+}
+
+static void op_spare(struct op *op)
+{
+        op->spare = op->task->spare;
+        op->task->spare = op;
 }
 
 void task_drop_ops(struct weir_task *t)
@@ -188,7 +201,10 @@ void task_drop_ops(struct weir_task *t)
                         t->inst->set->env.subrequest_calls->cancel(op->sub);
                         t->held -= op->held;
                         break;
+                case OP_DRAIN:
+                        break;
                 }
+                op_spare(op);
         }
 }
 
@@ -213,11 +229,13 @@ static struct op *op_new(struct weir_task *t, enum op_kind kind, const char *cal
                 task_complain(t->inst, "on_log cannot wait");
                 return NULL;
         }
-        op = arena_zalloc(t->arena, sizeof(*op));
-        if (op == NULL)
-                return NULL;
-        op->task = t;
-        op->kind = kind;
+        op = t->spare;
+        if (op != NULL)
+                t->spare = op->spare;
+        else
+                op = arena_alloc(t->arena, sizeof(*op));
+        if (op != NULL)
+                *op = (struct op){.task = t, .kind = kind};
         return op;
 }
 
@@ -232,12 +250,14 @@ static void complete(struct weir_task *t, weir_rc rc)
 static void op_complete(struct op *op, void *arg)
 {
         struct weir_task *t = op->task;
+        weir_fn *fn = op->fn;
         int64_t stamp;
         weir_rc rc;
 
         list_remove(&op->link);
+        op_spare(op);
         stamp = task_enter(t, MODULE_COMPLETION);
-        rc = op->fn(t, t->inst->inst, t->ctx, arg);
+        rc = fn(t, t->inst->inst, t->ctx, arg);
         task_leave(t, stamp);
         complete(t, rc);
 }
@@ -282,6 +302,46 @@ weir_rc task_wait(weir_task *t, weir_fn *fn, void (*drop)(void *), weir_waiter *
         set_loop_hold(w->sl);
         *out = w;
         return WEIR_SUSPEND;
+}
+
+weir_rc task_body_drain(weir_task *t, weir_fn *fn, void *arg)
+{
+        struct op *op = op_new(t, OP_DRAIN, "body_drain");
+
+        if (op == NULL)
+                return WEIR_ERROR;
+        if (t->stage == NULL || !stage_streams(t->stage)) {
+                task_complain(t->inst, "body_drain() is for body hooks that REWRITE");
+                op_spare(op);
+                return WEIR_ERROR;
+        }
+        op->fn = fn;
+        op->arg = arg;
+        list_push(&t->ops, &op->link);
+        return WEIR_SUSPEND;
+}
+
+static struct op *find_drain(const struct weir_task *t)
+{
+        for (struct list *n = t->ops.next; t->stage != NULL && n != &t->ops; n = n->next) {
+                struct op *op = CONTAINER_OF(n, struct op, link);
+                if (op->kind == OP_DRAIN)
+                        return op;
+        }
+        return NULL;
+}
+
+bool task_draining(const struct weir_task *t)
+{
+        return find_drain(t) != NULL;
+}
+
+void task_drained(struct weir_task *t)
+{
+        struct op *op = find_drain(t);
+
+        CHECK(op != NULL);
+        op_complete(op, op->arg);
 }
 
 static void woken(struct loop_msg *m)
@@ -357,14 +417,17 @@ static void replied(const struct redis_reply *r, void *arg)
                                         .str = {"memory is used up", 17}};
         struct op *op = arg;
         struct weir_task *t = op->task;
+        weir_redis_fn *fn = op->redis_fn;
+        void *own = op->arg;
         const weir_value *v;
         int64_t stamp;
         weir_rc rc;
 
         list_remove(&op->link);
+        op_spare(op);
         v = value_of(t->arena, r);
         stamp = task_enter(t, MODULE_COMPLETION);
-        rc = op->redis_fn(t, t->inst->inst, t->ctx, v ? v : &full, op->arg);
+        rc = fn(t, t->inst->inst, t->ctx, v ? v : &full, own);
         task_leave(t, stamp);
         complete(t, rc);
 }
@@ -452,15 +515,18 @@ static void http_done(void *arg, const struct subrequest_answer *a)
 {
         struct op *op = arg;
         struct weir_task *t = op->task;
+        weir_http_fn *fn = op->http_fn;
+        void *own = op->arg;
         const weir_http_res *res;
         int64_t stamp;
         weir_rc rc;
 
         list_remove(&op->link);
         t->held -= op->held;
+        op_spare(op);
         res = api_http_res(t, a);
         stamp = task_enter(t, MODULE_COMPLETION);
-        rc = op->http_fn(t, t->inst->inst, t->ctx, res, op->arg);
+        rc = fn(t, t->inst->inst, t->ctx, res, own);
         task_leave(t, stamp);
         complete(t, rc);
 }

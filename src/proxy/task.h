@@ -23,6 +23,8 @@ struct instance_loop;
 
 enum task_kind { TASK_REQUEST, TASK_CONF, TASK_LOOP, TASK_WORK };
 
+struct stage;
+struct op;
 struct early_field; /* a change to the response before there is one */
 
 /* A cell's value that a task has seen: valid until the task's end. */
@@ -42,8 +44,10 @@ struct weir_task {
         bool responses;  /* the response hooks' turn */
         bool logging;    /* on_log: nothing can be changed or begun */
         bool completing; /* the call that runs is a completion */
-        int32_t status;  /* respond() was called: its status; 0: it was not */
-        str body;        /* and its body */
+        uint8_t mode;    /* what body_mode said in this call: WEIR_BODY_* */
+        uint64_t mode_max;
+        int32_t status; /* respond() was called: its status; 0: it was not */
+        str body;       /* and its body */
         struct instance_loop *il;
         const struct instance *inst;
         struct loop *loop; /* NULL in the checker's create */
@@ -60,6 +64,11 @@ struct weir_task {
         void (*verdict)(struct weir_task *, weir_rc, bool timed_out);
         struct early_field *early, **early_end;
         struct cell_hold *cells;
+        struct op *spare; /* operations that are over: the next ones */
+        /* Of a body hook's task: the request's own, which keeps what must live as long as that, and
+         * what it is a part of.  NULL in all others. */
+        struct weir_task *head;
+        struct stage *stage;
 };
 #define TASK_MAGIC UINT32_C(0x5441534b)
 
@@ -90,6 +99,10 @@ void task_end(struct weir_task *t); /* ops, deadline, cells; the arena is its ow
 weir_rc task_timer(weir_task *t, int64_t us, weir_fn *fn, void *arg);
 weir_rc task_wait(weir_task *t, weir_fn *fn, void (*drop)(void *), weir_waiter **out);
 void task_wake(weir_waiter *w, void *result);
+weir_rc task_body_drain(weir_task *t, weir_fn *fn, void *arg);
+/* Whether t waits for that, among others; and that the peer has taken all. */
+bool task_draining(const struct weir_task *t);
+void task_drained(struct weir_task *t);
 weir_rc task_redis(weir_task *t, weir_redis *r, weir_redis_fn *fn, void *arg, const weir_str *argv,
                    size_t argc);
 weir_rc task_redis_script(weir_task *t, weir_redis *r, const weir_script *s, size_t n_keys,

@@ -17,6 +17,7 @@ struct gen;
 struct gen_loop;
 struct tls_facts;
 struct trial_tally;
+struct filter;
 
 struct txn_var {
         struct txn_var *next;
@@ -42,6 +43,8 @@ struct txn {
         const struct settings
                 *eff; /* effective now: listener's/top's, then the route's, then the target's */
         struct txn_var *vars;
+        struct filter *filter[2]; /* of the request's and the response's body; NULL: no function
+                                     asked for it */
 
         /* What is sent; absent or NULL: as it came.  Functions may set these in on_request. */
         str method, uri, authority;

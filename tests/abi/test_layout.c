@@ -68,6 +68,10 @@ static const struct row rows[] = {
         ROW(weir_http_res, body),
         ROW(weir_http_res, fields),
         ROW(weir_http_res, n_fields),
+        ROW(weir_chunk, size),
+        ROW(weir_chunk, flags),
+        ROW(weir_chunk, data),
+        ROW(weir_chunk, offset),
         ROW(weir_case, name),
         ROW(weir_case, config),
         ROW(weir_case, request),
@@ -100,6 +104,8 @@ static const struct row rows[] = {
         ROW(weir_module, on_request),
         ROW(weir_module, on_response),
         ROW(weir_module, on_log),
+        ROW(weir_module, on_request_body),
+        ROW(weir_module, on_response_body),
         ROW(weir_host, size),
         ROW(weir_host, abi_major),
         ROW(weir_host, abi_minor),
@@ -153,6 +159,9 @@ static const struct row rows[] = {
         ROW(weir_host, conf_script),
         ROW(weir_host, http),
         ROW(weir_host, json_write),
+        ROW(weir_host, body_mode),
+        ROW(weir_host, body_emit),
+        ROW(weir_host, body_drain),
 };
 
 static size_t print(char *out, size_t n, const struct row *r)

@@ -12,6 +12,8 @@
 #include "../base/unit.h"
 #include "../net/pump.h"
 
+#include "http/reply.h"
+
 #include <stdlib.h>
 
 enum { SCRIPT_MAX = 8 };
@@ -22,6 +24,11 @@ struct origin {
 
 struct chain {
         bool waiting, logged;
+};
+
+struct filter {
+        unsigned opened, came, rooms, framed, ended;
+        enum chain_result how; /* when it is opened */
 };
 
 static struct metric_region *region;
@@ -84,6 +91,8 @@ static struct {
         unsigned requests, responses, cancels, chain_logs;
         const struct chain_user *chain_user;
         struct txn *chain_txn;
+        bool filters[2];
+        struct filter filter[2]; /* of bodies, where filters says so */
 
         /* limits */
         unsigned limits;
@@ -322,7 +331,7 @@ static void client_body(const char *text, bool end)
         r->flow->req_ready(r);
 }
 
-static void client_failed(enum reason why)
+UNUSED static void client_failed(enum reason why)
 {
         w.r->flow->req_failed(w.r, why);
 }
@@ -403,7 +412,7 @@ static void server_head(int status, const char *text)
         w.user->head(w.t);
 }
 
-static void server_failed(enum reason why)
+UNUSED static void server_failed(enum reason why)
 {
         assert_true(w.origin.running);
         w.origin.running = false;
@@ -418,6 +427,8 @@ struct chain *chain_new(struct txn *t, struct function_conf *const *functions, s
         assert_ptr_equal(functions, w.route.functions);
         w.chain_txn = t;
         w.chain_user = user;
+        if (w.filters[WEIR_REQUEST])
+                t->filter[WEIR_REQUEST] = &w.filter[WEIR_REQUEST];
         return n ? &w.chain : NULL;
 }
 
@@ -444,6 +455,8 @@ enum chain_result chain_request(struct chain *c)
 
 enum chain_result chain_response(struct chain *c)
 {
+        if (w.filters[WEIR_RESPONSE] && w.responses == 0)
+                w.chain_txn->filter[WEIR_RESPONSE] = &w.filter[WEIR_RESPONSE];
         return played(c, w.response_script[w.responses++]);
 }
 
@@ -462,6 +475,51 @@ void chain_log(struct chain *c)
         w.chain_logs++;
 }
 
+enum chain_result filter_open(struct filter *f)
+{
+        struct txn *t = w.chain_txn;
+
+        f->opened++;
+        if (f->how == CHAIN_CONTINUE)
+                return f->how;
+        filters_end(t);
+        t->reason = f->how == CHAIN_CUT ? REASON_FUNCTION_ERROR : REASON_FUNCTION;
+        if (f->how == CHAIN_RESPOND)
+                reply_fill(t->r, 403, t->reason, STR("no"), STR_NONE);
+        return f->how;
+}
+
+void filter_came(struct filter *f)
+{
+        f->came++;
+}
+
+void filter_room(struct filter *f)
+{
+        f->rooms++;
+}
+
+void filter_frame(const struct filter *f, struct msg *m)
+{
+        ((struct filter *)(uintptr_t)f)->framed++;
+        m->framing = FRAMING_CLOSE; /* as a mark */
+}
+
+void filter_end(struct txn *t, bool response)
+{
+        struct filter **f = &t->filter[response ? WEIR_RESPONSE : WEIR_REQUEST];
+
+        if (*f != NULL)
+                (*f)->ended++;
+        *f = NULL;
+}
+
+void filters_end(struct txn *t)
+{
+        filter_end(t, false);
+        filter_end(t, true);
+}
+
 /* ------------------------------------------------------------------ one test */
 
 static uint64_t metric(unsigned family)
@@ -469,7 +527,7 @@ static uint64_t metric(unsigned family)
         return metric_sum(region, family, STR(""));
 }
 
-static uint64_t local_replies(enum reason why)
+UNUSED static uint64_t local_replies(enum reason why)
 {
         struct buf labels = BUF_INIT;
         metric_label(&labels, "reason", str_z(reason_word(why)));
@@ -478,7 +536,7 @@ static uint64_t local_replies(enum reason why)
         return n;
 }
 
-static uint64_t limit_hits(enum reason why)
+UNUSED static uint64_t limit_hits(enum reason why)
 {
         struct buf labels = BUF_INIT;
         str setting, rest; /* the sentence of a limit begins with the setting */
@@ -526,7 +584,7 @@ static int teardown(void **state)
 }
 
 /* A fresh world in the middle of a test. */
-static void again(void)
+UNUSED static void again(void)
 {
         teardown(NULL);
         setup(NULL);
@@ -602,7 +660,7 @@ static void over(int status, enum reason why)
                 fail_msg("reason %s, not %s", reason_word(w.reason), reason_word(why));
 }
 
-static void still_open(void)
+UNUSED static void still_open(void)
 {
         assert_non_null(w.r);
         assert_int_equal(w.counted + w.logged + w.dropped, 0);

@@ -45,6 +45,9 @@ static struct rig {
         struct redis_call *calls;
         enum chain_result resumed; /* what chain_user was told */
         unsigned n_resumed, redis_held;
+        unsigned ready[2], room[2], wanted, n_decided; /* of bodies, what chain_user was told */
+        enum chain_result decided;
+        enum reason wanted_why;
         bool quarantined;
         char said[256]; /* conf_function_error */
 } rig;
@@ -146,7 +149,38 @@ static void rig_resumed(struct txn *t, enum chain_result how)
         rig.resumed = how;
         rig.n_resumed++;
 }
-static const struct chain_user rig_user = {.resumed = rig_resumed};
+
+static void rig_ready(struct txn *t, bool response)
+{
+        assert_ptr_equal(t, &rig.txn);
+        rig.ready[response]++;
+}
+
+static void rig_room(struct txn *t, bool response)
+{
+        assert_ptr_equal(t, &rig.txn);
+        rig.room[response]++;
+}
+
+static enum reason rig_wanted(struct txn *t)
+{
+        assert_ptr_equal(t, &rig.txn);
+        rig.wanted++;
+        return rig.wanted_why;
+}
+
+static void rig_decided(struct txn *t, enum chain_result how)
+{
+        assert_ptr_equal(t, &rig.txn);
+        rig.decided = how;
+        rig.n_decided++;
+}
+
+static const struct chain_user rig_user = {.resumed = rig_resumed,
+                                           .ready = rig_ready,
+                                           .room = rig_room,
+                                           .wanted = rig_wanted,
+                                           .decided = rig_decided};
 
 static bool rig_quarantine(const uint8_t sha[32])
 {
@@ -221,7 +255,12 @@ __attribute__((unused)) static void rig_request(size_t memory)
         struct request *r = &rig.req;
         struct txn *t = &rig.txn;
 
-        *r = (struct request){.magic = REQUEST_MAGIC, .loop = rig.loop, .arena = arena_new(memory)};
+        *r = (struct request){
+                .magic = REQUEST_MAGIC, .holds = 1, .loop = rig.loop, .arena = arena_new(memory)};
+        r->to_server = &r->req_body;
+        r->from_server = &r->res_body;
+        r->req_body.high = r->res_body.high = PIPE_HIGH;
+        r->req_body.end = true;
         r->req.method = METHOD_GET;
         r->req.method_text = STR("GET");
         r->req.target = STR("/a?x=1");
@@ -243,6 +282,7 @@ __attribute__((unused)) static void rig_request_end(void)
         if (rig.chain != NULL)
                 chain_log(rig.chain);
         buf_clear(&rig.req.res_body.data);
+        buf_clear(&rig.req.req_body.data);
         arena_free(rig.req.arena);
         rig.chain = NULL;
 }

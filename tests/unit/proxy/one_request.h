@@ -93,6 +93,8 @@ static int one_setup(void **state)
                                  .arena = one.arena,
                                  .client = &one_client,
                                  .started = 4 * SEC};
+        one.r.to_server = &one.r.req_body;
+        one.r.from_server = &one.r.res_body;
         one.r.req = (struct msg){.method = METHOD_GET,
                                  .method_text = STR("GET"),
                                  .target = STR("/"),

@@ -70,6 +70,8 @@ static struct call *call_new(enum method m, str body)
         c->r.magic = REQUEST_MAGIC;
         c->r.loop = loops[0];
         c->r.arena = arena_new(0);
+        c->r.to_server = &c->r.req_body;
+        c->r.from_server = &c->r.res_body;
         c->r.res_body.high = c->r.req_body.high = PIPE_HIGH;
         buf_puts(&c->r.req_body.data, body);
         c->r.req_body.end = true;
