@@ -496,12 +496,12 @@ static void ops_req_room(struct request *r)
 }
 
 /* What the client has must not look complete.  A body without framing ends with the connection, so
- * only a reset tells. */
+ * only how that ends tells. */
 static void ops_cut(struct request *r, enum reason why)
 {
         struct h1_conn *c = conn_of_request(r);
-        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE && !c->d.io.tls)
-                io_reset_at_close(&c->d.io);
+        if (c->stream->head_sent && c->stream->out.framing == FRAMING_CLOSE)
+                io_cut_at_close(&c->d.io);
         detach(c);
         downstream_close(&c->d, why);
 }

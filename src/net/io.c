@@ -546,8 +546,15 @@ void io_reset_at_close(struct io *io)
         struct linger reset = {.l_onoff = 1};
 
         CHECK_OBJ(io, IO_MAGIC);
-        io->reset = true;
+        io->cut = true;
         setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+}
+
+void io_cut_at_close(struct io *io)
+{
+        io->cut = true;
+        if (io->tls == NULL)
+                io_reset_at_close(io);
 }
 
 void io_close_now(struct io *io, enum reason why)

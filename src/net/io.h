@@ -74,7 +74,7 @@ struct io {
         bool shut_due : 1; /* io_shutdown was asked for */
         bool shut : 1;     /* our side has sent FIN / close_notify */
         bool plenty : 1;   /* the last receive filled all the room it had: more is read at once */
-        bool reset : 1;    /* io_reset_at_close */
+        bool cut : 1;      /* the close must not look like an end */
 };
 #define IO_MAGIC UINT32_C(0x494f494f)
 
@@ -113,6 +113,9 @@ void io_flush(struct io *io);
 void io_shutdown(struct io *io);
 /* The peer shall see a reset at the close, not an end; what the kernel still holds is dropped. */
 void io_reset_at_close(struct io *io);
+/* The peer shall not take the close for an end: over TLS there is no close_notify (RFC 8446 6.1),
+ * else a reset. */
+void io_cut_at_close(struct io *io);
 /* At once; drops both queues; counts the reason.  Again is fine.  (Where the kernel encrypts, what
  * it has taken and TCP not yet is still sent; io is closed for its owner all the same.) */
 void io_close(struct io *io, enum reason why);

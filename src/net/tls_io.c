@@ -620,7 +620,7 @@ static void tls_release(struct io *io)
         struct tls_peer *p = io->tls;
         int ignored;
 
-        if (p->established && !p->notified && !io->failed && io_unsent(io) == 0) {
+        if (p->established && !p->notified && !io->failed && !io->cut && io_unsent(io) == 0) {
                 drain_errors();
                 SSL_shutdown(p->ssl);
                 (void)send_enc(p, &ignored);

@@ -227,7 +227,7 @@ bool tls_kernel_tail(const struct io *io)
 {
         const struct tls_peer *p = io->tls;
 
-        return p->established && !p->notified && !io->failed && !io->reset && io_unsent(io) == 0 &&
+        return p->established && !p->notified && !io->failed && !io->cut && io_unsent(io) == 0 &&
                !has_room(p->fd);
 }
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ MIB = random.Random(1).randbytes(1 << 20)
 ALERT, HANDSHAKE = 21, 22
 SMALL = 'host * { route / { respond 200 "$tls_version"; } }'
 PROXY = "upstream u { server @backend@; } host * { route / { proxy u; } }"
-LISTEN = """listen 127.0.0.1:@https@ tls {{ certificate {} key={}; kernel_tls on; {} }}
+LISTEN = """listen 127.0.0.1:@https@ tls {{ certificate {} key={}; kernel_tls {}; {} }}
 """
 
 
@@ -42,9 +43,9 @@ def kernel(library):
 @pytest.fixture
 def offload(weir, ca, kernel):
     """(weir, its kernel)"""
-    def make(config=SMALL, more="", top="", refuse=None, sndbuf=None, **values):
+    def make(config=SMALL, more="", top="", refuse=None, sndbuf=None, mode="on", **values):
         k = kernel(refuse=refuse, sndbuf=sndbuf)
-        return weir(top + LISTEN.format(*ca.cert("a.test"), more) + config, env=k.env, **values), k
+        return weir(top + LISTEN.format(*ca.cert("a.test"), mode, more) + config, env=k.env, **values), k
     return make
 
 
@@ -60,6 +61,7 @@ class Strict(raw.Stream):
         if rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         sock.connect((HOST, port))
+        ctx.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         super().__init__(ctx.wrap_socket(sock, server_hostname="a.test", suppress_ragged_eofs=False))
 
     def slowly(self, pause=0.002):
@@ -229,6 +231,27 @@ def test_an_alert_after_the_keys(offload, ca):
     assert counted(w, "kernel") == 1
 
 
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_a_cut_response_looks_cut(offload, server, ca, mode):
+    """Where only the end of the connection ends the body, there is no close_notify."""
+    go = threading.Event()
+
+    def script(c):
+        c.server.take(c)
+        c.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf")
+        go.wait(10 * SLOW)
+        c.reset()
+
+    w, k = offload(PROXY, backend=server(script=script), mode=mode)
+    with Strict(w.https, ca.client()) as c:
+        c.send(request(version="1.0"))
+        assert c.read_until(b"half")
+        go.set()
+        with pytest.raises((ssl.SSLError, ConnectionError), match="(?i)eof|reset"):
+            c.fill()
+    assert k.controls(ALERT) == []
+
+
 def test_new_keys(offload, ca):
     """A client may change its own; those of weir cannot be changed, which ends the connection."""
     w, k = offload()
@@ -292,9 +315,8 @@ def test_a_cipher_that_the_kernel_refuses(offload, ca):
     w.wait_log(r"kernel_tls is on but the kernel does not take it \(Invalid argument\): weir encrypts")
 
 
-def test_off_is_off(weir, ca, kernel):
-    k = kernel()
-    w = weir(LISTEN.format(*ca.cert("a.test"), "").replace("kernel_tls on", "kernel_tls off") + SMALL, env=k.env)
+def test_off_is_off(offload, ca):
+    w, k = offload(mode="off")
     assert fetch(w.https, tls=ca.client()).status == 200
     assert k.path.read_text() == ""
     assert counted(w, "kernel") == 0 and counted(w, "user") == 0
@@ -313,7 +335,7 @@ def kernel_has_it():
 def test_this_machines_kernel(weir, server, ca, version):
     """Where it has TLS it encrypts; where it has none weir does, and says so once."""
     body = 4 * MIB
-    w = weir(LISTEN.format(*ca.cert("a.test"), "") + PROXY, backend=server(answer(body)))
+    w = weir(LISTEN.format(*ca.cert("a.test"), "on", "") + PROXY, backend=server(answer(body)))
     for _ in range(5):
         with Strict(w.https, ca.client(version=version), rcvbuf=4096) as c:
             c.send(request(fields=CLOSE))

@@ -258,9 +258,9 @@ static void a_tail_is_what_a_close_would_lose(void **state UNUSED)
         assert_false(tls_kernel_tail(&io));
         writable = false;
         assert_true(tls_kernel_tail(&io));
-        io.reset = true;
+        io.cut = true;
         assert_false(tls_kernel_tail(&io));
-        io.reset = false;
+        io.cut = false;
         io.failed = true;
         assert_false(tls_kernel_tail(&io));
         io.failed = false;
