@@ -287,6 +287,25 @@ void bundle_free(struct bundle *b)
         free(b);
 }
 
+bool bundle_same_but(struct bundle *a, struct bundle *b, str path)
+{
+        size_t cursor = 0;
+        void *value;
+        str key;
+
+        if (map_count(a->by) != map_count(b->by))
+                return false;
+        while (map_at(a->by, &cursor, &key, &value)) {
+                const struct entry *x = value, *y = map_get(b->by, key);
+                if (!y || x->present != y->present)
+                        return false;
+                if (!str_eq(x->value, y->value) &&
+                    !(x->kind == ENTRY_FILE && str_eq(x->name, path)))
+                        return false;
+        }
+        return true;
+}
+
 void bundle_digest(const struct bundle *b, uint8_t out[32])
 {
         crypto_sha256(b->map.p ? b->map : STR(""), out);

@@ -19,6 +19,8 @@ void bundle_put_file(struct bundle *b, str path, str content);
 int bundle_seal(struct bundle *b); /* memfd with all entries, sealed; -1 and errno */
 struct bundle *bundle_map(int fd); /* replaying; NULL: not a bundle.  fd may be closed afterwards */
 void bundle_free(struct bundle *b);
+/* Do two mapped ones hold the same but for the content of that file? */
+bool bundle_same_but(struct bundle *a, struct bundle *b, str path);
 void bundle_digest(const struct bundle *b, uint8_t out[32]); /* of a mapped one */
 
 #endif

@@ -324,6 +324,10 @@ failed:
 
 static void spawn_later(struct master *m, struct master_timer *t)
 {
+        if (m->reload.state == RELOAD_PREPARING) { /* it would begin with what is about to go */
+                master_timer_set(m, t, 10 * MSEC, spawn_later);
+                return;
+        }
         children_spawn(m, CONTAINER_OF(t, struct child, respawn));
 }
 
@@ -347,17 +351,20 @@ void children_start(struct master *m)
 
 /* ------------------------------------------------------------------ death */
 
-static void strike(struct master *m, const struct board_word *w)
+/* Whether that version is quarantined now. */
+static bool strike(struct master *m, const struct board_word *w)
 {
+        bool quarantined = strikes_add(&m->strikes, w->sha, proc_now());
         char label[MODULE_NAME_MAX + 1];
 
         snprintf(label, sizeof(label), "%s", w->name);
         master_count(m, METRIC_FUNCTION_STRIKES, "module", str_z(label));
-        if (strikes_add(&m->strikes, w->sha, proc_now()))
+        if (quarantined)
                 log_error("weir",
                           "module %s was running in %d deaths within a minute: it is quarantined "
                           "until a reload brings another version, its uses answer by on_error",
                           w->name, STRIKES_LIMIT);
+        return quarantined;
 }
 
 static void let_go(struct master *m, struct child *c)
@@ -373,15 +380,17 @@ static void let_go(struct master *m, struct child *c)
         atomic_store(&board_news(m->board, c->index)->pid, 0);
 }
 
-/* Counts the death, and says when the next one comes. */
-static void mourn(struct master *m, struct child *c, const char *how, const char *cause)
+/* Counts the death, and says when the next one comes.  Whether a version of a module is quarantined
+ * for it: that in w. */
+static bool mourn(struct master *m, struct child *c, const char *how, const char *cause,
+                  struct board_word *w)
 {
-        struct board_word w;
+        bool quarantined;
         int64_t pause;
 
         master_count(m, METRIC_WORKER_DEATHS, "cause", str_z(cause));
-        if (board_last_words(m->board, c->index, &w) && w.where != 0 && w.known)
-                strike(m, &w);
+        quarantined = board_last_words(m->board, c->index, w) && w->where != 0 && w->known &&
+                      strike(m, w);
         pause = pace_next(&m->pace, proc_now());
         log_error("weir", "worker %u (%d) ended: %s; %s", c->index, (int)c->pid, how,
                   pause > 0 ? "a new one follows after a pause" : "a new one is started");
@@ -391,6 +400,7 @@ static void mourn(struct master *m, struct child *c, const char *how, const char
                 master_timer_set(m, &c->respawn, pause, spawn_later);
         else
                 children_spawn(m, c);
+        return quarantined;
 }
 
 /* A worker that cannot even start is not tried again while weir itself is starting: that ends in a
@@ -402,10 +412,11 @@ static bool replace_wanted(const struct master *m, bool started)
 
 static void gone(struct master *m, struct child *c, const char *how, const char *cause)
 {
-        bool started = c->state == CHILD_SERVING;
+        bool started = c->state == CHILD_SERVING, quarantined = false;
+        struct board_word w;
 
         if (replace_wanted(m, started)) {
-                mourn(m, c, how, cause);
+                quarantined = mourn(m, c, how, cause, &w);
         } else {
                 if (strcmp(cause, "exit") != 0 || !m->leave)
                         log_error("weir", "worker %u (%d) ended: %s", c->index, (int)c->pid, how);
@@ -413,6 +424,8 @@ static void gone(struct master *m, struct child *c, const char *how, const char 
         }
         control_child_gone(m, c);
         reload_child_gone(m, c, started);
+        if (quarantined)
+                fallback_try(m, w.sha);
         children_sweep_copies(m);
         master_exit_if_empty(m);
 }

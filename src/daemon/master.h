@@ -83,6 +83,7 @@ struct reload {
         struct plan *plan;
         struct buf text;           /* the report */
         bool again;                /* somebody asked for another one meanwhile */
+        bool put_back;             /* nobody asked: what was in force before comes back */
         struct canary_terms terms; /* share 0: it is committed at once */
 };
 
@@ -99,6 +100,13 @@ struct rollout {
 };
 
 enum drain_state { DRAIN_NO, DRAIN_ANNOUNCED, DRAIN_CLOSED, DRAIN_STOPPING };
+
+/* What was in force before, where it differs in one module's file alone; plan NULL: it does not. */
+struct fallback {
+        struct plan *plan;
+        int plan_fd, bundle_fd;
+        uint32_t module; /* which, in both plans */
+};
 
 /* `weir server`: said again to a worker that replaces another. */
 struct server_word {
@@ -117,6 +125,7 @@ struct master {
         struct plan *plan;
         int plan_fd, bundle_fd;
         uint32_t number; /* its reload */
+        struct fallback fallback;
         uint32_t last_number;
         struct plan_head first; /* what is fixed at start */
         struct reload reload;
@@ -191,6 +200,13 @@ void master_count(struct master *m, unsigned family, const char *label, str valu
 /* Starts a reload, or lets one follow the one under way: it gets the number last_number + 1 either
  * way.  A canary ends for it. */
 void reload_ask(struct master *m);
+/* A configuration that was in force, and need not be checked again, comes back; they are the
+ * reload's from here on.  Only if nothing is under way. */
+void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundle_fd);
+/* Another configuration comes into force: takes over what was until now, to keep or to free. */
+void fallback_keep(struct master *m);
+/* A module's version has been quarantined: the one before it comes back, if there is one. */
+void fallback_try(struct master *m, const uint8_t sha[32]);
 /* The same, but what is new is tried first.  Only if nothing is under way, or a canary. */
 void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 void reload_cancel(struct master *m, const char *why);

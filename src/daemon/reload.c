@@ -250,7 +250,7 @@ static void begin(struct master *m, const struct canary_terms *terms)
 {
         struct reload *r = &m->reload;
 
-        r->again = false;
+        r->again = r->put_back = false;
         r->terms = terms ? *terms : (struct canary_terms){0};
         r->number = ++m->last_number;
         r->began = proc_now();
@@ -268,6 +268,22 @@ static void begin(struct master *m, const struct canary_terms *terms)
         }
         master_watch(m, r->checker.channel, checker_readable, NULL);
         master_timer_set(m, &r->wall, CHECKER_WALL, checker_late);
+}
+
+void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundle_fd)
+{
+        struct reload *r = &m->reload;
+
+        CHECK(r->state == RELOAD_IDLE);
+        *r = (struct reload){.state = RELOAD_WAITING,
+                             .number = ++m->last_number,
+                             .began = proc_now(),
+                             .checker = {0, -1},
+                             .put_back = true,
+                             .plan = plan,
+                             .plan_fd = plan_fd,
+                             .bundle_fd = bundle_fd};
+        apply(m);
 }
 
 /* The canary under way, if there is one, ends for what was asked now. */
@@ -403,18 +419,14 @@ static void adopt(struct master *m)
 {
         struct reload *r = &m->reload;
 
-        plan_free(m->plan);
-        if (m->plan_fd >= 0)
-                close(m->plan_fd);
-        if (m->bundle_fd >= 0)
-                close(m->bundle_fd);
+        fallback_keep(m);
         m->plan = r->plan;
         m->plan_fd = r->plan_fd;
         m->bundle_fd = r->bundle_fd;
         m->number = r->number;
         r->plan = NULL;
         r->plan_fd = r->bundle_fd = -1;
-        m->rollout.rejected = false;
+        m->rollout.rejected = r->put_back;
         logs_commit(&m->logs, m->plan);
         fetcher_stop(m); /* it may write what tickets_adopt does */
         tickets_adopt(m);

@@ -75,26 +75,6 @@ static bool registry_drop(struct tls_shared *s)
         return true;
 }
 
-/* Appends a text with its length, so that no two configurations run together. */
-static void digest_text(struct buf *b, str s)
-{
-        uint64_t n = s.p ? s.n : UINT64_MAX;
-
-        buf_put(b, &n, sizeof(n));
-        buf_puts(b, s);
-}
-
-static void digest_number(struct buf *b, int64_t v)
-{
-        buf_put(b, &v, sizeof(v));
-}
-
-static void digest_end(struct buf *b, uint8_t out[32])
-{
-        crypto_sha256(buf_pullup(b, b->n), out);
-        buf_clear(b);
-}
-
 /* ---- errors ---- */
 
 void tls_error_text(char *out, size_t cap)
@@ -466,84 +446,6 @@ static void server_free(struct tls_server *s)
         free(s);
 }
 
-/* All that decides which clients are let in. */
-static void digest_policy(struct buf *b, const struct tls_server_conf *c)
-{
-        bool off = c->client_certificate == TLS_CLIENT_OFF;
-
-        digest_number(b, c->client_certificate);
-        digest_text(b, off ? STR_NONE : c->client_ca_pem);
-        digest_text(b, off ? STR_NONE : c->client_crl_pem);
-        digest_number(b, off ? 0 : c->client_depth);
-}
-
-static void server_policy(const struct tls_server_conf *c, uint8_t out[32])
-{
-        struct buf b = BUF_INIT;
-
-        digest_policy(&b, c);
-        digest_end(&b, out);
-}
-
-static void digest_strength(struct buf *b, const struct tls_server_conf *c)
-{
-        digest_number(b, c->version_min);
-        digest_number(b, c->version_max);
-        digest_text(b, c->ciphers);
-}
-
-static void server_strength(const struct tls_server_conf *c, uint8_t out[32])
-{
-        struct buf b = BUF_INIT;
-
-        digest_strength(&b, c);
-        digest_end(&b, out);
-}
-
-/* What a session must have been made under to be resumed: all of these. */
-static void session_context(const struct tls_server_conf *c, uint8_t out[32])
-{
-        struct buf b = BUF_INIT;
-
-        digest_policy(&b, c);
-        digest_strength(&b, c);
-        digest_end(&b, out);
-}
-
-static void digest_hosts(struct buf *b, const struct tls_server_conf *c)
-{
-        for (size_t i = 0; i < c->n_hosts; i++) {
-                const struct tls_host *h = &c->hosts[i];
-                digest_number(b, (int64_t)h->n_names);
-                for (size_t k = 0; k < h->n_names; k++)
-                        digest_text(b, h->names[k]);
-                digest_text(b, h->server ? str_of(h->server->shared.digest, 32) : STR_NONE);
-        }
-}
-
-static void server_digest(const struct tls_server_conf *c, uint8_t out[32])
-{
-        struct buf b = BUF_INIT;
-
-        for (size_t i = 0; i < c->n_pairs; i++) {
-                digest_text(&b, c->pairs[i].cert_pem);
-                digest_text(&b, c->pairs[i].key_pem);
-                digest_text(&b, c->pairs[i].ocsp);
-                digest_number(&b, c->pairs[i].staple.all ? (int64_t)c->pairs[i].staple.at : -1);
-                digest_number(&b, c->pairs[i].staple.epoch);
-        }
-        digest_number(&b, -1);
-        for (size_t i = 0; i < c->n_alpn; i++)
-                digest_text(&b, c->alpn[i]);
-        digest_number(&b, -2);
-        digest_strength(&b, c);
-        digest_policy(&b, c);
-        digest_hosts(&b, c);
-        digest_number(&b, c->max_early_data);
-        digest_number(&b, c->kernel);
-        digest_end(&b, out);
-}
-
 const char *tls_library(void)
 {
         return OpenSSL_version(OPENSSL_VERSION);
@@ -555,7 +457,7 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         uint8_t digest[32];
 
         tls_init();
-        server_digest(c, digest);
+        tls_digest_server(c, digest);
         s = (struct tls_server *)registry_get(&servers, digest);
         if (s != NULL)
                 return s;
@@ -574,9 +476,9 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s->ciphers = str_dupz(c->ciphers.n ? c->ciphers : STR(CIPHERS_12));
         s->early_data = c->max_early_data > 0;
         s->kernel = c->kernel;
-        server_policy(c, s->policy);
-        server_strength(c, s->strength);
-        session_context(c, s->session_context);
+        tls_digest_policy(c, s->policy);
+        tls_digest_strength(c, s->strength);
+        tls_digest_session(c, s->session_context);
         tls_host_add_all(s, c);
         s->names = map_new();
         s->ctx = calloc(c->n_pairs, sizeof(*s->ctx));
@@ -662,19 +564,11 @@ static bool client_fill(struct tls_client *t, const struct tls_client_conf *c, s
 
 struct tls_client *tls_client_new(const struct tls_client_conf *c, struct arena *a, str *err)
 {
-        struct buf b = BUF_INIT;
         struct tls_client *t;
         uint8_t digest[32];
 
         tls_init();
-        digest_number(&b, c->verify);
-        digest_text(&b, c->ca_pem);
-        digest_text(&b, c->name);
-        digest_text(&b, c->cert_pem);
-        digest_text(&b, c->key_pem);
-        for (size_t i = 0; i < c->n_alpn; i++)
-                digest_text(&b, c->alpn[i]);
-        digest_end(&b, digest);
+        tls_digest_client(c, digest);
         t = (struct tls_client *)registry_get(&clients, digest);
         if (t != NULL)
                 return t;

@@ -54,6 +54,15 @@ struct tls_client {
         char *name; /* NULL: the host of each connection */
 };
 
+/* tls_digest.c: of all that a server's or client's object is made from; of what decides which
+ * clients are let in; of versions and ciphers; of both, for what a session must have been made
+ * under. */
+void tls_digest_server(const struct tls_server_conf *c, uint8_t out[32]);
+void tls_digest_client(const struct tls_client_conf *c, uint8_t out[32]);
+void tls_digest_policy(const struct tls_server_conf *c, uint8_t out[32]);
+void tls_digest_strength(const struct tls_server_conf *c, uint8_t out[32]);
+void tls_digest_session(const struct tls_server_conf *c, uint8_t out[32]);
+
 /* tls_host.c: what hosts of a listener have of their own. */
 void tls_host_add_all(struct tls_server *s, const struct tls_server_conf *c);
 void tls_host_free(struct tls_server *s);

@@ -1,5 +1,6 @@
 """A new binary takes over; sockets come from a service manager; what kills workers is put aside."""
 import os
+import re
 import shutil
 import signal
 import socket
@@ -156,6 +157,61 @@ def test_quarantine(weir, server):
     crasher(w, 0)
     w.reload()
     assert fetch(w.http, "/bad").body == b"ok"
+
+
+CRASHING = ("workers @workers@; module crasher @dir@/crasher.so; listen 127.0.0.1:@http@; "
+            "upstream u { server @backend@; } "
+            "host * { route /bad { function crasher; proxy u; } route / { proxy u; } }")
+
+
+def status(w, target):
+    try:
+        return fetch(w.http, target).status
+    except (OSError, EOFError):
+        return None
+
+
+def die(w, times):
+    for _ in range(times):
+        before = w.metric("weir_worker_deaths_total")
+        assert status(w, "/bad") is None
+        until(lambda: status(w, "/") == 200, "weir to serve")
+        assert w.metric("weir_worker_deaths_total") == before + 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_version_before_a_quarantined_one_comes_back(weir, server, workers):
+    w = weir(CRASHING, backend=server(), workers=str(workers), start=False)
+    w.deaths_expected = True
+    crasher(w, 0)
+    w.start()
+    assert fetch(w.http, "/bad").body == b"ok"
+    crasher(w, 1)
+    w.reload()
+    w.reload()  # changes nothing, and what came before stays known
+    die(w, 3)
+    w.wait_log("crasher .*quarantined")
+    w.wait_log("module crasher: the version before it .* comes back")
+    until(lambda: status(w, "/bad") == 200, "the version before to serve")
+    for _ in range(20):
+        assert fetch(w.http, "/bad").body == b"ok"
+    assert w.metric("weir_worker_deaths_total") == 3
+    # Whoever asks for what is on disk gets it, and it counts anew.
+    w.reload()
+    die(w, 1)
+
+
+def test_nothing_else_goes_back_with_a_quarantined_version(weir, server):
+    w = weir(CRASHING, backend=server(), workers="1", start=False)
+    w.deaths_expected = True
+    crasher(w, 0)
+    w.start()
+    crasher(w, 1)
+    w.reload(CRASHING + " # changed")
+    die(w, 3)
+    w.wait_log("crasher .*quarantined")
+    assert status(w, "/bad") == 503  # its policy serves
+    assert not re.search("comes back", w.log())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes copies")
