@@ -484,6 +484,10 @@ static const struct tunnel_user tunnel_user = {.ready = tunnel_ready, .idle = tu
 static enum next step_send(struct flow *f)
 {
         struct request *r = f->t.r;
+        bool web = f->local && r->res.status >= 400 && forward_is_web(&f->t);
+        bool call = f->local && r->res.status >= 400 && grpc_is_request(&r->req);
+        if (call || web) /* its body becomes a message in the head or in trailers */
+                filter_end(&f->t, true);
         if (UNLIKELY(f->t.filter[WEIR_RESPONSE] != NULL)) {
                 enum chain_result how = filter_open(f->t.filter[WEIR_RESPONSE]);
                 if (how != CHAIN_CONTINUE)
@@ -502,9 +506,9 @@ static enum next step_send(struct flow *f)
         if (f->local) {
                 refusal_count_reply(r->loop, &flow_loop(r->loop)->reasons[f->t.reason],
                                     f->t.reason);
-                if (r->res.status >= 400 && grpc_is_request(&r->req))
+                if (call)
                         grpc_reply(r, f->t.reason);
-                else if (r->res.status >= 400 && forward_is_web(&f->t))
+                else if (web)
                         bridge_reply(r, f->t.reason);
         }
         r->res_head_sent = true;

@@ -1,10 +1,9 @@
 """Functions on bodies: each mode in both directions between HTTP/1 and HTTP/2, what is taken whole, what
 grows past a slow reader, and each side failing at each step."""
-import os
+import base64
 import re
 import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from kit import h2 as h2c
 from kit import raw, until
-from kit.h2_peer import ErrorCodes, Peer, serve
+from kit.h2_peer import serve
 from kit.raw import answer, fetch, request
 from test_functions import ZOO, build
 
@@ -336,16 +335,54 @@ def test_tunnels_are_left_alone(world):
         assert c.read(3) == b"abc"
 
 
+# ---------------------------------------------------------------- gRPC
+
+
+GRPC = [("content-type", "application/grpc"), ("te", "trailers")]
+
+
+def call(w, fields, body):
+    c = h2c.Client(w.http)
+    s = c.request("POST", "/a.B/C", fields, body=body)
+    c.until(lambda: c.answer(s).over)
+    a = c.answer(s)
+    c.stream.close()
+    return a.status, dict(a.fields), a.body, dict(a.trailers)
+
+
+def test_a_failed_call_keeps_its_message(world):
+    """What weir answers itself has no body then; the function's trailers and bytes do not get in its way."""
+    w = world("response=tail", h2=True, up="retry off; eject off;")
+    w.server.stop_listening()
+    plain = world("response=none", h2=True, up="retry off; eject off;")
+    plain.server.stop_listening()
+    status, fields, body, _ = call(w, GRPC, b"\0\0\0\0\0")
+    assert (status, body, fields["grpc-status"]) == (200, b"", "14")
+    assert fields["grpc-message"] == call(plain, GRPC, b"\0\0\0\0\0")[1]["grpc-message"]
+
+
+def test_functions_see_what_a_web_client_sees(world):
+    """The bridge of gRPC-Web stands between them and the server, for bodies as for heads."""
+    frame = b"\0\0\0\0\x03abc"
+    text = base64.b64encode(frame)
+
+    def reply(p, a):
+        assert bytes(a.body) == frame and a.get("content-type") == "application/grpc"
+        p.head(a, fields=[("content-type", "application/grpc")])
+        p.data(a, frame)
+        p.fields(a, ("grpc-status", "0"), flags=5)
+
+    answers = []
+    for op in ("none", "read", "buffer"):
+        w = world(f"request={op} response={op}", h2=True, script=serve(reply), route="grpc_web on;")
+        answers.append(call(w, [("content-type", "application/grpc-web-text")], text))
+        if op != "none":
+            saw(w, request=(len(text), 1, 1), response=(len(answers[0][2]), 1, 1))
+    assert answers[0][0] == 200 and answers[0][2].startswith(text)
+    assert answers[1][2] == answers[2][2] == answers[0][2]
+
+
 # ---------------------------------------------------------------- failures
-
-
-def slowly(c, gone):
-    """A response whose second half comes when gone is set."""
-    c.server.take(c)
-    c.send(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 100000)
-    gone.wait(20)
-    c.send(b"x" * 100000)
-    c.read_all()
 
 
 @pytest.mark.parametrize("client_h2", [False, True], ids=["h1", "h2"])
