@@ -23,6 +23,9 @@ enum call_result {
         CALL_RESULTS
 };
 
+/* What became of a request that a function has made. */
+enum asked_result { ASKED_ANSWERED, ASKED_FAILED, ASKED_DROPPED, ASKED_RESULTS };
+
 #define INSTANCE_MAGIC     UINT32_C(0x494e5354)
 #define INSTANCE_SET_MAGIC UINT32_C(0x494e5345)
 
@@ -53,6 +56,7 @@ struct instance_loop {
         struct log_quota lines; /* of the module's own */
         struct deadline held;   /* armed while some were held back and nobody was told */
         metric_cell *lines_held;
+        metric_cell *asked[ASKED_RESULTS]; /* made at first use */
 };
 
 struct instance {

@@ -181,6 +181,23 @@ static void op_spare(struct op *op)
         op->task->spare = op;
 }
 
+static void http_count(struct instance_loop *il, enum asked_result r)
+{
+        static const char *const words[ASKED_RESULTS] = {"answered", "failed", "dropped"};
+        struct metric_slot *metrics = il->sl->loop->metrics;
+
+        if (il->asked[r] == NULL && metrics != NULL) {
+                struct buf labels = BUF_INIT;
+                metric_label(&labels, "function", il->inst->conf->name);
+                metric_label(&labels, "result", str_z(words[r]));
+                il->asked[r] = metric_series(metrics, METRIC_FUNCTION_ASKED,
+                                             buf_pullup(&labels, labels.n));
+                buf_clear(&labels);
+        }
+        if (il->asked[r] != NULL)
+                metric_add(il->asked[r], 1);
+}
+
 void task_drop_ops(struct weir_task *t)
 {
         struct list *n;
@@ -200,6 +217,7 @@ void task_drop_ops(struct weir_task *t)
                 case OP_HTTP:
                         t->inst->set->env.subrequest_calls->cancel(op->sub);
                         t->held -= op->held;
+                        http_count(t->il, ASKED_DROPPED);
                         break;
                 case OP_DRAIN:
                         break;
@@ -527,6 +545,7 @@ static void http_done(void *arg, const struct subrequest_answer *a)
         fn = op->http_fn;
         given = op->arg;
         op_spare(op);
+        http_count(t->il, res->status ? ASKED_ANSWERED : ASKED_FAILED);
         stamp = task_enter(t, MODULE_COMPLETION);
         rc = fn(t, t->inst->inst, t->ctx, res, given);
         task_leave(t, stamp);

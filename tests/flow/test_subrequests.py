@@ -203,6 +203,7 @@ def test_a_server_that_hangs(fan, before):
     assert 0.1 < time.monotonic() - t < 3 * SLOW
     assert ended.wait(5 * SLOW), "the exchange is aborted, at once"
     assert w.metric("weir_upstream_requests_total", upstream="a", result="timeout") == 1
+    assert w.metric("weir_function_requests_total", function="f", result="failed") == 1
     idle(w)
 
 
@@ -327,6 +328,8 @@ def test_the_first_decides(fan):
     assert told(fetch(w.http, "/first"))["body"] == "7"
     assert ended.wait(5 * SLOW), "what is outstanding is dropped with the verdict"
     assert w.metric("weir_upstream_requests_total", upstream="b", result="aborted") == 1
+    for result in ("answered", "dropped"):
+        assert w.metric("weir_function_requests_total", function="f", result=result) == 1
     idle(w)
 
 
@@ -411,6 +414,42 @@ def test_in_the_response(fan, server):
     r = fetch(w.http, "/response?path=/in")
     assert r.body == b"main"
     assert told(r.get("x-told"))["body"] == "sub"
+
+
+def test_in_the_body_of_a_request(fan):
+    """One that is looked at elsewhere before it goes on."""
+    w = fan(lambda q: answer(b"", "200 OK" if q.body != b"bad" else "403 Forbidden"), answer(b"main"), action="proxy b;")
+    assert fetch(w.http, "/scan", "POST", body=b"good" * 5000).body == b"main"
+    assert (w.servers[0].last().body, w.servers[1].last().body) == (b"good" * 5000, b"good" * 5000)
+    assert fetch(w.http, "/scan", "POST", body=b"bad").status == 422
+    assert len(w.servers[1].requests) == 1
+    idle(w)
+
+
+def test_in_the_body_of_a_response(fan):
+    text = b"abc" * 50000
+    w = fan(lambda q: answer(q.body.upper()), answer(text), action="proxy b;")
+    for _ in range(3):
+        assert fetch(w.http, "/translate").body == text.upper()
+    assert all(len(q.body) <= 16384 for q in w.servers[0].requests)
+    idle(w)
+
+
+def test_a_client_that_leaves_in_the_body(fan, connect):
+    ended = threading.Event()
+
+    @script
+    def hang(c):
+        c.server.take(c)
+        c.read_all()
+        ended.set()
+
+    w = fan(hang, answer(b"main" * 100000), action="proxy b;")
+    c = connect(w.http).send(raw.request(target="/translate"))
+    w.servers[0].wait()
+    c.reset()
+    assert ended.wait(5 * SLOW)
+    idle(w)
 
 
 def test_a_reload_while_under_way(fan, modules, connect):

@@ -7,6 +7,8 @@
  *     /first        a and b at once; who answers first decides
  *     /twice        one to a, and after its answer one to b
  *     /response     the same as /one, when the response is there
+ *     /scan         the request's body, whole, is put to a: 200 goes on, all else is 422
+ *     /translate    each piece of the response's body is put to a, and its answer stands for it
  */
 #include <weir/module.h>
 
@@ -160,6 +162,8 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
                 return many(r, c, ctx);
         if (weir_eq(path, WEIR_STR("/first")))
                 return first(r, c);
+        if (weir_eq(path, WEIR_STR("/scan")))
+                return weir->body_mode(r, WEIR_BODY_BUFFER, 65536) ? WEIR_ERROR : WEIR_CONTINUE;
         if (weir_eq(path, WEIR_STR("/twice")))
                 return weir->http(r, c->a, WEIR_HTTP(.path = WEIR_STR("/1")), then, NULL);
         return WEIR_CONTINUE;
@@ -170,10 +174,49 @@ static weir_rc response(weir_req *r, const void *inst, void *ctx)
         weir_str path;
 
         (void)ctx;
-        if (!weir->var_get(r, WEIR_STR("path"), &path) || !weir_eq(path, WEIR_STR("/response")))
-                return WEIR_CONTINUE;
-        return one(r, inst, note);
+        if (!weir->var_get(r, WEIR_STR("path"), &path))
+                return WEIR_ERROR;
+        if (weir_eq(path, WEIR_STR("/translate")))
+                return weir->body_mode(r, WEIR_BODY_REWRITE, 0) ? WEIR_ERROR : WEIR_CONTINUE;
+        return weir_eq(path, WEIR_STR("/response")) ? one(r, inst, note) : WEIR_CONTINUE;
+}
+
+/* ---- bodies */
+
+static weir_rc scanned(weir_task *r, const void *inst, void *ctx, const weir_http_res *res,
+                       void *arg)
+{
+        (void)inst, (void)ctx, (void)arg;
+        return res->status == 200 ? WEIR_CONTINUE : weir->respond(r, 422, told(r, res));
+}
+
+static weir_rc translated(weir_task *r, const void *inst, void *ctx, const weir_http_res *res,
+                          void *arg)
+{
+        (void)inst, (void)ctx, (void)arg;
+        return res->status != 200 || weir->body_emit(r, res->body) ? WEIR_ERROR : WEIR_REPLACED;
+}
+
+static weir_rc put(weir_req *r, const struct conf *c, weir_str body, weir_http_fn *fn)
+{
+        return weir->http(
+                r, c->a,
+                WEIR_HTTP(.method = WEIR_STR("POST"), .path = WEIR_STR("/body"), .body = body), fn,
+                NULL);
+}
+
+static weir_rc request_body(weir_req *r, const void *inst, void *ctx, const weir_chunk *chunk)
+{
+        (void)ctx;
+        return put(r, inst, chunk->data, scanned);
+}
+
+static weir_rc response_body(weir_req *r, const void *inst, void *ctx, const weir_chunk *chunk)
+{
+        (void)ctx;
+        return chunk->data.n ? put(r, inst, chunk->data, translated) : WEIR_CONTINUE;
 }
 
 WEIR_MODULE(.name = "fanout", .version = "1", WEIR_ARGS(struct conf, args),
-            .ctx_size = sizeof(struct ctx), .on_request = request, .on_response = response);
+            .ctx_size = sizeof(struct ctx), .on_request = request, .on_request_body = request_body,
+            .on_response = response, .on_response_body = response_body);
