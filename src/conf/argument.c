@@ -350,6 +350,27 @@ void argument_read(struct conf *c, const struct conf_handles *h, struct report *
 
 /* ------------------------------------------------------------------ mistakes found by create */
 
+/* Of a byte of a word that is one file's content: there.  The line itself may be a secret. */
+static struct conf_pos in_file(const struct word *w, size_t off)
+{
+        struct conf_pos pos = {.file = w->file, .line = 1, .col = 1};
+
+        for (size_t i = 0; i < off && i < w->text.n; i++) {
+                pos.col = w->text.p[i] == '\n' ? 1 : pos.col + 1;
+                pos.line += w->text.p[i] == '\n';
+        }
+        return pos;
+}
+
+static struct conf_pos place_pos(const struct argument_place *p, const char *at)
+{
+        size_t off = (size_t)(at - p->from);
+
+        if (!p->bytes)
+                return p->word.pos;
+        return p->word.file.p ? in_file(&p->word, off) : word_pos(&p->word, off);
+}
+
 void conf_function_error(const struct function_conf *f, const void *at, struct report *rep,
                          const char *text)
 {
@@ -366,7 +387,6 @@ void conf_function_error(const struct function_conf *f, const void *at, struct r
                 report_error(rep, &f->pos, "%.*s: %s", STR_ARG(f->module), text);
                 return;
         }
-        struct conf_pos pos =
-                best->bytes ? word_pos(&best->word, (size_t)(q - best->from)) : best->word.pos;
+        struct conf_pos pos = place_pos(best, q);
         report_error(rep, &pos, "%.*s: %s", STR_ARG(f->module), text);
 }

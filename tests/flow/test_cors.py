@@ -117,7 +117,7 @@ def test_refusals_can_be_read_too(weir):
     ("origins https://a.test:443;", "443", "default port"),
     ("origins https://a.test; methods 'G T';", "G T", "is not the name of a method"),
     ("origins https://a.test; expose *;", "*;", "is not the name of a field"),
-    ("origin_regex 'a(';", "';", "missing closing parenthesis"),
+    ("origin_regex 'a(';", "; }", "missing closing parenthesis"),
     ("credentials on;", "cors", "it needs origins or origin_regex"),
 ])
 def test_mistakes(weir, words, at, says):

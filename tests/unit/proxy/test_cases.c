@@ -96,6 +96,12 @@ static void cors(void **state)
         shipped("cors");
 }
 
+static void basic_auth(void **state)
+{
+        (void)state;
+        shipped("basic_auth");
+}
+
 #define HEAD                                                                                       \
         "#include <weir/module.h>\n"                                                               \
         "static weir_rc done(weir_task *t, const void *i, void *c, void *arg)"                     \
@@ -193,6 +199,7 @@ int main(void)
                 cmocka_unit_test(ratelimit),
                 cmocka_unit_test(auth_request),
                 cmocka_unit_test(cors),
+                cmocka_unit_test(basic_auth),
                 cmocka_unit_test(expectations),
         };
         crypto_init();
