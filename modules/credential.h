@@ -170,4 +170,54 @@ static inline weir_str credential_quoted(weir_conf *c, const weir_str *s)
         return weir_bytes(out, (size_t)(to - out));
 }
 
+/* ------------------------------------------------------------------ what is known of it */
+
+/* A member by its whole name, else by its parts between dots: "realm_access.roles". */
+static inline const weir_value *credential_member(const weir_value *v, weir_str path)
+{
+        const weir_value *whole = weir_get(v, path);
+        const char *dot;
+
+        if (whole != NULL)
+                return whole;
+        while (v != NULL && (dot = memchr(path.p, '.', path.n)) != NULL) {
+                weir_str part = weir_bytes(path.p, (size_t)(dot - path.p));
+                v = weir_get(v, part);
+                path = weir_bytes(dot + 1, path.n - part.n - 1);
+        }
+        return weir_get(v, path);
+}
+
+/* As text: strings and numbers as they are, an array's elements with blanks between, an object as
+ * JSON.  Absent: null, or memory is used up. */
+static inline weir_str credential_text(weir_task *t, const weir_value *v)
+{
+        weir_str out = {NULL, 0};
+
+        switch (v ? v->type : WEIR_V_NULL) {
+        case WEIR_V_STRING:
+        case WEIR_V_OBJECT:
+                return v->str;
+        case WEIR_V_BOOL:
+                return v->integer ? WEIR_STR("true") : WEIR_STR("false");
+        case WEIR_V_INTEGER:
+                return weir->format(t, "%lld", (long long)v->integer);
+        case WEIR_V_NUMBER:
+                return weir->format(t, "%.17g", v->number);
+        case WEIR_V_ARRAY:
+                break;
+        default:
+                return out;
+        }
+        out = WEIR_STR("");
+        for (size_t i = 0; i < v->n && out.p != NULL; i++) {
+                weir_str one = v->elem[i]->type == WEIR_V_ARRAY ? v->elem[i]->str
+                                                                : credential_text(t, v->elem[i]);
+                if (one.p != NULL)
+                        out = weir->format(t, "%.*s%s%.*s", WEIR_S(out), out.n ? " " : "",
+                                           WEIR_S(one));
+        }
+        return out;
+}
+
 #endif

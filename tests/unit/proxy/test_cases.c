@@ -102,6 +102,12 @@ static void basic_auth(void **state)
         shipped("basic_auth");
 }
 
+static void api_key(void **state)
+{
+        (void)state;
+        shipped("api_key");
+}
+
 #define HEAD                                                                                       \
         "#include <weir/module.h>\n"                                                               \
         "static weir_rc done(weir_task *t, const void *i, void *c, void *arg)"                     \
@@ -200,6 +206,7 @@ int main(void)
                 cmocka_unit_test(auth_request),
                 cmocka_unit_test(cors),
                 cmocka_unit_test(basic_auth),
+                cmocka_unit_test(api_key),
                 cmocka_unit_test(expectations),
         };
         crypto_init();
