@@ -43,7 +43,7 @@ struct conf {
         weir_metric *metric[RESULTS];
 };
 
-/* What is kept of a key: a head, and of one that is known each field's length and bytes. */
+/* What is kept of a key: this, and behind it the fields of one that is known. */
 struct kept {
         int64_t fresh_until; /* now_us */
         int64_t known;
@@ -53,8 +53,6 @@ struct ctx {
         weir_str cached; /* name in the local store */
         weir_str stale;  /* what was kept, and is not fresh any more; else absent */
 };
-
-#define ABSENT UINT32_MAX /* in place of a length */
 
 static const weir_arg field[] = {
         WEIR_ARG(struct field, name, STR, WEIR_BARE | WEIR_REQUIRED, NULL, "Field of the record."),
@@ -163,24 +161,13 @@ static void keep_known(weir_req *r, const struct conf *c, const struct ctx *x,
                        const weir_str *values)
 {
         struct kept head = {weir->now_us() + c->ttl, 1};
-        size_t n = sizeof(head);
-        char *p, *to;
+        weir_str kept;
 
         if (c->ttl + c->stale == 0)
                 return;
-        for (size_t i = 0; i < c->n_fields; i++)
-                n += sizeof(uint32_t) + values[i].n;
-        p = weir->alloc(r, n);
-        if (p == NULL)
-                return;
-        to = (char *)memcpy(p, &head, sizeof(head)) + sizeof(head);
-        for (size_t i = 0; i < c->n_fields; i++) {
-                uint32_t len = values[i].p ? (uint32_t)values[i].n : ABSENT;
-                to = (char *)memcpy(to, &len, sizeof(len)) + sizeof(len);
-                if (values[i].n > 0)
-                        to = (char *)memcpy(to, values[i].p, values[i].n) + values[i].n;
-        }
-        weir->local_set(r, x->cached, weir_bytes(p, n), c->ttl + c->stale);
+        kept = credential_pack(r, &head, sizeof(head), values, c->n_fields);
+        if (kept.p != NULL)
+                weir->local_set(r, x->cached, kept, c->ttl + c->stale);
 }
 
 static void keep_unknown(weir_req *r, const struct conf *c, const struct ctx *x)
@@ -193,33 +180,11 @@ static void keep_unknown(weir_req *r, const struct conf *c, const struct ctx *x)
                 weir->local_del(r, x->cached);
 }
 
-/* The values of what was kept; 0: it is not whole. */
-static int kept_values(const struct conf *c, weir_str kept, weir_str *values)
-{
-        const char *p = kept.p + sizeof(struct kept), *end = kept.p + kept.n;
-
-        for (size_t i = 0; i < c->n_fields; i++) {
-                uint32_t len;
-                if ((size_t)(end - p) < sizeof(len))
-                        return 0;
-                memcpy(&len, p, sizeof(len));
-                p += sizeof(len);
-                values[i] = weir_bytes(NULL, 0);
-                if (len == ABSENT)
-                        continue;
-                if ((size_t)(end - p) < len)
-                        return 0;
-                values[i] = weir_bytes(p, len);
-                p += len;
-        }
-        return p == end;
-}
-
 static weir_rc accept_kept(weir_req *r, const struct conf *c, weir_str kept, int result)
 {
         weir_str *values = weir->alloc(r, c->n_fields * sizeof(*values));
 
-        if (values == NULL || !kept_values(c, kept, values))
+        if (values == NULL || !credential_unpack(kept, sizeof(struct kept), values, c->n_fields))
                 return WEIR_ERROR;
         return accept(r, c, values, result);
 }

@@ -152,22 +152,26 @@ static inline weir_rc credential_remove(weir_req *r, const struct credential_pla
         return p->cookie.n > 0 ? credential_remove_cookie(r, p->cookie) : WEIR_CONTINUE;
 }
 
-/* The value as a quoted string of a challenge; in create.  An error where it cannot be one. */
+/* The value as a quoted string of a challenge; in create.  Failed, and an error, where it cannot be
+ * one. */
 static inline weir_str credential_quoted(weir_conf *c, const weir_str *s)
 {
         char *out = weir->alloc(c, 2 * s->n + 3), *to = out;
+        int good = 1;
 
         *to++ = '"';
         for (size_t i = 0; i < s->n; i++) {
                 unsigned char b = (unsigned char)s->p[i];
-                if (b < ' ' || b == 127)
+                if (b < ' ' || b == 127) {
                         weir->conf_error(c, s->p + i, "it holds a control character");
+                        good = 0;
+                }
                 if (b == '"' || b == '\\')
                         *to++ = '\\';
                 *to++ = (char)b;
         }
         *to++ = '"';
-        return weir_bytes(out, (size_t)(to - out));
+        return weir_bytes(good ? out : NULL, (size_t)(to - out));
 }
 
 /* ------------------------------------------------------------------ what is known of it */
@@ -218,6 +222,55 @@ static inline weir_str credential_text(weir_task *t, const weir_value *v)
                                            WEIR_S(one));
         }
         return out;
+}
+
+/* Several texts as one, which can be kept outside of a task: `head` bytes of the caller's own, and
+ * of each text its length and its bytes.  Failed when memory is used up. */
+#define CREDENTIAL_ABSENT UINT32_MAX /* in place of a length */
+
+static inline weir_str credential_pack(weir_task *t, const void *head, size_t n_head,
+                                       const weir_str *texts, size_t n)
+{
+        size_t size = n_head;
+        char *p, *to;
+
+        for (size_t i = 0; i < n; i++)
+                size += sizeof(uint32_t) + texts[i].n;
+        p = weir->alloc(t, size);
+        if (p == NULL)
+                return weir_bytes(NULL, 0);
+        to = (char *)memcpy(p, head, n_head) + n_head;
+        for (size_t i = 0; i < n; i++) {
+                uint32_t len = texts[i].p ? (uint32_t)texts[i].n : CREDENTIAL_ABSENT;
+                to = (char *)memcpy(to, &len, sizeof(len)) + sizeof(len);
+                if (texts[i].n > 0)
+                        to = (char *)memcpy(to, texts[i].p, texts[i].n) + texts[i].n;
+        }
+        return weir_bytes(p, size);
+}
+
+/* 0: it is not whole. */
+static inline int credential_unpack(weir_str packed, size_t n_head, weir_str *texts, size_t n)
+{
+        const char *p = packed.p + n_head, *end = packed.p + packed.n;
+
+        if (packed.n < n_head)
+                return 0;
+        for (size_t i = 0; i < n; i++) {
+                uint32_t len;
+                if ((size_t)(end - p) < sizeof(len))
+                        return 0;
+                memcpy(&len, p, sizeof(len));
+                p += sizeof(len);
+                texts[i] = weir_bytes(NULL, 0);
+                if (len == CREDENTIAL_ABSENT)
+                        continue;
+                if ((size_t)(end - p) < len)
+                        return 0;
+                texts[i] = weir_bytes(p, len);
+                p += len;
+        }
+        return p == end;
 }
 
 #endif

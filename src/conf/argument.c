@@ -350,25 +350,18 @@ void argument_read(struct conf *c, const struct conf_handles *h, struct report *
 
 /* ------------------------------------------------------------------ mistakes found by create */
 
-/* Of a byte of a word that is one file's content: there.  The line itself may be a secret. */
-static struct conf_pos in_file(const struct word *w, size_t off)
+/* Of a byte of what ${file:FILE} brought in: its place in that file too. */
+static void error_in_file(struct report *rep, const struct conf_pos *pos, str module,
+                          const struct word *w, size_t off, const char *text)
 {
-        struct conf_pos pos = {.file = w->file, .line = 1, .col = 1};
+        str before = str_head(w->text, off);
+        ptrdiff_t line_end = str_rchr(before, '\n');
+        unsigned line = 1;
 
-        for (size_t i = 0; i < off && i < w->text.n; i++) {
-                pos.col = w->text.p[i] == '\n' ? 1 : pos.col + 1;
-                pos.line += w->text.p[i] == '\n';
-        }
-        return pos;
-}
-
-static struct conf_pos place_pos(const struct argument_place *p, const char *at)
-{
-        size_t off = (size_t)(at - p->from);
-
-        if (!p->bytes)
-                return p->word.pos;
-        return p->word.file.p ? in_file(&p->word, off) : word_pos(&p->word, off);
+        for (size_t i = 0; i < before.n; i++)
+                line += before.p[i] == '\n';
+        report_error(rep, pos, "%.*s: %.*s:%u:%zu: %s", STR_ARG(module), STR_ARG(w->file), line,
+                     off - (size_t)(line_end + 1) + 1, text);
 }
 
 void conf_function_error(const struct function_conf *f, const void *at, struct report *rep,
@@ -387,6 +380,10 @@ void conf_function_error(const struct function_conf *f, const void *at, struct r
                 report_error(rep, &f->pos, "%.*s: %s", STR_ARG(f->module), text);
                 return;
         }
-        struct conf_pos pos = place_pos(best, q);
-        report_error(rep, &pos, "%.*s: %s", STR_ARG(f->module), text);
+        struct conf_pos pos =
+                best->bytes ? word_pos(&best->word, (size_t)(q - best->from)) : best->word.pos;
+        if (best->bytes && best->word.file.p)
+                error_in_file(rep, &pos, f->module, &best->word, (size_t)(q - best->from), text);
+        else
+                report_error(rep, &pos, "%.*s: %s", STR_ARG(f->module), text);
 }

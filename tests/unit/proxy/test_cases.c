@@ -108,6 +108,12 @@ static void api_key(void **state)
         shipped("api_key");
 }
 
+static void jwt(void **state)
+{
+        (void)state;
+        shipped("jwt");
+}
+
 #define HEAD                                                                                       \
         "#include <weir/module.h>\n"                                                               \
         "static weir_rc done(weir_task *t, const void *i, void *c, void *arg)"                     \
@@ -207,6 +213,7 @@ int main(void)
                 cmocka_unit_test(cors),
                 cmocka_unit_test(basic_auth),
                 cmocka_unit_test(api_key),
+                cmocka_unit_test(jwt),
                 cmocka_unit_test(expectations),
         };
         crypto_init();
