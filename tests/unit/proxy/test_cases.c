@@ -90,6 +90,8 @@ static void auth_request(void **state)
 {
         (void)state;
         shipped("auth_request");
+}
+
 static void cors(void **state)
 {
         (void)state;
