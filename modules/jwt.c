@@ -18,15 +18,31 @@
 enum { ACCEPTED, CACHED, REFUSED, MISSING, RESULTS };
 enum { EXP_REQUIRED, EXP_OPTIONAL };
 
+#define WAIT_US INT64_C(2000000) /* for keys that are being fetched */
+#define LOOK_US 5000             /* how often a request looks whether they are there */
+
 struct ctx {
         uint8_t digest[32];
         struct jwt_token token;
+        uint64_t fetches; /* how many there had been when it began to wait */
+        int64_t until;    /* how long it waits; 0: it has not */
 };
 
 static const weir_arg key_line[] = {
         WEIR_ARG(struct jwt_key_line, text, TEXT, WEIR_BARE | WEIR_REQUIRED | WEIR_SECRET, NULL,
                  "PEM public key, JWK or secret."),
         WEIR_ARG(struct jwt_key_line, id, STR, 0, NULL, "Its \"kid\"."),
+};
+static const weir_arg source_line[] = {
+        WEIR_ARG(struct jwt_source, upstream, UPSTREAM, WEIR_BARE | WEIR_REQUIRED, NULL,
+                 "Who publishes the keys."),
+        WEIR_ARG(struct jwt_source, path, STR, 0, "/.well-known/jwks.json", "Where."),
+        WEIR_ARG(struct jwt_source, host, STR, 0, NULL, "Host that is asked for."),
+        WEIR_ARG(struct jwt_source, refresh, TIME, 0, "1h", "How often they are fetched.",
+                 .min = 10000, .max = INT64_C(604800000000)),
+        WEIR_ARG(struct jwt_source, retry, TIME, 0, "10s",
+                 "How soon after another fetch that failed, or for a key that is not known.",
+                 .min = 10000, .max = INT64_C(3600000000)),
 };
 static const weir_arg claim_line[] = {
         WEIR_ARG(struct jwt_claim, name, STR, WEIR_BARE | WEIR_REQUIRED, NULL, "The claim."),
@@ -40,6 +56,8 @@ static const weir_arg args[] = {
                    "more."),
         WEIR_ARG(struct jwt_conf, jwks, TEXT, WEIR_SECRET, NULL,
                  "A JWKS document, such as ${file:jwks.json}."),
+        WEIR_LINES("jwks_upstream", struct jwt_conf, sources, 0, struct jwt_source, source_line, 5,
+                   "An upstream that publishes a JWKS document."),
         WEIR_LIST(struct jwt_conf, algorithms, ENUM, 0, NULL,
                   "Algorithms that are taken; when not given, all that fit a key.",
                   .choices = "HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 "
@@ -109,8 +127,10 @@ static weir_err create(weir_conf *conf, void *inst)
                                           "Requests by what became of their token.", NULL, 0);
         if (!find_places(conf, c) || realm.p == NULL)
                 return WEIR_E_INVAL;
-        if (c->keys.n == 0 && c->jwks.text.p == NULL)
-                return weir->conf_error(conf, NULL, "it needs a key: key or jwks");
+        if (!jwt_fetch_create(conf, c))
+                return WEIR_E_INVAL;
+        if (c->keys.n == 0 && c->jwks.text.p == NULL && c->fetch == NULL)
+                return weir->conf_error(conf, NULL, "it needs a key: key, jwks or jwks_upstream");
         c->own = jwt_set_of_conf(conf, c); /* last: where create fails, destroy does not come */
         return c->own ? WEIR_OK : WEIR_E_INVAL;
 }
@@ -122,9 +142,9 @@ static void destroy(void *inst)
 
 static weir_err loop_init(weir_task *t, const void *inst, void *loop)
 {
-        (void)t;
-        return jwt_cache_begin(loop, (size_t)((const struct jwt_conf *)inst)->cache) ? WEIR_OK
-                                                                                     : WEIR_E_NOMEM;
+        const struct jwt_conf *c = inst;
+
+        return jwt_cache_begin(loop, (size_t)c->cache) ? jwt_fetch_begin(t, c) : WEIR_E_NOMEM;
 }
 
 static void loop_fini(const void *inst, void *loop)
@@ -178,7 +198,19 @@ static weir_rc accept(weir_req *r, const struct jwt_conf *c, const weir_str *val
 
 /* ------------------------------------------------------------------ the hook */
 
-static weir_rc accept_new(weir_req *r, const struct jwt_conf *c, struct ctx *x, uint64_t serial)
+static const struct jwt_set *fetched(weir_req *r, const struct jwt_conf *c)
+{
+        return c->cell ? weir->cell_get(r, c->cell) : NULL;
+}
+
+/* What was verified with keys that are not the newest any more is verified again. */
+static uint64_t serial_of(const struct jwt_conf *c, const struct jwt_set *fetched)
+{
+        return fetched ? fetched->serial : c->own->serial;
+}
+
+static weir_rc accept_new(weir_req *r, const struct jwt_conf *c, struct ctx *x,
+                          const struct jwt_set *set)
 {
         weir_str *values = weir->alloc(r, (c->claims.n + 1) * sizeof(*values));
         const char *why;
@@ -192,21 +224,57 @@ static weir_rc accept_new(weir_req *r, const struct jwt_conf *c, struct ctx *x, 
                 return refuse(r, c, why);
         WEIR_EACH (struct jwt_claim, claim, c->claims)
                 values[i++] = credential_text(r, credential_member(x->token.claims, claim->name));
-        jwt_cache_put(weir->loop_data(r), x->digest, serial, until,
+        jwt_cache_put(weir->loop_data(r), x->digest, serial_of(c, set), until,
                       credential_pack(r, "", 0, values, c->claims.n));
         return accept(r, c, values, ACCEPTED);
 }
 
+static weir_rc wait_for_keys(weir_task *r, const void *inst, void *ctx, void *arg);
+
+static weir_rc refuse_unknown(weir_req *r, const struct jwt_conf *c, const struct jwt_set *set)
+{
+        if (c->own->n > 0 || set != NULL)
+                return refuse(r, c, "no key is known for the token");
+        weir->log(r, WEIR_LOG_ERROR, "there are no keys yet");
+        return WEIR_ERROR;
+}
+
+/* No key of that name. */
+static weir_rc unknown_key(weir_req *r, const struct jwt_conf *c, struct ctx *x,
+                           const struct jwt_set *set)
+{
+        if (x->until == 0 && c->fetch != NULL) {
+                x->fetches = jwt_fetch_count(c); /* before: it may be done at once */
+                if (!jwt_fetch_early(r, c))
+                        return refuse_unknown(r, c, set);
+                x->until = weir->now_us() + WAIT_US;
+                return weir->timer(r, LOOK_US, wait_for_keys, NULL);
+        }
+        return refuse_unknown(r, c, set);
+}
+
 static weir_rc verify(weir_req *r, const struct jwt_conf *c, struct ctx *x)
 {
-        switch (jwt_set_verify(c->own, &x->token)) {
-        case JWT_GENUINE:
-                return accept_new(r, c, x, c->own->serial);
-        case JWT_FORGED:
+        const struct jwt_set *set = fetched(r, c);
+        int own = jwt_set_verify(c->own, &x->token), other = JWT_NO_KEY;
+
+        if (own != JWT_GENUINE)
+                other = jwt_set_verify(set, &x->token);
+        if (own == JWT_GENUINE || other == JWT_GENUINE)
+                return accept_new(r, c, x, set);
+        if (own == JWT_FORGED || other == JWT_FORGED)
                 return refuse(r, c, "the token's signature is not genuine");
-        default:
-                return refuse(r, c, "no key is known for the token");
-        }
+        return unknown_key(r, c, x, set);
+}
+
+static weir_rc wait_for_keys(weir_task *r, const void *inst, void *ctx, void *arg)
+{
+        const struct jwt_conf *c = inst;
+        struct ctx *x = ctx;
+
+        if (jwt_fetch_count(c) == x->fetches && weir->now_us() < x->until)
+                return weir->timer(r, LOOK_US, wait_for_keys, arg);
+        return verify(r, c, x);
 }
 
 static weir_rc accept_kept(weir_req *r, const struct jwt_conf *c, weir_str kept)
@@ -231,7 +299,8 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
         if (found == CREDENTIAL_NONE)
                 return missing(r, c);
         weir->sha256(text, x->digest);
-        kept = jwt_cache_get(weir->loop_data(r), x->digest, c->own->serial, weir->wall_us());
+        kept = jwt_cache_get(weir->loop_data(r), x->digest, serial_of(c, fetched(r, c)),
+                             weir->wall_us());
         if (kept.p != NULL)
                 return accept_kept(r, c, kept);
         why = jwt_read(r, c, text, &x->token);
@@ -245,6 +314,10 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
 #define TOKEN                                                                                      \
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsInJvbGVzIjpbImEiLCJiIl0sIngiOnsieSI6MX19."       \
         "NNgIaXMdluTR3xJ82YIWk1kR96CrfjyfduX8p9at_aY"
+#define FORGED "eyJhbGciOiJIUzI1NiIsImtpZCI6InoifQ.e30.AA" /* kid z */
+#define JWKS                                                                                       \
+        "{\"keys\":[{\"kty\":\"oct\",\"kid\":\"a\",\"k\":"                                         \
+        "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}"
 #define GET(h)    "GET / HTTP/1.1\nhost: a\n" h "\n"
 #define BEARER(t) GET("authorization: Bearer " t "\n")
 #define INVALID(why)                                                                               \
@@ -301,6 +374,17 @@ static const weir_case cases[] = {
                  "eyJhbGciOiJIUzI1NiIsImNyaXQiOltdfQ.e30.AA"),
          .expect = INVALID("the token's algorithm is not allowed") "\n--\n" INVALID(
                  "the token uses an extension")},
+        {.name = "keys of an upstream",
+         .config = "{ jwks_upstream main path=/keys retry=10s; exp optional; claim sub as user; }",
+         .http = "HTTP/1.1 200 OK\n\n" JWKS "\n--\nHTTP/1.1 500 No\n\nx",
+         .request = BEARER(TOKEN) "-- 1s\n" BEARER(FORGED) "-- 2h\n" BEARER(TOKEN),
+         .expect = "http GET /keys\ncontinue\nvar jwt_user=alice\n--\n" INVALID(
+                 "no key is known for the token") "\n--\ncontinue\nvar jwt_user=alice"},
+        {.name = "no keys yet",
+         .config = "{ jwks_upstream main retry=1s; exp optional; }",
+         .http = "!\n--\nHTTP/1.1 200 OK\n\n{}\n--\nHTTP/1.1 200 OK\n\n" JWKS,
+         .request = BEARER(TOKEN) "-- 990ms\n" BEARER(TOKEN) "-- 990ms\n" BEARER(TOKEN),
+         .expect = "error\n--\nerror\n--\ncontinue"},
         {.name = "no token",
          .config = "{ " SECRET "}",
          .request = GET("") "--\n" GET("authorization: Basic YTpi\n"),

@@ -24,7 +24,8 @@ struct jwt_key {
 
 /* Malloc'd with its keys; immutable once made, so any thread may read it. */
 struct jwt_set {
-        uint64_t serial; /* no two sets of an instance have the same */
+        uint64_t serial;    /* no two sets of an instance have the same */
+        uint8_t digest[32]; /* of the document they come from */
         size_t n;
         struct jwt_key key[];
 };
@@ -39,9 +40,17 @@ struct jwt_key_line {
         weir_str id;
 };
 
+/* A line `jwks_upstream`. */
+struct jwt_source {
+        weir_upstream *upstream;
+        weir_str path, host;
+        int64_t refresh, retry;
+};
+
 struct jwt_conf {
         weir_list keys; /* struct jwt_key_line */
         weir_text jwks;
+        weir_list sources; /* struct jwt_source */
         weir_list algorithms, issuer, audience, claims;
         int64_t leeway, max_token, cache;
         int32_t exp, optional, forward;
@@ -50,7 +59,9 @@ struct jwt_conf {
         struct credential_places places;
         uint32_t allowed; /* mask of algorithms */
         weir_str challenge;
-        struct jwt_set *own; /* of the configuration */
+        struct jwt_set *own;     /* of the configuration */
+        struct jwt_fetch *fetch; /* NULL: no jwks_upstream */
+        weir_cell *cell;         /* struct jwt_set, what was fetched last */
         weir_metric *metric[4];
 };
 
@@ -71,6 +82,15 @@ void jwt_set_free(void *set); /* NULL: nothing */
 
 enum { JWT_GENUINE, JWT_FORGED, JWT_NO_KEY };
 int jwt_set_verify(const struct jwt_set *set, const struct jwt_token *token);
+
+/* ---- keys of an upstream (jwt_fetch.c) ---- */
+
+int jwt_fetch_create(weir_conf *conf, struct jwt_conf *c);        /* 0: an error is reported */
+weir_err jwt_fetch_begin(weir_task *t, const struct jwt_conf *c); /* in loop_init */
+/* Somebody named a key that is not known, and there is a jwks_upstream.  1: keys are being fetched,
+ * wait until the count of fetches has changed; 0: they were not long ago. */
+int jwt_fetch_early(weir_task *t, const struct jwt_conf *c);
+uint64_t jwt_fetch_count(const struct jwt_conf *c);
 
 /* ---- tokens (jwt_token.c) ---- */
 

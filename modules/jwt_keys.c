@@ -70,6 +70,7 @@ struct jwt_set *jwt_set_of_jwks(weir_task *t, weir_str text)
         if (s == NULL)
                 return NULL;
         add_jwks(t, s, text);
+        weir->sha256(text, s->digest);
         if (s->n > 0)
                 return s;
         jwt_set_free(s);

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
-from kit import until
+from kit import raw, until
 from kit.raw import answer, fetch
 
 SECRET = b"0123456789abcdef" * 4
@@ -357,3 +357,149 @@ def test_mistakes(weir, keys, words, says):
     done = w.command("-t")
     assert done.returncode == 1 and says in done.stderr, done.stderr
     assert re.search(r"weir\.conf:[34]:\d+: ", done.stderr) and "PRIVATE" not in done.stderr
+
+
+# ---------------------------------------------------------------- keys that a server publishes
+
+
+class Issuer:
+    """Publishes keys; what it answers can be changed."""
+
+    def __init__(self, server, *sets):
+        self.publish(*sets)
+        self.server = server(lambda q: self.reply)
+
+    def publish(self, *sets):
+        """(keys, algorithm, kid)..."""
+        self.reply = answer(json.dumps({"keys": [k.jwk(a, kid=i) for k, a, i in sets]}).encode())
+
+    @property
+    def asked(self):
+        return len(self.server.requests)
+
+
+def published(words="", more="exp optional;", top=""):
+    return (f"{top} upstream id {{ server @id@; timeout connect=1s; }} "
+            + conf(f"jwks_upstream id {words}; {more}"))
+
+
+def test_keys_are_fetched_once_for_all(weir, server, keys):
+    s = Issuer(server, (keys, "RS256", "1"))
+    w = weir(published("path=/keys?a=1 host=id.test", top="threads 2;"), id=s.server)
+    q = s.server.wait()[0]
+    assert (q.method, q.target, q.get("host"), q.get("accept")) == ("GET", "/keys?a=1", "id.test", "application/json")
+    for _ in range(10):
+        assert fetch(w.http, fields=bearer(keys.token("RS256", {"sub": "a"}, {"kid": "1"}))).body == b"hello a"
+    assert s.asked == 1
+    w.wait_metric("weir_jwt_fetches_total", 1, function="f", result="fetched")
+    w.reload(published("path=/other", top="threads 2;"))
+    until(lambda: s.asked == 2, "the new configuration to ask")
+    assert s.server.last().target == "/other"
+
+
+def test_keys_change(weir, server, keys):
+    """A token with a new key is taken at once; one of a key that is gone is not, though it was remembered."""
+    new = Keys()
+    s = Issuer(server, (keys, "RS256", "1"))
+    w = weir(published("retry=10ms"), id=s.server)
+    old = bearer(keys.token("RS256", {"sub": "a"}, {"kid": "1"}))
+    assert fetch(w.http, fields=old).status == 200
+    s.publish((new, "ES256", "2"))
+    assert fetch(w.http, fields=old).status == 200
+    until(lambda: fetch(w.http, fields=bearer(new.token("ES256", {"sub": "b"}, {"kid": "2"}))).body == b"hello b",
+          "the new key to be fetched for its token")
+    refused(fetch(w.http, fields=old), "no key is known")
+
+
+def test_keys_are_fetched_again(weir, server, keys):
+    s = Issuer(server, (keys, "RS256", "1"))
+    w = weir(published("refresh=100ms"), id=s.server)
+    old = bearer(keys.token("RS256", header={"kid": "1"}))
+    assert fetch(w.http, fields=old).status == 200
+    until(lambda: s.asked >= 3, "it to be asked again")
+    assert fetch(w.http, fields=old).status == 200
+    assert w.metric("weir_jwt_total", function="f", result="cached") >= 1, "the same keys make nothing be forgotten"
+    s.publish((Keys(), "RS256", "1"))
+    until(lambda: fetch(w.http, fields=old).status == 401, "the new key to be in force")
+
+
+@pytest.mark.parametrize("reply", [
+    answer(b"x", status="500 No"), answer(b"x", status="404 No"), answer(b""), answer(b"{}"), answer(b'{"keys":[]}'),
+    answer(b'{"keys":[{"kty":"odd"}]}'), answer(b'{"keys":[' + b"[" * 1000), answer(b" " * 200000), b"nonsense\r\n\r\n",
+    answer(b'{"keys":{}}'), answer(status="302 Found", fields=[("Location", "/")]),
+], ids=map(str, range(11)))
+def test_what_cannot_be_read_changes_nothing(weir, server, keys, reply):
+    s = Issuer(server, (keys, "RS256", "1"))
+    w = weir(published("refresh=50ms retry=50ms"), id=s.server)
+    good = bearer(keys.token("RS256", header={"kid": "1"}))
+    assert fetch(w.http, fields=good).status == 200
+    s.reply = reply
+    until(lambda: w.metric("weir_jwt_fetches_total", function="f", result="failed") >= 2, "fetches to fail")
+    assert fetch(w.http, fields=good).status == 200
+    w.wait_log(r"function jwt f .*(the keys were not fetched|what was fetched is no JWKS document)")
+    s.publish((keys, "RS256", "1"), (keys, "EdDSA", "2"))
+    until(lambda: fetch(w.http, fields=bearer(keys.token("EdDSA", header={"kid": "2"}))).status == 200, "the new key")
+
+
+def test_nobody_can_make_it_ask_for_ever(weir, server, keys):
+    s = Issuer(server, (keys, "RS256", "1"))
+    w = weir(published("retry=1h refresh=2h"), id=s.server)
+    assert fetch(w.http, fields=bearer(keys.token("RS256", header={"kid": "1"}))).status == 200
+    for i in range(50):
+        refused(fetch(w.http, fields=bearer(keys.token("RS256", header={"kid": f"x{i}"}))), "no key is known")
+    assert s.asked == 1
+
+
+def test_before_there_are_keys(weir, server, keys):
+    """Requests wait for keys that are under way; without any on_error decides."""
+    late = {"hold": True}
+
+    def script(stream):
+        while True:
+            stream.server.take(stream)
+            until(lambda: not late["hold"], "the test to go on")
+            stream.send(Issuer(lambda f: None, (keys, "RS256", "1")).reply)
+
+    s = server(script=script)
+    w = weir(published(), id=s)
+    s.wait()
+    good = bearer(keys.token("RS256", {"sub": "a"}, {"kid": "1"}))
+    with raw.client(w.http) as c, raw.client(w.http) as gone:
+        gone.send(raw.request(fields=good))
+        c.send(raw.request(fields=good))
+        assert c.silent(0.1)
+        gone.reset()
+        late["hold"] = False
+        assert c.response().body == b"hello a"
+    assert len(s.requests) == 1
+
+
+def test_a_server_that_is_away(weir, server, keys):
+    s = Issuer(server, (keys, "RS256", "1"))
+    s.server.close()
+    w = weir(published("retry=50ms"), id=s.server)
+    good = bearer(keys.token("RS256", header={"kid": "1"}))
+    assert fetch(w.http, fields=good).status == 503
+    w.wait_log("there are no keys yet")
+    s.server.start()
+    until(lambda: fetch(w.http, fields=good).status == 200, "the keys to be fetched", 10)
+
+
+def test_keys_of_both(weir, server, keys):
+    s = Issuer(server, (keys, "RS256", "1"))
+    s.server.close()
+    w = weir(published("", SECRET_LINE), id=s.server)
+    assert fetch(w.http, fields=bearer(keys.token(claims={"sub": "a"}))).body == b"hello a"
+    refused(fetch(w.http, fields=bearer(keys.token("RS256", header={"kid": "1"}))))
+
+
+@pytest.mark.parametrize("line, says", [
+    ("jwks_upstream idd;", "there is no upstream idd"), ("jwks_upstream;", "needs upstream"),
+    ("jwks_upstream id; jwks_upstream id;", "there can be one jwks_upstream"),
+    ("jwks_upstream id refresh=1ms;", "refresh must be between"),
+])
+def test_mistakes_of_jwks_upstream(weir, line, says):
+    w = weir(f"module jwt; listen 127.0.0.1:1; upstream id {{ server 127.0.0.1:1; }} host * {{ route / {{\nfunction jwt {{ {line} }} "
+             "respond 200; } }", start=False)
+    done = w.command("-t")
+    assert done.returncode == 1 and says in done.stderr and "weir.conf:3:" in done.stderr, done.stderr
