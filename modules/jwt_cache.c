@@ -66,8 +66,8 @@ void jwt_cache_put(struct jwt_cache *c, const uint8_t digest[32], uint64_t seria
         copy = malloc(kept.n + 1);
         if (copy == NULL)
                 return;
+        memcpy(copy, kept.p, kept.n);
         free(e->kept);
-        *e = (struct jwt_entry){.serial = serial, .until = until, .n = kept.n};
-        e->kept = memcpy(copy, kept.p, kept.n);
+        *e = (struct jwt_entry){.serial = serial, .until = until, .kept = copy, .n = kept.n};
         memcpy(e->digest, digest, sizeof(e->digest));
 }

@@ -209,14 +209,10 @@ static void expectations(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(headers),
-                cmocka_unit_test(ratelimit),
-                cmocka_unit_test(auth_request),
-                cmocka_unit_test(cors),
-                cmocka_unit_test(basic_auth),
-                cmocka_unit_test(api_key),
-                cmocka_unit_test(jwt),
-                cmocka_unit_test(expectations),
+                cmocka_unit_test(headers),      cmocka_unit_test(ratelimit),
+                cmocka_unit_test(auth_request), cmocka_unit_test(cors),
+                cmocka_unit_test(basic_auth),   cmocka_unit_test(api_key),
+                cmocka_unit_test(jwt),          cmocka_unit_test(expectations),
         };
         crypto_init();
         log_level = LOG_ERROR;
