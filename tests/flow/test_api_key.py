@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kit import raw, until
+from kit import h2, raw, until
 from kit.raw import answer, fetch
 
 
@@ -113,6 +113,21 @@ def test_places(weir, server, alice, forward):
         assert (q.target, q.get("cookie")) == ("/", "keys=1"), "it is taken out of all places"
     assert fetch(w.http, fields={"cookie": "key=k; key=other"}).status == 401
     assert fetch(w.http, "/?key=", fields={"cookie": "key=k"}).status == 401
+
+
+def test_a_cookie_in_crumbs(weir, server, alice):
+    """HTTP/2 sends each cookie as a field of its own."""
+    s = server(answer())
+    w = weir("upstream u { server @backend@; } " + conf("cookie key;", "proxy u;").replace(
+        "listen 127.0.0.1:@http@;", "listen 127.0.0.1:@http@ { protocols h2c; }"), redis=alice, backend=s)
+    c = h2.Client(w.http)
+    try:
+        a = c.fetch(fields=[("cookie", "a=1"), ("cookie", "key=alices key"), ("cookie", "b=2")])
+        assert (a.status, s.last().all("cookie")) == (200, ["a=1; b=2"])
+        a = c.fetch(fields=[("cookie", "key=alices key"), ("cookie", "key=x")])
+        assert (a.status, a.get("www-authenticate")) == (401, 'ApiKey realm="api"')
+    finally:
+        c.close()
 
 
 def test_a_hash(weir, redis):
