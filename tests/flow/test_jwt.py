@@ -220,7 +220,7 @@ def test_times(weir, keys):
 
 
 def test_a_token_that_was_remembered_expires(weir, keys):
-    w = weir(conf(SECRET_LINE + "leeway 0s;"))
+    w = weir("threads 1; " + conf(SECRET_LINE + "leeway 0s;"))
     token = keys.token(exp=2)
     assert fetch(w.http, fields=bearer(token)).status == 200
     until(lambda: fetch(w.http, fields=bearer(token)).status == 401, "it to expire")
@@ -229,7 +229,7 @@ def test_a_token_that_was_remembered_expires(weir, keys):
 
 
 def test_verified_tokens_are_remembered(weir, keys):
-    w = weir(conf("key ${file:k}; cache 4; claim n as n;", 'respond 200 "$jwt_user $jwt_n";'), {"k": keys.pem("ES256")})
+    w = weir("threads 1; " + conf("key ${file:k}; cache 4; claim n as n;", 'respond 200 "$jwt_user $jwt_n";'), {"k": keys.pem("ES256")})
     tokens = [keys.token("ES256", {"sub": f"u{i}", **({"n": i} if i % 2 else {})}) for i in range(8)]
     for _ in range(3):
         for i, token in enumerate(tokens):
@@ -242,7 +242,7 @@ def test_verified_tokens_are_remembered(weir, keys):
     w.reload()
     refused(fetch(w.http, fields=bearer(tokens[0])), "not genuine")
     w.file("k", keys.pem("ES256"))
-    w.reload(conf("key ${file:k}; cache 0;"))
+    w.reload("threads 1; " + conf("key ${file:k}; cache 0;"))
     for _ in range(3):
         assert fetch(w.http, fields=bearer(tokens[0])).status == 200
     assert w.metric("weir_jwt_total", function="f", result="accepted") >= 8 + 3
@@ -413,7 +413,7 @@ def test_keys_change(weir, server, keys):
 
 def test_keys_are_fetched_again(weir, server, keys):
     s = Issuer(server, (keys, "RS256", "1"))
-    w = weir(published("refresh=100ms"), id=s.server)
+    w = weir(published("refresh=100ms", top="threads 1;"), id=s.server)
     old = bearer(keys.token("RS256", header={"kid": "1"}))
     assert fetch(w.http, fields=old).status == 200
     until(lambda: s.asked >= 3, "it to be asked again")
