@@ -20,7 +20,7 @@ http    base/ net/ http/
 proxy   base/ module/ net/ http/ proxy/ weir/module.h conf/model.h conf/template.h conf/variable.tbl
 daemon  base/ module/ conf/ net/ http/ proxy/ daemon/ weir/module.h
 include
-modules weir/module.h
+modules weir/module.h credential.h jwt.h
 '
 # FILE INCLUDE: what a path or a field's name may be only http knows, in two files that are pure;
 # a generation is where a model becomes something that runs, and its functions say what is wrong with it.
@@ -36,7 +36,7 @@ src/proxy/staple.c conf/report.h
 # HEADER HOME...; a header that is not listed belongs to libc and may be anywhere.
 # A module may use any library but those that would let it wait behind the loop's back.
 homes='
-openssl/*  src/net/tls* src/base/crypto.* modules/*
+openssl/*  src/net/tls* src/base/crypto.* src/base/crypto_key.* modules/*
 jansson.h  src/base/json.* modules/*
 nghttp2/*  src/http/h2_*
 hiredis/*  src/net/redis*

@@ -350,6 +350,20 @@ void argument_read(struct conf *c, const struct conf_handles *h, struct report *
 
 /* ------------------------------------------------------------------ mistakes found by create */
 
+/* Of a byte of what ${file:FILE} brought in: its place in that file too. */
+static void error_in_file(struct report *rep, const struct conf_pos *pos, str module,
+                          const struct word *w, size_t off, const char *text)
+{
+        str before = str_head(w->text, off);
+        ptrdiff_t line_end = str_rchr(before, '\n');
+        unsigned line = 1;
+
+        for (size_t i = 0; i < before.n; i++)
+                line += before.p[i] == '\n';
+        report_error(rep, pos, "%.*s: %.*s:%u:%zu: %s", STR_ARG(module), STR_ARG(w->file), line,
+                     off - (size_t)(line_end + 1) + 1, text);
+}
+
 void conf_function_error(const struct function_conf *f, const void *at, struct report *rep,
                          const char *text)
 {
@@ -368,5 +382,8 @@ void conf_function_error(const struct function_conf *f, const void *at, struct r
         }
         struct conf_pos pos =
                 best->bytes ? word_pos(&best->word, (size_t)(q - best->from)) : best->word.pos;
-        report_error(rep, &pos, "%.*s: %s", STR_ARG(f->module), text);
+        if (best->bytes && best->word.file.p)
+                error_in_file(rep, &pos, f->module, &best->word, (size_t)(q - best->from), text);
+        else
+                report_error(rep, &pos, "%.*s: %s", STR_ARG(f->module), text);
 }

@@ -7,6 +7,7 @@
 #include "proxy/api.h"
 
 #include "base/crypto.h"
+#include "base/crypto_key.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/shm.h"
@@ -505,6 +506,32 @@ static int32_t host_equal(weir_str a, weir_str b)
         return a.p != NULL && b.p != NULL && crypto_equal(api_str(a), api_str(b));
 }
 
+/* ------------------------------------------------------------------ keys */
+
+static weir_key *host_key_new(weir_task *t, weir_str text)
+{
+        struct crypto_key *k;
+        size_t before;
+
+        if (!task_valid(t, ~0u, "key_new") || text.p == NULL || !api_room(t, text.n))
+                return NULL;
+        before = arena_used(t->arena);
+        k = crypto_key_new(t->arena, api_str(text));
+        api_took(t, before);
+        return (weir_key *)k;
+}
+
+static void host_key_free(weir_key *k)
+{
+        crypto_key_free((struct crypto_key *)k);
+}
+
+static int32_t host_key_verify(const weir_key *k, weir_str alg, weir_str data, weir_str sig)
+{
+        return crypto_key_verify((const struct crypto_key *)k, api_str(alg), api_str(data),
+                                 api_str(sig));
+}
+
 /* ------------------------------------------------------------------ the table */
 
 const weir_host api_host = {
@@ -554,6 +581,9 @@ const weir_host api_host = {
         .sha256 = host_sha256,
         .hmac_sha256 = host_hmac_sha256,
         .equal = host_equal,
+        .key_new = host_key_new,
+        .key_free = host_key_free,
+        .key_verify = host_key_verify,
         .conf_error = instance_conf_error,
         .conf_name = instance_conf_name,
         .conf_metric = instance_conf_metric,

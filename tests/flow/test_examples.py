@@ -1,6 +1,7 @@
 """The example configurations are right, and the quickstart's does what its text says."""
 import os
 import re
+import secrets
 import signal
 import socket
 import ssl
@@ -24,6 +25,8 @@ def prepared(w, ca, text):
         for source, kind in ((cert, "pem"), (key, "key")):
             (w.dir / "certs" / f"{path}.{kind}").write_bytes(open(source, "rb").read())
     (w.dir / "certs" / "ca.pem").write_bytes(ca.cert_file.read_bytes())
+    w.file("htpasswd", "alice:$6$saltsalt$" + "x" * 86)  # whoever can say what this is of may come in
+    w.file("jwks.json", '{"keys":[{"kty":"oct","k":"%s"}]}' % secrets.token_urlsafe(48))
     text = re.sub(r"(?m)^user weir;", "user nobody;", text)
     return f"module_path {MODULES}; " + text.replace("/var/log/weir/", f"{w.dir}/")
 

@@ -212,6 +212,37 @@ static void time_and_secrets(void **state)
         in_hook(clocks);
 }
 
+/* RFC 8037 A.4 */
+static void keys(weir_req *r)
+{
+        weir_str none = {NULL, 0},
+                 data = W("eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc"),
+                 sig = weir->decode(
+                         r, WEIR_BASE64URL,
+                         W("hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGj"
+                           "g5BhVsPt9g7sVvpAr_MuM0KAg"));
+        weir_key *k = weir->key_new(r, W("{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"11qYAYKxC"
+                                         "rfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}"));
+
+        assert_non_null(k);
+        assert_int_equal(weir->key_verify(k, W("EdDSA"), data, sig), 1);
+        assert_int_equal(weir->key_verify(k, W("ES256"), data, sig), 0);
+        assert_int_equal(weir->key_verify(k, none, data, sig), 0);
+        assert_int_equal(weir->key_verify(k, W("EdDSA"), none, sig), 0);
+        assert_int_equal(weir->key_verify(k, W("EdDSA"), data, none), 0);
+        assert_int_equal(weir->key_verify(NULL, W("EdDSA"), data, sig), 0);
+        weir->key_free(k);
+        weir->key_free(NULL);
+        assert_null(weir->key_new(r, W("no key")));
+        assert_null(weir->key_new(r, none));
+        assert_null(weir->key_new(NULL, W("{}"))); /* not in a task */
+}
+static void keys_verify(void **state)
+{
+        (void)state;
+        in_hook(keys);
+}
+
 /* Every row of the table is there. */
 static void the_table_is_full(void **state)
 {
@@ -228,13 +259,10 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, begin, end)
         const struct CMUnitTest tests[] = {
-                T(memory_is_bounded),
-                T(bounded_by_the_request),
-                T(encodings),
-                T(values),
-                T(the_local_store),
-                T(time_and_secrets),
-                cmocka_unit_test(the_table_is_full),
+                T(memory_is_bounded), T(bounded_by_the_request),
+                T(encodings),         T(values),
+                T(the_local_store),   T(time_and_secrets),
+                T(keys_verify),       cmocka_unit_test(the_table_is_full),
         };
         weir = &api_host;
         crypto_init();

@@ -20,17 +20,56 @@ static struct module *open_built(const char *name, struct arena *a)
         return m;
 }
 
+/* The module's section of weir-functions(7). */
+static str section_of(str page, const char *module, struct arena *a)
+{
+        char *title = arena_dupz(a, arena_printf(a, "\n.SH %s\n", module));
+        ptrdiff_t from, next;
+
+        for (char *p = title + 5; *p != '\0'; p++)
+                if (*p >= 'a' && *p <= 'z')
+                        *p -= 'a' - 'A';
+        from = str_find(page, str_z(title));
+        if (from < 0)
+                fail_msg("weir-functions(7) lacks%s", title);
+        page = str_from(page, (size_t)from + 5);
+        next = str_find(page, STR("\n.SH "));
+        return next < 0 ? page : str_head(page, (size_t)next);
+}
+
+/* Every parameter is described, and those of a line are named. */
+static void described(str section, const weir_arg *args, size_t n, bool in_line, struct arena *a)
+{
+        for (size_t i = 0; i < n; i++) {
+                const weir_arg *arg = &args[i];
+                if (in_line ? !(arg->flags & (WEIR_VERB | WEIR_BARE)) &&
+                                      str_find(section, arena_printf(a, "%s=", arg->name)) < 0
+                            : str_find(section, arena_printf(a, "\n.BI %s= ", arg->name)) < 0 &&
+                                      str_find(section, arena_printf(a, "\n.BI \"%s ", arg->name)) <
+                                              0)
+                        fail_msg("weir-functions(7): %.*s lacks %s", STR_ARG(str_head(section, 12)),
+                                 arg->name);
+                if (arg->type == WEIR_T_LINE)
+                        described(section, arg->line, arg->n_line, true, a);
+        }
+}
+
 static void shipped(const char *name)
 {
         struct arena *a = arena_new(0);
         struct module *m = open_built(name, a);
         struct report rep = {.out = BUF_INIT};
+        const char *top = getenv("top_srcdir");
+        str page =
+                fixture_read(arena_printf(a, "%s/src/module/weir-functions.7", top ? top : ".").p);
 
+        described(section_of(page, name, a), m->desc->args, m->desc->n_args, false, a);
         assert_true(m->desc->n_cases > 0);
         cases_run(m, NULL, &rep);
         if (rep.errors != 0)
                 fail_msg("%.*s", STR_ARG(buf_pullup(&rep.out, rep.out.n)));
         assert_null(loop_self);
+        free((char *)page.p);
         module_drop(m);
         arena_free(a);
 }
@@ -51,6 +90,30 @@ static void auth_request(void **state)
 {
         (void)state;
         shipped("auth_request");
+}
+
+static void cors(void **state)
+{
+        (void)state;
+        shipped("cors");
+}
+
+static void basic_auth(void **state)
+{
+        (void)state;
+        shipped("basic_auth");
+}
+
+static void api_key(void **state)
+{
+        (void)state;
+        shipped("api_key");
+}
+
+static void jwt(void **state)
+{
+        (void)state;
+        shipped("jwt");
 }
 
 #define HEAD                                                                                       \
@@ -146,10 +209,10 @@ static void expectations(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(headers),
-                cmocka_unit_test(ratelimit),
-                cmocka_unit_test(auth_request),
-                cmocka_unit_test(expectations),
+                cmocka_unit_test(headers),      cmocka_unit_test(ratelimit),
+                cmocka_unit_test(auth_request), cmocka_unit_test(cors),
+                cmocka_unit_test(basic_auth),   cmocka_unit_test(api_key),
+                cmocka_unit_test(jwt),          cmocka_unit_test(expectations),
         };
         crypto_init();
         log_level = LOG_ERROR;
