@@ -191,7 +191,9 @@ void master_count(struct master *m, unsigned family, const char *label, str valu
 /* Starts a reload, or lets one follow the one under way: it gets the number last_number + 1 either
  * way.  A canary ends for it. */
 void reload_ask(struct master *m);
-/* The same, but what is new is tried first.  Only if nothing is under way, or a canary. */
+/* Could a reload with a canary begin now? */
+bool reload_takes_canary(const struct master *m);
+/* The same, but what is new is tried first.  Only if reload_takes_canary. */
 void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 void reload_cancel(struct master *m, const char *why);
 /* The canary is over.  Promoting comes in two steps, for the first may fail: err. */
