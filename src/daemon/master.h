@@ -207,7 +207,9 @@ void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundl
 void fallback_keep(struct master *m);
 /* A module's version has been quarantined: the one before it comes back, if there is one. */
 void fallback_try(struct master *m, const uint8_t sha[32]);
-/* The same, but what is new is tried first.  Only if nothing is under way, or a canary. */
+/* Could a reload with a canary begin now? */
+bool reload_takes_canary(const struct master *m);
+/* As reload_ask, but what is new is tried first.  Only if reload_takes_canary. */
 void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 void reload_cancel(struct master *m, const char *why);
 /* The canary is over.  Promoting comes in two steps, for the first may fail: err. */
