@@ -22,6 +22,7 @@
 #include "daemon/tickets.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@
 
 static void apply(struct master *m);
 static void begin(struct master *m, const struct canary_terms *terms);
+static void rebuild(struct master *m);
 
 /* ------------------------------------------------------------------ the end of one */
 
@@ -96,17 +98,23 @@ static void finish(struct master *m, enum reload_end how)
                 log_text(ok ? LOG_WARN : LOG_ERROR, text);
         if (!m->ready)
                 fwrite(text.p, 1, text.n, stderr);
-        if (m->ready)
+        if (m->ready && !r->rebuilding)
                 count_end(m, how);
         if (ok)
-                log_info("weir", "configuration %u is in force after %.1f ms", number, ms);
+                log_info("weir", "configuration %u is in force after %.1f ms%s", number, ms,
+                         r->rebuilding ? ": the same, built again" : "");
         else if (how == RELOAD_REFUSED)
                 log_error("weir", "configuration %u was refused%s", number,
                           m->ready ? ": nothing was changed" : "");
-        watch_reload_done(m, ok);
-        if (m->ready)
-                notify_ready();
-        control_reload_done(m, number, how, text);
+        if (r->rebuilding) {
+                control_cleared(m, ok, text);
+        } else {
+                watch_reload_done(m, ok);
+                if (m->ready)
+                        notify_ready();
+                control_reload_done(m, number, how, text);
+        }
+        r->rebuilding = false;
         clear(m);
         if (!ok && !m->ready) {
                 master_fail(m);
@@ -114,7 +122,11 @@ static void finish(struct master *m, enum reload_end how)
         }
         if (ok && !m->ready)
                 master_serving(m);
-        if (r->again && !m->leave && !m->done)
+        if (m->leave || m->done)
+                return;
+        if (r->rebuild)
+                rebuild(m);
+        else if (r->again)
                 begin(m, NULL);
 }
 
@@ -151,7 +163,7 @@ void reload_roll_back(struct master *m, const char *why)
 
 void reload_cancel(struct master *m, const char *why)
 {
-        m->reload.again = false;
+        m->reload.again = m->reload.rebuild = false;
         if (m->reload.state != RELOAD_IDLE && m->reload.state != RELOAD_COMMITTING)
                 fail(m, "%s", why);
 }
@@ -293,6 +305,37 @@ void reload_ask_canary(struct master *m, const struct canary_terms *terms)
         begin(m, terms);
 }
 
+/* ------------------------------------------------------------------ building again */
+
+/* What was proven when it came needs no check: the plan and the bundle in force are prepared like
+ * new ones. */
+static void rebuild(struct master *m)
+{
+        struct reload *r = &m->reload;
+
+        r->rebuild = false;
+        r->rebuilding = true;
+        r->number = ++m->last_number;
+        r->began = proc_now();
+        r->terms = (struct canary_terms){0};
+        r->checker = (struct checker){0, -1};
+        r->plan_fd = fcntl(m->plan_fd, F_DUPFD_CLOEXEC, 3);
+        r->bundle_fd = fcntl(m->bundle_fd, F_DUPFD_CLOEXEC, 3);
+        r->plan = r->plan_fd >= 0 ? plan_map(r->plan_fd) : NULL;
+        r->state = RELOAD_WAITING;
+        if (!r->plan || r->bundle_fd < 0)
+                fail(m, "the configuration in force cannot be read again: %s", strerror(errno));
+        else
+                apply(m);
+}
+
+void reload_rebuild(struct master *m)
+{
+        m->reload.rebuild = true;
+        if (m->reload.state == RELOAD_IDLE)
+                rebuild(m);
+}
+
 /* ------------------------------------------------------------------ preparing */
 
 static void say_fixed(struct reload *r, const char *setting)
@@ -414,7 +457,8 @@ static void adopt(struct master *m)
         m->number = r->number;
         r->plan = NULL;
         r->plan_fd = r->bundle_fd = -1;
-        m->rollout.rejected = false;
+        if (!r->rebuilding) /* else the files still say what was rolled back */
+                m->rollout.rejected = false;
         logs_commit(&m->logs, m->plan);
         fetcher_stop(m); /* it may write what tickets_adopt does */
         tickets_adopt(m);
@@ -502,6 +546,7 @@ static bool in_plan(void *ctx, const uint8_t sha[32])
 static void committed(struct master *m)
 {
         strikes_forget(&m->strikes, in_plan, m->plan);
+        children_show_strikes(m);
         finish(m, RELOAD_DONE);
         children_sweep_copies(m);
 }
