@@ -36,6 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                         look(&f.v[i], c->request, lines);
                         look(&f.v[i], c->redis, lines);
                         look(&f.v[i], c->expect, lines);
+                        look(&f.v[i], c->upstream, lines);
+                        look(&f.v[i], c->http, lines);
                 }
         } else {
                 CHECK(rep.errors > 0 && rep.out.n > 0);

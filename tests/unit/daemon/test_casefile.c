@@ -102,6 +102,38 @@ static void exchanges(void **state)
         drop(&p);
 }
 
+/* What goes to upstreams and what they say: whole messages, each answer a part. */
+static void messages(void **state)
+{
+        struct parsed p = parse("case one\n"
+                                "request\n"
+                                "    POST / HTTP/1.1\n"
+                                "\n"
+                                "    a body\n"
+                                "\n"
+                                "http\n"
+                                "    HTTP/1.1 200 OK\n"
+                                "\n"
+                                "      indented\n"
+                                "\n"
+                                "http !\n"
+                                "upstream HTTP/1.1 204 No\n"
+                                "expect\n"
+                                "    req body a body\n"
+                                "http ~\n");
+        const struct casefile_case *c = p.f.v;
+
+        (void)state;
+        assert_true(p.ok);
+        assert_string_equal(c->c.request, "POST / HTTP/1.1\n\na body");
+        assert_string_equal(c->c.http, "HTTP/1.1 200 OK\n\n  indented\n--\n!\n--\n~");
+        assert_string_equal(c->c.upstream, "HTTP/1.1 204 No");
+        assert_string_equal(c->c.expect, "req body a body");
+        assert_int_equal(casefile_line(c, strstr(c->c.http, "!")), 12);
+        assert_int_equal(casefile_line(c, strstr(c->c.http, "~")), 16);
+        drop(&p);
+}
+
 static void mistakes_have_a_place(void **state)
 {
         static const struct {
@@ -165,9 +197,8 @@ static void a_nul_is_refused(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(a_whole_case),
-                cmocka_unit_test(exchanges),
-                cmocka_unit_test(mistakes_have_a_place),
+                cmocka_unit_test(a_whole_case),     cmocka_unit_test(exchanges),
+                cmocka_unit_test(messages),         cmocka_unit_test(mistakes_have_a_place),
                 cmocka_unit_test(a_nul_is_refused),
         };
 
