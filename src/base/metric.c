@@ -398,6 +398,30 @@ uint64_t metric_sum(struct metric_region *region, unsigned family, str labels)
         return (uint64_t)sum;
 }
 
+void metric_each(struct metric_region *region, void (*fn)(void *ctx, const struct metric_part *p),
+                 void *ctx)
+{
+        for (unsigned i = 0; i < region->slots; i++) {
+                struct metric_slot *s = metric_slot(region, i);
+                EACH_RECORD(r, s)
+                {
+                        struct metric_part p = {.family = MIN(r->family, METRIC_FAMILIES),
+                                                .name = name_of(r),
+                                                .labels = labels_of(r),
+                                                .cells = cells_of(r),
+                                                .n_cells = r->n_cells,
+                                                .bounds = bounds_of(r)};
+                        if (!atomic_load_explicit(&r->hidden, memory_order_relaxed))
+                                fn(ctx, &p);
+                }
+        }
+}
+
+double metric_real(metric_cell *c)
+{
+        return real_of(get(c));
+}
+
 /* ------------------------------------------------------------------------ export */
 
 /* The sum of a series over all slots; shape and texts are those of the first record found. */

@@ -102,4 +102,17 @@ void metric_export(struct metric_region *r, struct buf *out);
  */
 uint64_t metric_sum(struct metric_region *r, unsigned family, str labels);
 
+/* One slot's part of a series, as its writer has it now. */
+struct metric_part {
+        unsigned family; /* METRIC_FAMILIES: made at run time, then name says which */
+        str name, labels;
+        metric_cell *cells; /* to read; n_cells of them: see metric_series */
+        size_t n_cells;
+        const double *bounds; /* of a histogram made at run time: n_cells - 2 */
+};
+/* Calls fn for every part of every series, slot by slot: for who wants many of them at once. */
+void metric_each(struct metric_region *r, void (*fn)(void *ctx, const struct metric_part *p),
+                 void *ctx);
+double metric_real(metric_cell *c); /* of a REAL cell, or the sum of a custom histogram */
+
 #endif

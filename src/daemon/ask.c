@@ -41,9 +41,14 @@ bool ask_parse(str line, struct ask_words *out)
         static const struct {
                 str word;
                 enum ask_verb verb;
-        } verbs[] = {{STR_INIT("reload"), ASK_RELOAD}, {STR_INIT("reopen"), ASK_REOPEN},
-                     {STR_INIT("drain"), ASK_DRAIN},   {STR_INIT("quit"), ASK_QUIT},
-                     {STR_INIT("stop"), ASK_STOP},     {STR_INIT("status"), ASK_STATUS}};
+        } verbs[] = {{STR_INIT("reload"), ASK_RELOAD},
+                     {STR_INIT("reopen"), ASK_REOPEN},
+                     {STR_INIT("drain"), ASK_DRAIN},
+                     {STR_INIT("quit"), ASK_QUIT},
+                     {STR_INIT("stop"), ASK_STOP},
+                     {STR_INIT("status"), ASK_STATUS},
+                     {STR_INIT("functions"), ASK_FUNCTIONS},
+                     {STR_INIT("functions json"), ASK_FUNCTIONS_JSON}};
         struct ask_words w = {.verb = ASK_SERVER};
         str rest;
 
@@ -60,7 +65,17 @@ bool ask_parse(str line, struct ask_words *out)
                 *out = w;
                 return true;
         }
-        if (!str_starts(line, STR("server ")) || str_has_ctl(line))
+        if (str_has_ctl(line))
+                return false;
+        if (str_starts(line, STR("functions clear "))) {
+                w.verb = ASK_CLEAR;
+                w.name = str_from(line, 16);
+                if (w.name.n == 0 || str_chr(w.name, ' ') >= 0)
+                        return false;
+                *out = w;
+                return true;
+        }
+        if (!str_starts(line, STR("server ")))
                 return false;
         if (!str_cut(str_from(line, 7), ' ', &w.upstream, &rest) ||
             !str_cut(rest, ' ', &w.server, &w.state))

@@ -9,7 +9,18 @@
 
 #define ASK_LINE 1024
 
-enum ask_verb { ASK_RELOAD, ASK_REOPEN, ASK_DRAIN, ASK_QUIT, ASK_STOP, ASK_STATUS, ASK_SERVER };
+enum ask_verb {
+        ASK_RELOAD,
+        ASK_REOPEN,
+        ASK_DRAIN,
+        ASK_QUIT,
+        ASK_STOP,
+        ASK_STATUS,
+        ASK_FUNCTIONS,
+        ASK_FUNCTIONS_JSON,
+        ASK_SERVER,
+        ASK_CLEAR
+};
 
 /* The words are also what the command exits with. */
 enum ask_outcome { ASK_OK, ASK_FAILED, ASK_ROLLED_BACK, ASK_OUTCOMES };
@@ -19,6 +30,7 @@ struct ask_words {
         enum ask_verb verb;
         struct canary_terms terms;   /* ASK_RELOAD: share 0: at once */
         str upstream, server, state; /* ASK_SERVER */
+        str name;                    /* ASK_CLEAR */
 };
 /* A line without its newline.  Pure. */
 MUST_CHECK bool ask_parse(str line, struct ask_words *out);

@@ -16,7 +16,15 @@
 
 struct board_copy {
         _Atomic uint32_t copy; /* 0: free; stored last */
-        char name[MODULE_NAME_MAX + 1];
+        char name[MODULE_NAME_MAX + 1], version[32];
+        uint8_t sha[32];
+        _Atomic uint32_t generations;
+        _Atomic uint64_t requests;
+};
+
+struct board_strike {
+        _Atomic uint32_t n; /* 0: free; stored last */
+        _Atomic uint32_t quarantined;
         uint8_t sha[32];
 };
 
@@ -42,6 +50,7 @@ struct board_row {
 struct board {
         unsigned rows, loops;
         size_t row_size;
+        struct board_strike *strikes; /* BOARD_COPIES of them, the master's */
         char *memory;
         struct board_note *note;
 };
@@ -62,6 +71,7 @@ struct board *board_new(unsigned rows, unsigned loops)
         b->row_size = sizeof(struct board_row) + (loops + 1) * sizeof(struct crumb);
         b->memory = shm_new(rows * b->row_size);
         b->note = shm_new(sizeof(*b->note));
+        b->strikes = shm_new(BOARD_COPIES * sizeof(*b->strikes));
         return b;
 }
 
@@ -71,6 +81,7 @@ void board_free(struct board *b)
                 return;
         shm_free(b->memory, b->rows * b->row_size);
         shm_free(b->note, sizeof(*b->note));
+        shm_free(b->strikes, BOARD_COPIES * sizeof(*b->strikes));
         free(b);
 }
 
@@ -152,6 +163,12 @@ bool board_get_canary(struct board *b, struct board_canary *out)
 
 /* ------------------------------------------------------------------ deaths */
 
+static void copy_text(char *to, size_t cap, str s)
+{
+        memset(to, 0, cap);
+        memcpy(to, s.p, MIN(s.n, cap - 1));
+}
+
 void board_note_modules(struct board *b, unsigned row)
 {
         const struct module *open[BOARD_COPIES];
@@ -166,8 +183,10 @@ void board_note_modules(struct board *b, unsigned row)
                 atomic_store_explicit(&c->copy, 0, memory_order_release);
                 if (now == 0)
                         continue;
-                memset(c->name, 0, sizeof(c->name));
-                memcpy(c->name, open[i]->name.p, MIN(open[i]->name.n, sizeof(c->name) - 1));
+                copy_text(c->name, sizeof(c->name), open[i]->name);
+                copy_text(c->version, sizeof(c->version), str_z(open[i]->desc->version));
+                atomic_store_explicit(&c->generations, 0, memory_order_relaxed);
+                atomic_store_explicit(&c->requests, 0, memory_order_relaxed);
                 memcpy(c->sha, open[i]->sha, sizeof(c->sha));
                 atomic_store_explicit(&c->copy, now, memory_order_release);
         }
@@ -188,6 +207,74 @@ bool board_module(struct board *b, unsigned row, uint32_t copy, char name[MODULE
                 return true;
         }
         return false;
+}
+
+void board_note_use(struct board *b, unsigned row, uint32_t copy, uint32_t generations,
+                    uint64_t requests)
+{
+        struct board_row *r = row_of(b, row);
+
+        for (size_t i = 0; i < BOARD_COPIES; i++) {
+                struct board_copy *c = &r->copies[i];
+                if (atomic_load_explicit(&c->copy, memory_order_relaxed) != copy)
+                        continue;
+                atomic_store_explicit(&c->generations, generations, memory_order_relaxed);
+                atomic_store_explicit(&c->requests, requests, memory_order_relaxed);
+        }
+}
+
+size_t board_modules(struct board *b, unsigned row, struct board_module *out, size_t max)
+{
+        struct board_row *r = row_of(b, row);
+        size_t n = 0;
+
+        for (size_t i = 0; n < max && i < BOARD_COPIES; i++) {
+                struct board_copy *c = &r->copies[i];
+                struct board_module *o = &out[n];
+                if (atomic_load_explicit(&c->copy, memory_order_acquire) == 0)
+                        continue;
+                memcpy(o->name, c->name, sizeof(o->name));
+                memcpy(o->version, c->version, sizeof(o->version));
+                memcpy(o->sha, c->sha, sizeof(o->sha));
+                o->name[sizeof(o->name) - 1] = o->version[sizeof(o->version) - 1] = 0;
+                o->generations = atomic_load_explicit(&c->generations, memory_order_relaxed);
+                o->requests = atomic_load_explicit(&c->requests, memory_order_relaxed);
+                n++;
+        }
+        return n;
+}
+
+void board_strikes_begin(struct board *b)
+{
+        for (size_t i = 0; i < BOARD_COPIES; i++)
+                atomic_store_explicit(&b->strikes[i].n, 0, memory_order_release);
+}
+
+void board_note_strikes(struct board *b, const uint8_t sha[32], uint32_t n, bool quarantined)
+{
+        for (size_t i = 0; i < BOARD_COPIES; i++) {
+                struct board_strike *s = &b->strikes[i];
+                if (atomic_load_explicit(&s->n, memory_order_relaxed) != 0)
+                        continue;
+                memcpy(s->sha, sha, sizeof(s->sha));
+                atomic_store_explicit(&s->quarantined, quarantined, memory_order_relaxed);
+                atomic_store_explicit(&s->n, n, memory_order_release);
+                return;
+        }
+}
+
+uint32_t board_strikes(struct board *b, const uint8_t sha[32], bool *quarantined)
+{
+        *quarantined = false;
+        for (size_t i = 0; i < BOARD_COPIES; i++) {
+                struct board_strike *s = &b->strikes[i];
+                uint32_t n = atomic_load_explicit(&s->n, memory_order_acquire);
+                if (n == 0 || memcmp(s->sha, sha, sizeof(s->sha)) != 0)
+                        continue;
+                *quarantined = atomic_load_explicit(&s->quarantined, memory_order_relaxed);
+                return n;
+        }
+        return 0;
 }
 
 bool board_last_words(struct board *b, unsigned row, struct board_word *out)

@@ -63,6 +63,26 @@ bool board_get_canary(struct board *b, struct board_canary *out);     /* false: 
 /* The process of that row: writes down the modules that are open now. */
 void board_note_modules(struct board *b, unsigned row);
 
+/* A module that a process has open. */
+struct board_module {
+        char name[MODULE_NAME_MAX + 1], version[32];
+        uint8_t sha[32];
+        uint32_t generations; /* of the configuration, that use it */
+        uint64_t requests;    /* that hold these */
+};
+/* The process of that row: how its copy of that number is used. */
+void board_note_use(struct board *b, unsigned row, uint32_t copy, uint32_t generations,
+                    uint64_t requests);
+/* Anybody: those of that row, at most max; returns how many. */
+size_t board_modules(struct board *b, unsigned row, struct board_module *out, size_t max);
+
+/* The master: what module contents have against them; begin, then one call for each.  Readers may
+ * see a part of it meanwhile. */
+void board_strikes_begin(struct board *b);
+void board_note_strikes(struct board *b, const uint8_t sha[32], uint32_t n, bool quarantined);
+/* Anybody: how many strikes a content has; *quarantined is whether it is. */
+uint32_t board_strikes(struct board *b, const uint8_t sha[32], bool *quarantined);
+
 /* What a process was in when it died. */
 struct board_word {
         unsigned loop;  /* or BOARD_CONTROL */

@@ -147,13 +147,18 @@ static const char *checker_module_path(struct house *h, const struct module_conf
         return memory_copies_make(&c->copies, bytes, a, error);
 }
 
-static struct checking *checking; /* for a callback without a context; one per process */
+/* A crash in its cases or later is told with its name. */
+static void checker_module_opened(struct house *h)
+{
+        struct checking *c = h->ctx;
+
+        if (c->board)
+                board_note_modules(c->board, 0);
+}
 
 static bool checker_quarantined(const uint8_t sha[32])
 {
         (void)sha; /* a new configuration is proven as if nothing had happened */
-        if (checking->board)
-                board_note_modules(checking->board, 0);
         return false;
 }
 
@@ -177,6 +182,7 @@ static bool prove(struct checking *c, int bundle_fd, struct report *rep, struct 
                               .checker = true,
                               .quarantined = checker_quarantined,
                               .module_path = checker_module_path,
+                              .module_opened = checker_module_opened,
                               .ctx = c};
         struct bundle *b = bundle_map(bundle_fd);
         struct gen *g;
@@ -207,7 +213,6 @@ static NORETURN void checker_run(struct checking *c, int log_fd)
         int keep[] = {c->channel, log_fd}, bundle_fd;
         bool ok;
 
-        checking = c;
         proc_child_signals();
         proc_close_others(keep, COUNT(keep));
         c->arena = arena_new(0);

@@ -207,6 +207,17 @@ static void hear_committed(struct master *m, struct child *c)
         reload_child_committed(m, c);
 }
 
+static void hear_words(struct master *m, struct child *c, struct wire *w)
+{
+        int fd = wire_take(w, 0);
+        str text = fd >= 0 ? memfd_map(fd) : STR_NONE;
+
+        control_words(m, w->number, c, text);
+        memfd_unmap(text);
+        if (fd >= 0)
+                close(fd);
+}
+
 static void hear(struct master *m, struct child *c, struct wire *w)
 {
         const uint32_t *flag = wire_data(w, sizeof(*flag));
@@ -231,6 +242,9 @@ static void hear(struct master *m, struct child *c, struct wire *w)
                 return;
         case WIRE_ANSWER:
                 control_answer(m, w->number, c, flag && *flag == 1);
+                return;
+        case WIRE_WORDS:
+                hear_words(m, c, w);
                 return;
         default:
                 children_distrust(m, c, "it says what no worker says");
@@ -362,9 +376,22 @@ static bool strike(struct master *m, const struct board_word *w)
         if (quarantined)
                 log_error("weir",
                           "module %s was running in %d deaths within a minute: it is quarantined "
-                          "until a reload brings another version, its uses answer by on_error",
-                          w->name, STRIKES_LIMIT);
+                          "until a reload brings another version or `weir functions clear %s` ends "
+                          "that, its uses answer by on_error",
+                          w->name, STRIKES_LIMIT, w->name);
+        children_show_strikes(m);
         return quarantined;
+}
+
+static void show_strike(void *board, const uint8_t sha[32], uint32_t n, bool quarantined)
+{
+        board_note_strikes(board, sha, n, quarantined);
+}
+
+void children_show_strikes(struct master *m)
+{
+        board_strikes_begin(m->board);
+        strikes_each(&m->strikes, show_strike, m->board);
 }
 
 static void let_go(struct master *m, struct child *c)

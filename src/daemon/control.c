@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "conf/report.h"
 #include "daemon/master.h"
 #include "daemon/proc.h"
 
@@ -24,7 +25,15 @@
 #define CLIENTS_MAX 64
 #define CLIENT_TIME (10 * SEC) /* for its line */
 
-enum control_wait { WAIT_LINE, WAIT_RELOAD, WAIT_SERVER, WAIT_CLOSED, WAIT_END };
+enum control_wait {
+        WAIT_LINE,
+        WAIT_RELOAD,
+        WAIT_CLEAR,
+        WAIT_SERVER,
+        WAIT_WORDS,
+        WAIT_CLOSED,
+        WAIT_END
+};
 
 /* One asker.  Owned by master.clients from accept until the answer. */
 struct control_client {
@@ -32,13 +41,18 @@ struct control_client {
         struct master *m;
         int fd;
         enum control_wait wait;
-        uint32_t number; /* of the reload or question */
-        bool *asked;     /* WAIT_SERVER: by worker, those that have not answered */
+        uint32_t number;                /* of the reload or question */
+        bool *asked;                    /* WAIT_SERVER: by worker, those that have not answered */
+        bool json;                      /* WAIT_WORDS */
+        unsigned worker;                /* WAIT_WORDS: who was asked */
+        char name[MODULE_NAME_MAX + 1]; /* WAIT_CLEAR: of the module */
         bool failed;
         struct master_timer timer;
         size_t n;
         char line[ASK_LINE];
 };
+
+static void do_functions(struct master *m, struct control_client *c, bool json);
 
 /* ------------------------------------------------------------------ answering */
 
@@ -116,6 +130,31 @@ void control_reload_done(struct master *m, uint32_t number, enum reload_end how,
         }
 }
 
+void control_cleared(struct master *m, bool ok, str text)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                if (c->wait != WAIT_CLEAR)
+                        continue;
+                if (ok)
+                        answerf(m, c, true, "module %s serves again\n", c->name);
+                else
+                        answerf(m, c, false,
+                                "module %s: the quarantine has ended, but the workers could not "
+                                "build it: a reload or their next start will\n%.*s",
+                                c->name, STR_ARG(text));
+        }
+}
+
+void control_words(struct master *m, uint32_t question, struct child *child, str text)
+{
+        LIST_EACH (n, &m->clients) {
+                struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                if (c->wait == WAIT_WORDS && c->number == question && c->worker == child->index)
+                        answer(m, c, text.p != NULL, text);
+        }
+}
+
 static void server_answered(struct master *m, struct control_client *c)
 {
         for (unsigned i = 0; i < m->n_children; i++) {
@@ -141,6 +180,10 @@ void control_child_gone(struct master *m, struct child *child)
 {
         LIST_EACH (n, &m->clients) {
                 struct control_client *c = CONTAINER_OF(n, struct control_client, link);
+                if (c->wait == WAIT_WORDS && c->worker == child->index) {
+                        do_functions(m, c, c->json);
+                        continue;
+                }
                 if (c->wait != WAIT_SERVER || !c->asked[child->index])
                         continue;
                 c->asked[child->index] = false; /* its replacement is told on its start */
@@ -187,9 +230,85 @@ static void remember_server(struct master *m, const struct wire_server *said)
         list_push(&m->server_words, &w->link);
 }
 
-static void do_server(struct master *m, struct control_client *c, const struct ask_words *w)
+static uint32_t next_question(void)
 {
         static uint32_t question;
+
+        return ++question ? question : ++question;
+}
+
+/* Any worker knows of all. */
+static void do_functions(struct master *m, struct control_client *c, bool json)
+{
+        uint32_t as_json = json;
+
+        c->wait = WAIT_WORDS;
+        c->number = next_question();
+        c->json = json;
+        for (unsigned i = 0; i < m->n_children; i++) {
+                struct child *child = &m->children[i];
+                if (child->state != CHILD_SERVING ||
+                    !wire_send(child->channel, WIRE_FUNCTIONS, c->number, &as_json,
+                               sizeof(as_json)))
+                        continue;
+                c->worker = i;
+                return;
+        }
+        answerf(m, c, false, "no worker serves at the moment\n");
+}
+
+static void no_such_module(struct master *m, struct control_client *c, str name)
+{
+        uint32_t n = m->plan->head->n_modules;
+        str *names = calloc(n + 1, sizeof(*names)), near;
+
+        CHECK(names);
+        for (uint32_t i = 0; i < n; i++)
+                names[i] = str_z(m->plan->modules[i].name);
+        near = report_nearest(name, names, n);
+        free(names);
+        answerf(m, c, false,
+                near.p ? "there is no module %.*s (did you mean \"%.*s\"?)\n"
+                       : "there is no module %.*s%.*s\n",
+                STR_ARG(name), STR_ARG(near));
+}
+
+static void do_clear(struct master *m, struct control_client *c, str name)
+{
+        bool known = false, was = false;
+
+        if (!m->ready || m->leave || m->drain != DRAIN_NO) {
+                answerf(m, c, false, "weir is %s\n", m->ready ? "draining" : "starting");
+                return;
+        }
+        if (m->reload.state != RELOAD_IDLE && m->reload.terms.share > 0) {
+                answerf(m, c, false, "a canary is under way: ask again when it is over\n");
+                return;
+        }
+        for (uint32_t i = 0; i < m->plan->head->n_modules; i++) {
+                const struct plan_module *p = &m->plan->modules[i];
+                if (!str_eq(str_z(p->name), name))
+                        continue;
+                known = true;
+                was = strikes_clear(&m->strikes, p->sha) || was;
+        }
+        if (!known) {
+                no_such_module(m, c, name);
+                return;
+        }
+        children_show_strikes(m);
+        if (!was) {
+                answerf(m, c, false, "module %.*s is not quarantined\n", STR_ARG(name));
+                return;
+        }
+        log_warn("weir", "module %.*s: its quarantine was ended by hand", STR_ARG(name));
+        c->wait = WAIT_CLEAR;
+        snprintf(c->name, sizeof(c->name), "%.*s", STR_ARG(name));
+        reload_rebuild(m);
+}
+
+static void do_server(struct master *m, struct control_client *c, const struct ask_words *w)
+{
         struct wire_server said;
 
         memset(&said, 0, sizeof(said));
@@ -200,7 +319,7 @@ static void do_server(struct master *m, struct control_client *c, const struct a
                 return;
         }
         c->wait = WAIT_SERVER;
-        c->number = ++question ? question : ++question;
+        c->number = next_question();
         c->asked = calloc(m->n_children, sizeof(*c->asked));
         CHECK(c->asked);
         for (unsigned i = 0; i < m->n_children; i++) {
@@ -295,6 +414,13 @@ static void do_words(struct master *m, struct control_client *c, const struct as
                 return;
         case ASK_STATUS:
                 do_status(m, c);
+                return;
+        case ASK_FUNCTIONS:
+        case ASK_FUNCTIONS_JSON:
+                do_functions(m, c, w->verb == ASK_FUNCTIONS_JSON);
+                return;
+        case ASK_CLEAR:
+                do_clear(m, c, w->name);
                 return;
         case ASK_SERVER:
                 do_server(m, c, w);

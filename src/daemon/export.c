@@ -97,6 +97,7 @@ void export_news(struct worker *w)
                         news_gen(&news->gens[n_gens++], w,
                                  CONTAINER_OF(n, struct worker_gen, link)->gen);
         }
+        functions_news(w);
         say(&news->n_gens, n_gens);
         say(&news->generation, w->current ? w->current->number : 0);
         say(&news->ready, is_ready(w));
@@ -211,32 +212,6 @@ static void status_workers(struct worker *w, struct json_writer *j)
         json_u64(j, leaked);
 }
 
-static void status_modules(struct worker *w, struct json_writer *j)
-{
-        const struct module *open[BOARD_COPIES];
-        size_t count = MIN(module_list(open, BOARD_COPIES), (size_t)BOARD_COPIES);
-
-        json_key(j, STR("modules"));
-        json_open(j, '[');
-        for (size_t i = 0; i < count; i++) {
-                json_open(j, '{');
-                json_key(j, STR("name"));
-                json_str(j, open[i]->name);
-                json_key(j, STR("file"));
-                json_str(j, open[i]->origin);
-                json_key(j, STR("id"));
-                json_str(j, str_z(open[i]->id));
-                json_key(j, STR("copy"));
-                json_u64(j, open[i]->copy);
-                json_key(j, STR("pinned"));
-                json_bool(j, open[i]->pinned);
-                json_key(j, STR("quarantined"));
-                json_bool(j, w->house.quarantined(open[i]->sha));
-                json_close(j);
-        }
-        json_close(j);
-}
-
 static void status_side(struct json_writer *j, str name, const struct trial_sum *s)
 {
         static const struct {
@@ -297,23 +272,6 @@ static void status_canary(struct worker *w, struct json_writer *j)
         json_close(j);
 }
 
-static void status_functions(struct worker *w, struct json_writer *j)
-{
-        const struct conf *c = w->current ? w->current->conf : NULL;
-
-        json_key(j, STR("functions"));
-        json_open(j, '[');
-        for (size_t i = 0; c && i < c->n_functions; i++) {
-                json_open(j, '{');
-                json_key(j, STR("name"));
-                json_str(j, c->functions[i]->name);
-                json_key(j, STR("module"));
-                json_str(j, c->functions[i]->module);
-                json_close(j);
-        }
-        json_close(j);
-}
-
 /* Of all workers, whichever answers: what the others do is at most a watchdog's look old.  The
  * states of servers are what this one thinks of them. */
 static void status(struct worker *w, struct buf *out)
@@ -339,8 +297,7 @@ static void status(struct worker *w, struct buf *out)
         json_key(&j, STR("upstreams"));
         upstreams_status(w->house.upstreams, w->m->metrics, &j);
         tunnel_status(w->m->metrics, &j);
-        status_functions(w, &j);
-        status_modules(w, &j);
+        functions_json(w, &j, SIZE_MAX);
         if (w->current) {
                 json_key(&j, STR("certificates"));
                 expiry_status(&w->current->expiry, w->current->conf, w->house.control->wall / SEC,

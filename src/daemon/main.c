@@ -5,8 +5,10 @@
 #include "conf/conf.h"
 #include "daemon/ask.h"
 #include "daemon/checker.h"
+#include "daemon/desk.h"
 #include "daemon/master.h"
 #include "daemon/options.h"
+#include "daemon/skeleton.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -93,6 +95,12 @@ int main(int argc, char **argv)
                 return checker_foreground(&o);
         case OPTIONS_CONTROL:
                 return ask(&o, a);
+        case OPTIONS_MODULE_CHECK:
+                return desk_check(o.words[0], a);
+        case OPTIONS_MODULE_NEW:
+                return skeleton_new(o.words[0], o.words[1] ? o.words[1] : ".");
+        case OPTIONS_MODULE_TEST:
+                return desk_test(o.words[0], o.words[1], a);
         case OPTIONS_RUN:
                 break;
         }

@@ -84,6 +84,8 @@ struct reload {
         struct buf text;           /* the report */
         bool again;                /* somebody asked for another one meanwhile */
         bool put_back;             /* nobody asked: what was in force before comes back */
+        bool rebuild;              /* or for what is in force to be built again */
+        bool rebuilding;           /* this is that */
         struct canary_terms terms; /* share 0: it is committed at once */
 };
 
@@ -216,6 +218,9 @@ void reload_cancel(struct master *m, const char *why);
 MUST_CHECK bool reload_prepare_promotion(struct master *m, char *err, size_t cap);
 void reload_promote(struct master *m, const char *why);
 void reload_roll_back(struct master *m, const char *why);
+/* Workers build what is in force again, from the same files, because a quarantine has ended: at
+ * once, or after the reload under way.  control_cleared is told. */
+void reload_rebuild(struct master *m);
 void reload_child_ready(struct master *m, struct child *c, bool ok, str report);
 void reload_child_committed(struct master *m, struct child *c);
 /* started: it had served. */
@@ -240,7 +245,8 @@ void children_tell(struct master *m, enum wire_type type, const void *data, size
 void children_tell_error_log(struct master *m);
 bool children_send_copies(struct master *m, int channel, const struct plan *p, struct child *c);
 void children_sweep_copies(struct master *m);
-void children_look_after(struct master *m);                                 /* the heart's beat */
+void children_show_strikes(struct master *m); /* they have changed: to the board */
+void children_look_after(struct master *m);   /* the heart's beat */
 void children_distrust(struct master *m, struct child *c, const char *why); /* kill it */
 
 /* ---- control.c */
@@ -252,6 +258,8 @@ void control_close(struct master *m);
 enum reload_end { RELOAD_DONE, RELOAD_REFUSED, RELOAD_ROLLED_BACK };
 void control_reload_done(struct master *m, uint32_t number, enum reload_end how, str text);
 void control_answer(struct master *m, uint32_t question, struct child *c, bool ok);
+void control_words(struct master *m, uint32_t question, struct child *c, str text);
+void control_cleared(struct master *m, bool ok, str text); /* what reload_rebuild came to */
 void control_child_gone(struct master *m, struct child *c);
 void control_ended(struct master *m); /* just before the exit: answers who waits for it */
 void control_drained(struct master *m);

@@ -1,9 +1,11 @@
 /*
- * The command line: weir [-c FILE] [-p DIR] [-d | -t | -T | -s COMMAND | -v | -V | -h], weir server
- * UPSTREAM ADDR STATE; -s reload may have [--canary SHARE [--for TIME] [--tolerance SHARE]].
+ * The command line: weir [-c FILE] [-p DIR] [-d | -t | -T | -s COMMAND | -v | -V | -h], or a
+ * command in words: server, functions, module; -s reload may have [--canary SHARE [--for TIME]
+ * [--tolerance SHARE]].
  */
 #include "daemon/options.h"
 
+#include "conf/report.h"
 #include "daemon/ask.h"
 
 #include <errno.h>
@@ -18,6 +20,11 @@ const char options_usage[] =
         "stop status\n"
         "       weir -s reload --canary SHARE [--for TIME] [--tolerance SHARE] [-c FILE]\n"
         "       weir server UPSTREAM ADDR drain|down|up [-c FILE]\n"
+        "       weir functions [--json] [-c FILE]       which are at work, and how they do\n"
+        "       weir functions clear NAME [-c FILE]     end the quarantine of a module\n"
+        "       weir module check FILE.so               what it is, or why it cannot be used\n"
+        "       weir module new NAME [DIR]              write one to start from\n"
+        "       weir module test FILE.so [CASES]        run its cases, or those of a file\n"
         "       weir -v | -V | -h                version, how it was built, this text\n"
         "\n"
         "  -c FILE   configuration, default " WEIR_SYSCONFDIR "/weir.conf\n"
@@ -28,10 +35,11 @@ const char options_usage[] =
         "  --for TIME         for so long, default 60s\n"
         "  --tolerance SHARE  so many more errors than the old one's do not matter, default 1%\n";
 
-enum { OPT_CANARY = 256, OPT_FOR, OPT_TOLERANCE };
+enum { OPT_CANARY = 256, OPT_FOR, OPT_TOLERANCE, OPT_JSON };
 static const struct option long_options[] = {{"canary", required_argument, NULL, OPT_CANARY},
                                              {"for", required_argument, NULL, OPT_FOR},
                                              {"tolerance", required_argument, NULL, OPT_TOLERANCE},
+                                             {"json", no_argument, NULL, OPT_JSON},
                                              {0}};
 
 /* What --canary and its like said.  NULL: they were not there. */
@@ -67,20 +75,45 @@ static bool set_canary(struct options *o, const struct canary_words *w, struct a
         return false;
 }
 
-static const char *const signal_commands[] = {"reload", "reopen", "drain",
-                                              "quit",   "stop",   "status"};
+static const str signal_commands[] = {STR_INIT("reload"), STR_INIT("reopen"), STR_INIT("drain"),
+                                      STR_INIT("quit"),   STR_INIT("stop"),   STR_INIT("status")};
+
+/* "WHAT: WORD: not one of A B C (did you mean "B"?)" */
+static void not_one_of(const char *what, const char *word, const str *names, size_t n,
+                       struct arena *a, str *error)
+{
+        str near = report_nearest(str_z(word), names, n), all = STR_NONE;
+
+        for (size_t i = 0; i < n; i++)
+                all = arena_printf(a, "%.*s%s%.*s", STR_ARG(all), i ? " " : "", STR_ARG(names[i]));
+        *error = arena_printf(a, "%s%s%s: not one of %.*s", what, *what ? ": " : "", word,
+                              STR_ARG(all));
+        if (near.p)
+                *error = arena_printf(a, "%.*s (did you mean \"%.*s\"?)", STR_ARG(*error),
+                                      STR_ARG(near));
+}
+
+/* Where word is among names, or n. */
+static size_t which(const char *word, const str *names, size_t n)
+{
+        size_t i = 0;
+
+        while (i < n && !str_eq(str_z(word), names[i]))
+                i++;
+        return i;
+}
 
 static bool set_command(struct options *o, const char *word, struct arena *a, str *error)
 {
-        for (size_t i = 0; i < COUNT(signal_commands); i++) {
-                if (strcmp(word, signal_commands[i]) == 0) {
-                        o->command = str_z(signal_commands[i]);
-                        o->action = OPTIONS_CONTROL;
-                        return true;
-                }
+        size_t i = which(word, signal_commands, COUNT(signal_commands));
+
+        if (i == COUNT(signal_commands)) {
+                not_one_of("-s", word, signal_commands, COUNT(signal_commands), a, error);
+                return false;
         }
-        *error = arena_printf(a, "-s %s: not one of reload reopen drain quit stop status", word);
-        return false;
+        o->command = signal_commands[i];
+        o->action = OPTIONS_CONTROL;
+        return true;
 }
 
 /* A word of a control line: no white space, no controls. */
@@ -93,28 +126,97 @@ static bool word_fits(const char *w)
         return *w != 0;
 }
 
-static bool set_server(struct options *o, int n, char **words, struct arena *a, str *error)
-{
-        static const char *const states[] = {"drain", "down", "up"};
+/* What is written after the name of a command. */
+struct words {
+        int n;
+        char **v;
+        bool json; /* --json was given */
+};
 
-        if (strcmp(words[0], "server") != 0) {
-                *error = arena_printf(a, "%s: not understood", words[0]);
-                return false;
-        }
-        if (n != 4 || !word_fits(words[1]) || !word_fits(words[2])) {
+static bool set_server(struct options *o, const struct words *w, struct arena *a, str *error)
+{
+        static const str states[] = {STR_INIT("drain"), STR_INIT("down"), STR_INIT("up")};
+
+        if (w->n != 3 || !word_fits(w->v[0]) || !word_fits(w->v[1])) {
                 *error = STR("server: wants UPSTREAM ADDR and one of drain down up");
                 return false;
         }
-        for (size_t i = 0; i < COUNT(states); i++) {
-                if (strcmp(words[3], states[i]) == 0) {
-                        o->command =
-                                arena_printf(a, "server %s %s %s", words[1], words[2], states[i]);
-                        o->action = OPTIONS_CONTROL;
-                        return true;
-                }
+        if (which(w->v[2], states, COUNT(states)) == COUNT(states)) {
+                not_one_of("server", w->v[2], states, COUNT(states), a, error);
+                return false;
         }
-        *error = arena_printf(a, "server: %s: not one of drain down up", words[3]);
-        return false;
+        o->command = arena_printf(a, "server %s %s %s", w->v[0], w->v[1], w->v[2]);
+        o->action = OPTIONS_CONTROL;
+        return true;
+}
+
+static bool set_functions(struct options *o, const struct words *w, struct arena *a, str *error)
+{
+        static const str clear[] = {STR_INIT("clear")};
+
+        o->action = OPTIONS_CONTROL;
+        o->command = w->json ? STR("functions json") : STR("functions");
+        if (w->n == 0)
+                return true;
+        if (which(w->v[0], clear, 1) != 0) {
+                not_one_of("functions", w->v[0], clear, 1, a, error);
+                return false;
+        }
+        if (w->n != 2 || !word_fits(w->v[1]) || w->json) {
+                *error = STR("functions clear: wants the NAME of a module");
+                return false;
+        }
+        o->command = arena_printf(a, "functions clear %s", w->v[1]);
+        return true;
+}
+
+static bool set_module(struct options *o, const struct words *w, struct arena *a, str *error)
+{
+        static const str verbs[] = {STR_INIT("check"), STR_INIT("new"), STR_INIT("test")};
+        static const struct {
+                enum options_action action;
+                int most;
+                const char *wants;
+        } row[] = {{OPTIONS_MODULE_CHECK, 1, "module check: wants a FILE.so"},
+                   {OPTIONS_MODULE_NEW, 2, "module new: wants a NAME, and perhaps a DIR"},
+                   {OPTIONS_MODULE_TEST, 2, "module test: wants a FILE.so, and perhaps CASES"}};
+        size_t i = w->n > 0 ? which(w->v[0], verbs, COUNT(verbs)) : COUNT(verbs);
+
+        if (w->n == 0) {
+                *error = STR("module: wants one of check new test");
+                return false;
+        }
+        if (i == COUNT(verbs)) {
+                not_one_of("module", w->v[0], verbs, COUNT(verbs), a, error);
+                return false;
+        }
+        if (w->n < 2 || w->n - 1 > row[i].most || *w->v[1] == 0) {
+                *error = str_z(row[i].wants);
+                return false;
+        }
+        o->action = row[i].action;
+        o->words[0] = w->v[1];
+        o->words[1] = w->n > 2 ? w->v[2] : NULL;
+        return true;
+}
+
+static bool set_words(struct options *o, const struct words *all, struct arena *a, str *error)
+{
+        static const str names[] = {STR_INIT("server"), STR_INIT("functions"), STR_INIT("module")};
+        struct words w = {all->n - 1, all->v + 1, all->json};
+        size_t i = which(all->v[0], names, COUNT(names));
+
+        if (i == COUNT(names)) {
+                not_one_of("", all->v[0], names, COUNT(names), a, error);
+                return false;
+        }
+        if (w.json && i != 1) {
+                *error = STR("--json: only `weir functions` has it");
+                return false;
+        }
+        return i == 0   ? set_server(o, &w, a, error)
+               : i == 1 ? set_functions(o, &w, a, error)
+                        : set_module(o, &w, a, error);
 }
 
 /* Absolute, but symbolic links are left as they are: the configuration's folder is where the user
@@ -160,6 +262,7 @@ bool options_parse(int argc, char **argv, struct arena *a, struct options *out, 
         struct options o = {.action = OPTIONS_RUN};
         const char *config = WEIR_SYSCONFDIR "/weir.conf", *prefix = NULL;
         struct canary_words canary = {0};
+        struct words words = {.json = false};
         bool test = false, dump = false;
         int c;
 
@@ -182,6 +285,8 @@ bool options_parse(int argc, char **argv, struct arena *a, struct options *out, 
                         test = true;
                 else if (c == 'T')
                         dump = true;
+                else if (c == OPT_JSON)
+                        words.json = true;
                 else if (c == 'v' || c == 'V' || c == 'h')
                         o.action = c == 'v'   ? OPTIONS_VERSION
                                    : c == 'V' ? OPTIONS_BUILD
@@ -194,7 +299,13 @@ bool options_parse(int argc, char **argv, struct arena *a, struct options *out, 
                         return false;
                 }
         }
-        if (optind < argc && !set_server(&o, argc - optind, argv + optind, a, error))
+        words.n = argc - optind;
+        words.v = argv + optind;
+        if (words.n == 0 && words.json) {
+                *error = STR("--json: only `weir functions` has it");
+                return false;
+        }
+        if (words.n > 0 && !set_words(&o, &words, a, error))
                 return false;
         if (!set_canary(&o, &canary, a, error))
                 return false;

@@ -15,6 +15,9 @@ enum options_action {
         OPTIONS_TEST,
         OPTIONS_DUMP,
         OPTIONS_CONTROL,
+        OPTIONS_MODULE_CHECK, /* words: the file */
+        OPTIONS_MODULE_NEW,   /* the name, the folder */
+        OPTIONS_MODULE_TEST,  /* the file, the cases or NULL */
         OPTIONS_VERSION,
         OPTIONS_BUILD,
         OPTIONS_HELP
@@ -26,6 +29,7 @@ struct options {
         str config;  /* absolute */
         str prefix;  /* absolute folder */
         str command; /* OPTIONS_CONTROL: the line for the control socket, "reload" */
+        const char *words[2];
 };
 
 /* Texts live in a.  false: *error says what is wrong. */

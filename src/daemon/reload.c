@@ -22,6 +22,7 @@
 #include "daemon/tickets.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@
 
 static void apply(struct master *m);
 static void begin(struct master *m, const struct canary_terms *terms);
+static void rebuild(struct master *m);
 
 /* ------------------------------------------------------------------ the end of one */
 
@@ -96,17 +98,23 @@ static void finish(struct master *m, enum reload_end how)
                 log_text(ok ? LOG_WARN : LOG_ERROR, text);
         if (!m->ready)
                 fwrite(text.p, 1, text.n, stderr);
-        if (m->ready)
+        if (m->ready && !r->rebuilding)
                 count_end(m, how);
         if (ok)
-                log_info("weir", "configuration %u is in force after %.1f ms", number, ms);
+                log_info("weir", "configuration %u is in force after %.1f ms%s", number, ms,
+                         r->rebuilding ? ": the same, built again" : "");
         else if (how == RELOAD_REFUSED)
                 log_error("weir", "configuration %u was refused%s", number,
                           m->ready ? ": nothing was changed" : "");
-        watch_reload_done(m, ok);
-        if (m->ready)
-                notify_ready();
-        control_reload_done(m, number, how, text);
+        if (r->rebuilding) {
+                control_cleared(m, ok, text);
+        } else {
+                watch_reload_done(m, ok);
+                if (m->ready)
+                        notify_ready();
+                control_reload_done(m, number, how, text);
+        }
+        r->rebuilding = r->put_back = false;
         clear(m);
         if (!ok && !m->ready) {
                 master_fail(m);
@@ -114,7 +122,11 @@ static void finish(struct master *m, enum reload_end how)
         }
         if (ok && !m->ready)
                 master_serving(m);
-        if (r->again && !m->leave && !m->done)
+        if (m->leave || m->done)
+                return;
+        if (r->rebuild)
+                rebuild(m);
+        else if (r->again)
                 begin(m, NULL);
 }
 
@@ -151,7 +163,7 @@ void reload_roll_back(struct master *m, const char *why)
 
 void reload_cancel(struct master *m, const char *why)
 {
-        m->reload.again = false;
+        m->reload.again = m->reload.rebuild = false;
         if (m->reload.state != RELOAD_IDLE && m->reload.state != RELOAD_COMMITTING)
                 fail(m, "%s", why);
 }
@@ -250,7 +262,7 @@ static void begin(struct master *m, const struct canary_terms *terms)
 {
         struct reload *r = &m->reload;
 
-        r->again = r->put_back = false;
+        r->again = false;
         r->terms = terms ? *terms : (struct canary_terms){0};
         r->number = ++m->last_number;
         r->began = proc_now();
@@ -268,22 +280,6 @@ static void begin(struct master *m, const struct canary_terms *terms)
         }
         master_watch(m, r->checker.channel, checker_readable, NULL);
         master_timer_set(m, &r->wall, CHECKER_WALL, checker_late);
-}
-
-void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundle_fd)
-{
-        struct reload *r = &m->reload;
-
-        CHECK(r->state == RELOAD_IDLE);
-        *r = (struct reload){.state = RELOAD_WAITING,
-                             .number = ++m->last_number,
-                             .began = proc_now(),
-                             .checker = {0, -1},
-                             .put_back = true,
-                             .plan = plan,
-                             .plan_fd = plan_fd,
-                             .bundle_fd = bundle_fd};
-        apply(m);
 }
 
 /* Under way, and not yet decided to be promoted: then it is in force already, all but in name. */
@@ -318,6 +314,52 @@ void reload_ask_canary(struct master *m, const struct canary_terms *terms)
         end_canary(m);
         CHECK(reload_takes_canary(m));
         begin(m, terms);
+}
+
+/* ------------------------------------------------------------------ building again */
+
+/* What was proven when it came needs no check: it is prepared like what is new. */
+static void begin_known(struct master *m, struct plan *plan, int plan_fd, int bundle_fd)
+{
+        struct reload *r = &m->reload;
+
+        r->number = ++m->last_number;
+        r->began = proc_now();
+        r->terms = (struct canary_terms){0};
+        r->checker = (struct checker){0, -1};
+        r->plan = plan;
+        r->plan_fd = plan_fd;
+        r->bundle_fd = bundle_fd;
+        r->state = RELOAD_WAITING;
+        if (!plan || bundle_fd < 0)
+                fail(m, "the configuration in force cannot be read again: %s", strerror(errno));
+        else
+                apply(m);
+}
+
+static void rebuild(struct master *m)
+{
+        struct reload *r = &m->reload;
+        int plan_fd = fcntl(m->plan_fd, F_DUPFD_CLOEXEC, 3);
+        int bundle_fd = fcntl(m->bundle_fd, F_DUPFD_CLOEXEC, 3);
+
+        r->rebuild = false;
+        r->rebuilding = true;
+        begin_known(m, plan_fd >= 0 ? plan_map(plan_fd) : NULL, plan_fd, bundle_fd);
+}
+
+void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundle_fd)
+{
+        CHECK(m->reload.state == RELOAD_IDLE);
+        m->reload.put_back = true;
+        begin_known(m, plan, plan_fd, bundle_fd);
+}
+
+void reload_rebuild(struct master *m)
+{
+        m->reload.rebuild = true;
+        if (m->reload.state == RELOAD_IDLE)
+                rebuild(m);
 }
 
 /* ------------------------------------------------------------------ preparing */
@@ -437,7 +479,8 @@ static void adopt(struct master *m)
         m->number = r->number;
         r->plan = NULL;
         r->plan_fd = r->bundle_fd = -1;
-        m->rollout.rejected = r->put_back;
+        if (!r->rebuilding) /* else the files still say what was rolled back */
+                m->rollout.rejected = r->put_back;
         logs_commit(&m->logs, m->plan);
         fetcher_stop(m); /* it may write what tickets_adopt does */
         tickets_adopt(m);
@@ -525,6 +568,7 @@ static bool in_plan(void *ctx, const uint8_t sha[32])
 static void committed(struct master *m)
 {
         strikes_forget(&m->strikes, in_plan, m->plan);
+        children_show_strikes(m);
         finish(m, RELOAD_DONE);
         children_sweep_copies(m);
 }

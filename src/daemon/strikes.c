@@ -12,6 +12,7 @@ struct strike {
         struct list link;
         uint8_t sha[32];
         int64_t at[STRIKES_LIMIT]; /* newest first; 0: none */
+        uint32_t n;                /* in all */
         bool quarantined;
 };
 
@@ -48,6 +49,7 @@ bool strikes_add(struct strikes *s, const uint8_t sha[32], int64_t now)
                 memcpy(k->sha, sha, sizeof(k->sha));
                 list_push(&s->all, &k->link);
         }
+        k->n++;
         if (remember(k->at, now))
                 k->quarantined = true;
         return k->quarantined;
@@ -58,6 +60,28 @@ bool strikes_quarantined(const struct strikes *s, const uint8_t sha[32])
         const struct strike *k = find(s, sha);
 
         return k && k->quarantined;
+}
+
+bool strikes_clear(struct strikes *s, const uint8_t sha[32])
+{
+        struct strike *k = find(s, sha);
+        bool was = k && k->quarantined;
+
+        if (k) {
+                list_remove(&k->link);
+                free(k);
+        }
+        return was;
+}
+
+void strikes_each(const struct strikes *s,
+                  void (*fn)(void *ctx, const uint8_t sha[32], uint32_t n, bool quarantined),
+                  void *ctx)
+{
+        LIST_EACH (n, &s->all) {
+                const struct strike *k = CONTAINER_OF(n, struct strike, link);
+                fn(ctx, k->sha, k->n, k->quarantined);
+        }
 }
 
 void strikes_forget(struct strikes *s, bool (*keep)(void *ctx, const uint8_t sha[32]), void *ctx)

@@ -19,6 +19,12 @@ void strikes_init(struct strikes *s);
 /* One more against the content; true: it is quarantined from now on. */
 bool strikes_add(struct strikes *s, const uint8_t sha[32], int64_t now);
 bool strikes_quarantined(const struct strikes *s, const uint8_t sha[32]);
+/* Forgets those of one content, its quarantine too; false: it was not quarantined. */
+bool strikes_clear(struct strikes *s, const uint8_t sha[32]);
+/* Each content that has some: how many in all, and whether it is quarantined. */
+void strikes_each(const struct strikes *s,
+                  void (*fn)(void *ctx, const uint8_t sha[32], uint32_t n, bool quarantined),
+                  void *ctx);
 /* Forgets all that keep(ctx, sha) does not name: another content has taken its place. */
 void strikes_forget(struct strikes *s, bool (*keep)(void *ctx, const uint8_t sha[32]), void *ctx);
 

@@ -6,7 +6,7 @@
  * it the reload has failed master -> worker    LISTEN* UNLISTEN* LOG* COPY*  PREPARE (bundle)  then
  * COMMIT or ABORT, perhaps after a CANARY worker -> master    READY | FAILED (report)  then
  * COMMITTED master -> worker at any time: ERROR_LOG, LOG (reopened), SERVING, NOT_READY, DRAIN,
- * STOP, COVER, SERVER worker -> master at any time: ENDED, EMPTY, ANSWER
+ * STOP, COVER, SERVER, FUNCTIONS worker -> master at any time: ENDED, EMPTY, ANSWER, WORDS
  *
  * Records keep their order, so what comes before PREPARE belongs to it.  A peer that is gone is an
  * end of file.
@@ -44,7 +44,9 @@ enum wire_type {
         WIRE_COVER,     /* data: struct wire_cover: another worker died, or is back */
         WIRE_SERVER,    /* data: struct wire_server; number: of the question */
         WIRE_ANSWER,    /* data: uint32_t, 1: done */
-        WIRE_CANARY /* what was prepared gets a share, or another one; data: struct wire_canary */
+        WIRE_CANARY, /* what was prepared gets a share, or another one; data: struct wire_canary */
+        WIRE_FUNCTIONS, /* data: uint32_t, 1: as JSON; number: of the question */
+        WIRE_WORDS      /* the answer to it; fds: the text */
 };
 
 enum wire_listen_kind { WIRE_TRAFFIC, WIRE_ADMIN };

@@ -488,6 +488,22 @@ static void take_server(struct worker *w, const struct wire *msg)
         worker_say(w, WIRE_ANSWER, msg->number, &ok, sizeof(ok), -1);
 }
 
+static void take_functions(struct worker *w, const struct wire *msg)
+{
+        const uint32_t *json = wire_data(msg, sizeof(*json));
+        struct buf out = BUF_INIT;
+        str text;
+        int fd;
+
+        functions_answer(w, json && *json == 1, &out);
+        text = buf_pullup(&out, out.n);
+        fd = memfd_make("weir-functions", &text, 1);
+        worker_say(w, WIRE_WORDS, msg->number, NULL, 0, fd);
+        if (fd >= 0)
+                close(fd);
+        buf_clear(&out);
+}
+
 static void hear(struct worker *w, struct wire *msg)
 {
         const struct wire_listen *l = wire_data(msg, sizeof(*l));
@@ -543,6 +559,9 @@ static void hear(struct worker *w, struct wire *msg)
                 return;
         case WIRE_SERVER:
                 take_server(w, msg);
+                return;
+        case WIRE_FUNCTIONS:
+                take_functions(w, msg);
                 return;
         default:
                 log_error("weir", "the master says what no master says (%u)", msg->type);

@@ -8,6 +8,7 @@
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
+#include "base/json.h"
 #include "daemon/board.h"
 #include "daemon/copies.h"
 #include "daemon/wire.h"
@@ -120,6 +121,15 @@ unsigned entrance_place(const struct worker *w, unsigned worker, unsigned loop);
 
 /* ---- watchdog.c */
 struct watchdog *watchdog_new(struct worker *w);
+
+/* ---- functions.c: the control thread's. */
+/* Writes down, for the others, how often this worker's modules are used. */
+void functions_news(struct worker *w);
+/* "modules": [...], "functions": [...], of all workers; nothing more is begun once out holds max
+ * bytes, and what was left out is counted. */
+void functions_json(struct worker *w, struct json_writer *j, size_t max);
+/* What `weir functions` prints. */
+void functions_answer(struct worker *w, bool json, struct buf *out);
 
 /* ---- export.c */
 struct export *export_new(struct worker *w);

@@ -213,7 +213,7 @@ static bool check_body(struct adopt *d, const weir_module *m, str name)
 {
         if (!name_ok(m->name))
                 return refuse(d, "has no valid name");
-        if (!str_eq(str_z(m->name), name))
+        if (name.p != NULL && !str_eq(str_z(m->name), name))
                 return refuse(d, "calls itself \"%s\"", m->name);
         if (m->version == NULL)
                 return refuse(d, "has no version");

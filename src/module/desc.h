@@ -10,7 +10,7 @@
 
 /* A copy of theirs in a, widened to the struct sizes of this weir (what their header did not know
  * reads as zero), so that its tables can be walked as arrays.  name: what the configuration calls
- * it.  NULL: *error says which rule is broken. */
+ * it; absent: any will do.  NULL: *error says which rule is broken. */
 MUST_CHECK const weir_module *desc_adopt(const weir_module *theirs, str name, const weir_host *host,
                                          struct arena *a, str *error);
 

@@ -82,6 +82,8 @@ static bool call_entry(struct module *m, const weir_host *host, struct arena *a,
                 *error = arena_dup(a, *error);
                 return false;
         }
+        if (m->name.p == NULL)
+                m->name = arena_dup(m->arena, str_z(m->desc->name));
         if ((m->desc->flags & WEIR_PINNED) && m->pinned == NULL)
                 m->pinned = "it says so itself";
         return true;
@@ -160,8 +162,9 @@ struct module *module_open(const struct module_file *f, const weir_host *host, s
         m = module_make(f, sha);
         if (!bring_up(m, f, host, a, &why)) {
                 close_object(m);
-                *error = arena_printf(a, "module %.*s: %.*s %.*s", STR_ARG(f->name),
-                                      STR_ARG(f->origin), STR_ARG(why));
+                *error = arena_printf(a, "%s%.*s%s%.*s %.*s", f->name.p ? "module " : "",
+                                      STR_ARG(f->name), f->name.p ? ": " : "", STR_ARG(f->origin),
+                                      STR_ARG(why));
                 return NULL;
         }
         if (m->pinned)

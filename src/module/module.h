@@ -20,7 +20,7 @@
  * ("/var/cache/weir/modules/x.0123456789ab.7.so", or "/proc/self/fd/N" of a sealed memfd whose
  * descriptor stays open). */
 struct module_file {
-        str name;   /* in the configuration */
+        str name;   /* in the configuration; absent: whatever it calls itself */
         str origin; /* the installed file, for messages */
         str bytes;  /* its content, as in the bundle */
         const char *path;

@@ -25,11 +25,13 @@
 #include <stdlib.h>
 
 #define CASE_FILE  "/case/weir.conf"
+#define CASE_LINE  6 /* of it: where .config begins */
 #define CASE_STORE (256 * KIB)
 #define TURNS_MAX  10000 /* answers and deadlines until a hook must have come to its verdict */
 
 struct redis_call {
         struct redis_call *next;
+        struct loop *loop; /* where it was asked */
         redis_fn *fn;
         void *arg;
 };
@@ -75,19 +77,26 @@ static struct play {
         bool resumed;
         struct buf sent, got; /* the bodies as the server and the client have them */
         str verdict;
-        str failure; /* absent: none so far */
+        struct case_result *out;
 } play;
 
-static void failed(struct play *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static void failed(struct play *p, const char *fmt, ...)
+/* The first thing that is wrong counts.  at: where in the texts of the case, or NULL. */
+static void failed(struct play *p, const char *at, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static void failed(struct play *p, const char *at, const char *fmt, ...)
 {
         va_list ap;
 
-        if (p->failure.p != NULL)
+        if (p->out->why.p != NULL)
                 return;
         va_start(ap, fmt);
-        p->failure = arena_vprintf(p->a, fmt, ap);
+        p->out->why = arena_vprintf(p->a, fmt, ap);
         va_end(ap);
+        p->out->at = at;
+}
+
+static bool is_wrong(const struct play *p)
+{
+        return p->out->why.p != NULL;
 }
 
 static str next_line(str *rest)
@@ -136,7 +145,7 @@ static struct redis_call *fake_command(struct redis *r, const str *argv, size_t 
 
         (void)r, (void)timeout_us;
         CHECK(call != NULL);
-        *call = (struct redis_call){.fn = fn, .arg = arg};
+        *call = (struct redis_call){.loop = loop_self, .fn = fn, .arg = arg};
         while (*at != NULL)
                 at = &(*at)->next;
         *at = call;
@@ -214,12 +223,12 @@ static struct redis_reply reply_of_line(struct play *p, str line)
         case ':':
                 if (str_u64(rest, INT64_MAX, &n))
                         return (struct redis_reply){.type = REDIS_INTEGER, .integer = (int64_t)n};
-                failed(p, "redis: no number: %.*s", STR_ARG(line));
+                failed(p, line.p, "redis: no number: %.*s", STR_ARG(line));
                 return r;
         case '!':
                 return r;
         default:
-                failed(p, "redis: not understood: %.*s", STR_ARG(line));
+                failed(p, line.p, "redis: not understood: %.*s", STR_ARG(line));
                 return r;
         }
 }
@@ -230,7 +239,9 @@ static void answer_oldest(struct play *p)
         struct redis_reply r = reply_of_line(p, p->replies.p ? next_line(&p->replies) : STR("!"));
 
         p->calls = call->next;
+        loop_self = call->loop;
         call->fn(&r, call->arg);
+        loop_self = p->loop;
         free(call);
 }
 
@@ -302,7 +313,7 @@ static struct subrequest_answer next_answer(struct play *p, const struct subrequ
                 return a;
         why = h1_parse_response(p->a, head_of(p, text, &rest), s->method, head);
         if (why != REASON_NONE)
-                failed(p, "http: its answer is malformed: %s", reason_rows[why].text);
+                failed(p, text.p, "http: its answer is malformed: %s", reason_rows[why].text);
         a.error = WEIR_E_FULL;
         if (rest.n > s->max_body)
                 return a;
@@ -405,7 +416,7 @@ static bool begin(struct play *p)
         if (p->set == NULL)
                 return false;
         if (!instances_loop_begin(p->set, p->loop)) {
-                failed(p, "its loop_init failed");
+                failed(p, NULL, "its loop_init failed");
                 instances_destroy(p->set);
                 p->set = NULL;
                 return true;
@@ -414,12 +425,37 @@ static bool begin(struct play *p)
         return true;
 }
 
-static void pass(struct play *p, int64_t us)
+/* Redis answers, or an upstream; false: nobody was asked. */
+static bool answer_one(struct play *p)
+{
+        if (p->calls != NULL)
+                answer_oldest(p);
+        else if (p->subs != NULL)
+                answer_oldest_sub(p);
+        else
+                return false;
+        return true;
+}
+
+/* One step of time; what background work asks meanwhile is answered. */
+static void step(struct play *p, int64_t us)
 {
         loop_self = p->control;
         loop_advance(p->control, us);
         loop_self = p->loop;
         loop_advance(p->loop, us);
+        for (int i = 0; i < TURNS_MAX && answer_one(p);)
+                i++;
+}
+
+/* Time passes, in steps, so that what is periodic comes as often as it should. */
+static void pass(struct play *p, int64_t us)
+{
+        int64_t most = MAX(5 * MSEC, us / 1000);
+
+        for (; us > most; us -= most)
+                step(p, most);
+        step(p, us);
 }
 
 static void end(struct play *p)
@@ -517,7 +553,7 @@ static bool request_begin(struct play *p, str text)
                           .upstream_us = -1};
         CHECK(addr_parse_ip(STR("192.0.2.1"), 0, &t->client));
         if (why != REASON_NONE || !path_parse(p->r->arena, p->r->req.target, &t->path)) {
-                failed(p, "its request is malformed: %s", reason_rows[why].text);
+                failed(p, text.p, "its request is malformed: %s", reason_rows[why].text);
                 return false;
         }
         t->host = p->r->req.authority.p ? host_of(p, p->r->req.authority) : STR_NONE;
@@ -534,18 +570,6 @@ static void resumed(struct txn *t, enum chain_result how)
         play.resumed = true;
 }
 
-/* Redis answers, or an upstream; false: nobody was asked. */
-static bool answer_one(struct play *p)
-{
-        if (p->calls != NULL)
-                answer_oldest(p);
-        else if (p->subs != NULL)
-                answer_oldest_sub(p);
-        else
-                return false;
-        return true;
-}
-
 /* They answer, else time passes, until the functions have come to their verdict. */
 static enum chain_result settle(struct play *p, enum chain_result how)
 {
@@ -558,7 +582,7 @@ static enum chain_result settle(struct play *p, enum chain_result how)
         }
         if (p->resumed)
                 return p->how;
-        failed(p, "its function never came to a verdict");
+        failed(p, NULL, "its function never came to a verdict");
         chain_cancel(p->chain);
         return CHAIN_CUT;
 }
@@ -585,7 +609,7 @@ static void upstream_answers(struct play *p)
 
         put_body(&p->r->res_body, &p->r->res, body);
         if (why != REASON_NONE)
-                failed(p, "its upstream's answer is malformed: %s", reason_rows[why].text);
+                failed(p, text.p, "its upstream's answer is malformed: %s", reason_rows[why].text);
 }
 
 static void moved(struct txn *t, bool response)
@@ -610,14 +634,12 @@ static enum chain_result pass_body(struct play *p, bool response, struct buf *to
                 if (pipe->end)
                         return how;
                 filter_room(f);
-                if (p->calls != NULL)
-                        answer_oldest(p);
-                else
+                if (!answer_one(p))
                         pass(p, 5 * MSEC);
                 how = p->resumed ? p->how : how;
         }
         if (how == CHAIN_CONTINUE)
-                failed(p, "its function never came to the end of a body");
+                failed(p, NULL, "its function never came to the end of a body");
         return how;
 }
 
@@ -662,6 +684,13 @@ static void functions(struct play *p)
 
 /* ------------------------------------------------------------------ expectations */
 
+/* Of each kind: whether it holds, and what there is in its place. */
+struct expectation {
+        str word; /* what its line begins with; what follows is its text */
+        bool (*holds)(struct play *p, str text);
+        str (*is)(struct play *p, str text);
+};
+
 static bool has_field(const struct fields *fs, str text)
 {
         str name, value;
@@ -677,6 +706,43 @@ static bool has_field(const struct fields *fs, str text)
         return false;
 }
 
+static str fields_are(struct play *p, const struct fields *fs, const char *which, str text)
+{
+        str name, value, all = STR_NONE;
+
+        if (str_starts(text, STR("-")))
+                text = str_from(text, 1);
+        str_cut(text, ':', &name, &value);
+        FIELDS_EACH(f, fs)
+        {
+                if (str_ieq(f->name, name))
+                        all = arena_printf(p->a, "%.*s%s%s %.*s: %.*s", STR_ARG(all),
+                                           all.p ? ", " : "", which, STR_ARG(f->name),
+                                           STR_ARG(f->value));
+        }
+        return all.p ? all : arena_printf(p->a, "%s -%.*s", which, STR_ARG(name));
+}
+
+static bool has_req(struct play *p, str text)
+{
+        return has_field(&p->r->req.fields, text);
+}
+
+static str req_is(struct play *p, str text)
+{
+        return fields_are(p, &p->r->req.fields, "req", text);
+}
+
+static bool has_res(struct play *p, str text)
+{
+        return has_field(&p->r->res.fields, text);
+}
+
+static str res_is(struct play *p, str text)
+{
+        return fields_are(p, &p->r->res.fields, "res", text);
+}
+
 static bool has_line(struct buf *lines, str text)
 {
         str rest = buf_pullup(lines, lines->n);
@@ -685,6 +751,18 @@ static bool has_line(struct buf *lines, str text)
                 if (str_eq(next_line(&rest), text))
                         return true;
         return false;
+}
+
+static str lines_are(struct play *p, struct buf *lines, const char *which, const char *none)
+{
+        str rest = buf_pullup(lines, lines->n), all = STR_NONE;
+
+        while (rest.n != 0) {
+                str line = next_line(&rest);
+                all = arena_printf(p->a, "%.*s%s%s %.*s", STR_ARG(all), all.p ? ", " : "", which,
+                                   STR_ARG(line));
+        }
+        return all.p ? all : str_z(none);
 }
 
 static bool has_variable(struct play *p, str text)
@@ -696,41 +774,114 @@ static bool has_variable(struct play *p, str text)
         return is.p != NULL && str_eq(is, value);
 }
 
-static bool has_body(struct buf *b, str text)
+static str variable_is(struct play *p, str text)
+{
+        str name, value, is;
+
+        str_cut(text, '=', &name, &value);
+        is = vars_get_name(&p->txn, name);
+        return arena_printf(p->a, is.p ? "var %.*s=%.*s" : "no variable %.*s%.*s", STR_ARG(name),
+                            STR_ARG(is));
+}
+
+static str body_of(struct buf *b)
 {
         str body = buf_pullup(b, b->n);
 
         if (str_ends(body, STR("\n")))
                 body.n--;
-        return str_eq(body, text);
+        return body;
 }
 
-static bool holds(struct play *p, str line)
+static bool has_body(struct play *p, str text)
 {
-        if (str_starts(line, STR("req body ")))
-                return has_body(&p->sent, str_from(line, 9));
-        if (str_starts(line, STR("req ")))
-                return has_field(&p->r->req.fields, str_from(line, 4));
-        if (str_starts(line, STR("res ")))
-                return has_field(&p->r->res.fields, str_from(line, 4));
-        if (str_starts(line, STR("var ")))
-                return has_variable(p, str_from(line, 4));
-        if (str_starts(line, STR("body ")))
-                return has_body(&p->got, str_from(line, 5));
-        if (str_starts(line, STR("redis ")))
-                return has_line(&p->commands, str_from(line, 6));
-        if (str_starts(line, STR("http ")))
-                return has_line(&p->asked, str_from(line, 5));
-        return str_eq(p->verdict, line);
+        return str_eq(body_of(&p->got), text);
+}
+
+static str body_is(struct play *p, str text)
+{
+        (void)text;
+        return arena_printf(p->a, "body %.*s", STR_ARG(body_of(&p->got)));
+}
+
+static bool has_sent(struct play *p, str text)
+{
+        return str_eq(body_of(&p->sent), text);
+}
+
+static str sent_is(struct play *p, str text)
+{
+        (void)text;
+        return arena_printf(p->a, "req body %.*s", STR_ARG(body_of(&p->sent)));
+}
+
+static bool has_command(struct play *p, str text)
+{
+        return has_line(&p->commands, text);
+}
+
+static str commands_are(struct play *p, str text)
+{
+        (void)text;
+        return lines_are(p, &p->commands, "redis", "no command to Redis");
+}
+
+static bool has_asked(struct play *p, str text)
+{
+        return has_line(&p->asked, text);
+}
+
+static str asked_is(struct play *p, str text)
+{
+        (void)text;
+        return lines_are(p, &p->asked, "http", "no request of its own");
+}
+
+static bool has_verdict(struct play *p, str text)
+{
+        return str_eq(p->verdict, text);
+}
+
+static str verdict_is(struct play *p, str text)
+{
+        (void)text;
+        return p->verdict;
+}
+
+static const struct expectation expectation_kinds[] = {
+        {STR_INIT("req body "), has_sent, sent_is},
+        {STR_INIT("req "), has_req, req_is},
+        {STR_INIT("res "), has_res, res_is},
+        {STR_INIT("var "), has_variable, variable_is},
+        {STR_INIT("body "), has_body, body_is},
+        {STR_INIT("redis "), has_command, commands_are},
+        {STR_INIT("http "), has_asked, asked_is},
+        {STR_INIT(""), has_verdict, verdict_is}, /* the last: takes what is left */
+};
+
+static void check_line(struct play *p, str line)
+{
+        const struct expectation *e = expectation_kinds;
+        str text;
+
+        while (!str_starts(line, e->word))
+                e++;
+        text = str_from(line, e->word.n);
+        if (is_wrong(p) || e->holds(p, text))
+                return;
+        p->out->wanted = line;
+        p->out->got = arena_dup(p->a, e->is(p, text));
+        failed(p, line.p, "wanted \"%.*s\", got \"%.*s\"%s%.*s%s", STR_ARG(line),
+               STR_ARG(p->out->got), e->word.n ? "; the verdict was \"" : "",
+               STR_ARG(e->word.n ? p->verdict : STR("")), e->word.n ? "\"" : "");
 }
 
 static void check(struct play *p, str expect)
 {
         while (expect.p != NULL) {
                 str line = str_trim(next_line(&expect));
-                if (line.n != 0 && !holds(p, line))
-                        failed(p, "expected \"%.*s\"; the verdict was \"%.*s\"", STR_ARG(line),
-                               STR_ARG(p->verdict));
+                if (line.n != 0)
+                        check_line(p, line);
         }
 }
 
@@ -747,7 +898,7 @@ static int64_t gap_us(struct play *p, str gap)
         if (gap.n == 0)
                 return 0;
         if (!str_u64(digits, 1000000, &n))
-                failed(p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
+                failed(p, gap.p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
         else if (str_eq(unit, STR("ms")))
                 return (int64_t)n * MSEC;
         else if (str_eq(unit, STR("s")))
@@ -757,7 +908,7 @@ static int64_t gap_us(struct play *p, str gap)
         else if (str_eq(unit, STR("h")))
                 return (int64_t)n * 3600 * SEC;
         else
-                failed(p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
+                failed(p, gap.p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
         return 0;
 }
 
@@ -785,48 +936,73 @@ static void exchanges(struct play *p)
 
         p->replies = p->c->redis ? str_z(p->c->redis) : STR_NONE;
         p->answers = p->c->http ? str_z(p->c->http) : STR_NONE;
-        while (requests.p != NULL && p->failure.p == NULL) {
+        while (requests.p != NULL && !is_wrong(p)) {
                 str gap, none, text = next_part(&requests, &gap);
                 n++;
                 if (expects.p == NULL) {
-                        failed(p, "nothing is expected of its request %u", n);
+                        failed(p, text.p, "nothing is expected of its request %u", n);
                         return;
                 }
                 exchange(p, text, next_part(&expects, &none));
                 pass(p, gap_us(p, gap));
-                for (int i = 0; i < TURNS_MAX && answer_one(p);) /* to what ran meanwhile */
-                        i++;
         }
-        if (p->failure.p != NULL && n > 1)
-                p->failure = arena_printf(p->a, "request %u: %.*s", n, STR_ARG(p->failure));
+        if (is_wrong(p) && n > 1)
+                p->out->why = arena_printf(p->a, "request %u: %.*s", n, STR_ARG(p->out->why));
 }
 
-static void run_one(const struct module *m, const weir_case *c, const struct conf_pos *at,
-                    struct report *rep)
+/* Where in c->config a message that begins with FILE:LINE: points to. */
+static const char *config_place(const struct play *p, str message)
 {
+        const char *at = p->c->config;
+        str rest, number, line;
+        uint64_t n;
+
+        if (at == NULL || !str_starts(message, STR(CASE_FILE ":")) ||
+            !str_cut(str_from(message, sizeof(CASE_FILE)), ':', &number, &rest) ||
+            !str_u64(number, UINT32_MAX, &n))
+                return at;
+        rest = str_z(at);
+        for (; n > CASE_LINE && rest.p != NULL; n--)
+                str_cut(rest, '\n', &line, &rest);
+        return rest.p ? rest.p : at;
+}
+
+static void refused(struct play *p)
+{
+        str text = buf_pullup(&p->rep.out, p->rep.out.n);
+
+        failed(p, config_place(p, text), "its configuration was refused:\n%.*s", STR_ARG(text));
+}
+
+void cases_one(const struct module *m, const weir_case *c, struct arena *a, struct case_result *out)
+{
+        struct loop *self = loop_self;
         struct play *p = &play;
 
-        *p = (struct play){.c = c, .m = m, .a = arena_new(0)};
+        *out = (struct case_result){.why = STR_NONE};
+        *p = (struct play){.c = c, .m = m, .a = a, .out = out};
         if (!begin(p))
-                failed(p, "its configuration was refused:\n%.*s",
-                       STR_ARG(buf_pullup(&p->rep.out, p->rep.out.n)));
-        else if (p->failure.p == NULL)
+                refused(p);
+        else if (!is_wrong(p))
                 exchanges(p);
-        if (p->failure.p != NULL)
-                report_error(rep, at, "module %.*s: its case \"%s\" failed: %.*s", STR_ARG(m->name),
-                             c->name ? c->name : "?", STR_ARG(p->failure));
         end(p);
-        arena_free(p->a);
+        loop_self = self;
 }
 
 void cases_run(const struct module *m, const struct conf_pos *at, struct report *rep)
 {
         enum log_level before = log_level;
-        struct loop *self = loop_self;
 
         log_level = LOG_NONE; /* cases provoke what would be worth a line elsewhere */
-        for (size_t i = 0; i < m->desc->n_cases; i++)
-                run_one(m, &m->desc->cases[i], at, rep);
+        for (size_t i = 0; i < m->desc->n_cases; i++) {
+                const weir_case *c = &m->desc->cases[i];
+                struct arena *a = arena_new(0);
+                struct case_result r;
+                cases_one(m, c, a, &r);
+                if (r.why.p != NULL)
+                        report_error(rep, at, "module %.*s: its case \"%s\" failed: %.*s",
+                                     STR_ARG(m->name), c->name ? c->name : "?", STR_ARG(r.why));
+                arena_free(a);
+        }
         log_level = before;
-        loop_self = self;
 }

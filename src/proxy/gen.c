@@ -61,6 +61,8 @@ static bool build_modules(struct gen *g, struct source *src, struct report *rep,
                 }
                 g->modules[g->n_modules++] = mod;
                 map_put(by_name, m->name, mod);
+                if (g->house->module_opened)
+                        g->house->module_opened(g->house);
                 if (g->house->checker)
                         cases_run(mod, &m->pos, rep);
         }

@@ -38,6 +38,7 @@ struct house {
         struct store *store;
         bool checker;
         bool (*quarantined)(const uint8_t sha[32]);
+        void (*module_opened)(struct house *h); /* before its test cases run; NULL: nobody asks */
         void (*gen_ended)(
                 struct gen *g); /* control thread: every loop has let go; gen_free may follow */
         /* Path of the private copy of a module file's content for this process; NULL: *error.

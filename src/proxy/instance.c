@@ -23,6 +23,11 @@
 static const char *const result_words[CALL_RESULTS] = {"continue", "respond", "error", "timeout",
                                                        "quarantined"};
 
+const char *instance_result(unsigned result)
+{
+        return result_words[result];
+}
+
 /* ------------------------------------------------------------------ handles for arguments */
 
 static weir_redis *redis_handle(void *ctx, const struct redis_store_conf *r)
@@ -189,6 +194,27 @@ static void bind_results(struct instance_loop *il, struct metric_slot *metrics)
                 il->results[r] = metric_series(metrics, METRIC_FUNCTION_CALLS, buf_pullup(&b, b.n));
         }
         buf_clear(&b);
+}
+
+void instance_observe(struct instance_loop *il, int64_t us)
+{
+        static const double bounds[] = {1e-6,   2e-6,   5e-6,   10e-6,  20e-6, 50e-6, 100e-6,
+                                        200e-6, 500e-6, 1e-3,   2e-3,   5e-3,  10e-3, 20e-3,
+                                        50e-3,  100e-3, 200e-3, 500e-3, 1.0};
+
+        if (il->sl->loop->metrics == NULL)
+                return;
+        if (il->duration == NULL) {
+                struct buf b = BUF_INIT;
+                metric_label(&b, "function", il->inst->conf->name);
+                il->duration = metric_series_custom(
+                        il->sl->loop->metrics, STR(INSTANCE_DURATION), METRIC_HISTOGRAM,
+                        STR("Time that calls of functions ran, by function; of each loop the first "
+                            "64, then one in 64."),
+                        buf_pullup(&b, b.n), bounds, COUNT(bounds));
+                buf_clear(&b);
+        }
+        metric_custom_observe(il->duration, bounds, COUNT(bounds), (double)us / (double)SEC);
 }
 
 static void tell_held(struct instance_loop *il)

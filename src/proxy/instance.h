@@ -47,9 +47,10 @@ struct instance_loop {
         uint32_t unmeasured; /* calls until the next one is measured */
         uint32_t measured;   /* in a row, at the beginning and after one that ran too long */
         metric_cell *over;
-        void *data;          /* loop_data */
-        struct arena *arena; /* of loop_init */
-        struct list works;   /* background tasks, begun or not */
+        metric_cell *duration; /* of the measured calls; NULL: none was yet */
+        void *data;            /* loop_data */
+        struct arena *arena;   /* of loop_init */
+        struct list works;     /* background tasks, begun or not */
         uint32_t n_works;
         bool inited; /* loop_fini is due */
         struct log_quota quota;
@@ -192,6 +193,11 @@ struct weir_metric {
         size_t n_bounds;
         metric_cell **cells; /* by thread, as instance.loops; NULL: nobody counts there */
 };
+
+const char *instance_result(unsigned result); /* "continue": the label of enum call_result */
+/* Counts how long a measured call ran. */
+#define INSTANCE_DURATION "weir_function_duration_seconds"
+COLD void instance_observe(struct instance_loop *il, int64_t us);
 
 /* Whether the function may write one more line to the log now (log_lines=); what is held back is
  * counted, and told in one line a second later. */

@@ -125,6 +125,7 @@ void task_measured(struct weir_task *t, int64_t stamp)
         struct instance_loop *il = t->il;
         int64_t took = task_clock(CLOCK_MONOTONIC) - stamp;
 
+        instance_observe(il, took);
         if (t->use->budget != 0 && took > t->use->budget)
                 ran_over(t, took);
         if (il->measured < TASK_MEASURED_FIRST)

@@ -126,11 +126,11 @@ def test_the_template(weir, tmp_path):
         f"moduledir={tmp_path}/modules\nName: weir\nDescription: x\nVersion: 1\nCflags: -I{TOP}/src/include\n")
     env = {**os.environ, "PKG_CONFIG_PATH": str(tmp_path)}
     subprocess.run(["make", "-s", "install"], cwd=tmp_path / "t", env=env, check=True)
-    w = weir(f"module tenant {tmp_path}/modules/tenant.so; listen 127.0.0.1:@http@; host * {{ route / {{ "
-             "function tenant { host a.example.com alpha; } respond 200 $tenant_name; } }")
-    assert fetch(w.http, host="a.example.com").body == b"alpha"
-    assert fetch(w.http, host="b.example.com").status == 421
-    w.wait_metric("weir_tenant_refused_total", 1)
+    w = weir(f"module example {tmp_path}/modules/example.so; listen 127.0.0.1:@http@; host * {{ route / {{ "
+             "function example { host a.test alpha; } respond 200 $example_tenant; } }")
+    assert fetch(w.http, host="a.test").body == b"alpha"
+    assert fetch(w.http, host="b.test").status == 421
+    w.wait_metric("weir_example_refused_total", 1)
 
 
 STDIO = """

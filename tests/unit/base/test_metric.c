@@ -168,6 +168,52 @@ static void custom_families(void **state)
         metric_region_free(r);
 }
 
+struct found {
+        unsigned parts, custom;
+        uint64_t calls;
+        double sum;
+};
+
+static void find(void *ctx, const struct metric_part *p)
+{
+        struct found *f = ctx;
+
+        f->parts += p->family != METRIC_METRICS_DROPPED; /* which each slot has */
+        if (p->family == METRIC_FUNCTION_CALLS && str_eq(p->labels, STR("function=\"f\"")))
+                f->calls += get(p->cells);
+        if (p->family != METRIC_FAMILIES)
+                return;
+        f->custom++;
+        assert_true(str_eq(p->name, STR("weir_x_seconds")));
+        assert_int_equal(p->n_cells, 4); /* two bounds, +Inf, the sum */
+        assert_true(p->bounds[1] > 1.9 && p->bounds[1] < 2.1);
+        f->sum += metric_real(p->cells + 3);
+}
+
+static void each_part_is_seen(void **state)
+{
+        static const double bounds[] = {1, 2};
+        struct metric_region *r = metric_region_new(2, 16 * KIB);
+        struct found f = {0};
+
+        (void)state;
+        for (unsigned i = 0; i < 2; i++) {
+                struct metric_slot *s = metric_slot(r, i);
+                metric_cell *h = metric_series_custom(s, STR("weir_x_seconds"), METRIC_HISTOGRAM,
+                                                      STR("x"), STR(""), bounds, COUNT(bounds));
+                metric_custom_observe(h, bounds, COUNT(bounds), 1.5);
+                metric_add(metric_series(s, METRIC_FUNCTION_CALLS, STR("function=\"f\"")), i + 1);
+                metric_set(metric_series(s, METRIC_SERVER_UP, STR("server=\"a\"")), 1);
+                metric_retire(s, METRIC_SERVER_UP, STR("server=\"a\""));
+        }
+        metric_each(r, find, &f);
+        assert_int_equal(f.parts, 4);
+        assert_int_equal(f.custom, 2);
+        assert_int_equal(f.calls, 3);
+        assert_true(f.sum > 2.9 && f.sum < 3.1);
+        metric_region_free(r);
+}
+
 static void replacement_inherits(void **state)
 {
         struct metric_region *r = metric_region_new(1, 16 * KIB);
@@ -288,6 +334,7 @@ int main(void)
                 cmocka_unit_test(what_is_retired_is_not_shown),
                 cmocka_unit_test(histograms),
                 cmocka_unit_test(custom_families),
+                cmocka_unit_test(each_part_is_seen),
                 cmocka_unit_test(replacement_inherits),
                 cmocka_unit_test(full_slot_drops),
                 cmocka_unit_test(many_series),

@@ -7,7 +7,8 @@
 
 static void commands_are_understood(void **state)
 {
-        static const char *const words[] = {"reload", "reopen", "drain", "quit", "stop", "status"};
+        static const char *const words[] = {"reload", "reopen", "drain",     "quit",
+                                            "stop",   "status", "functions", "functions json"};
         struct ask_words w;
 
         (void)state;
@@ -22,6 +23,9 @@ static void commands_are_understood(void **state)
         ASSERT_STR(w.upstream, "users");
         ASSERT_STR(w.server, "10.0.0.1:80");
         ASSERT_STR(w.state, "drain");
+        assert_true(ask_parse(STR("functions clear jwt"), &w));
+        assert_int_equal(w.verb, ASK_CLEAR);
+        ASSERT_STR(w.name, "jwt");
 }
 
 static void terms_of_a_canary_arrive(void **state)
@@ -66,6 +70,12 @@ static void nonsense_is_refused(void **state)
                                             "server u  up",
                                             "server u a up more",
                                             "server u\ta up",
+                                            "functions ",
+                                            "functions clear",
+                                            "functions clear ",
+                                            "functions clear a b",
+                                            "functions clear\ta",
+                                            "functions jsn",
                                             "\1"};
         struct ask_words w = {.verb = ASK_STOP};
 

@@ -151,6 +151,54 @@ static void a_name_without_an_end_is_bounded(void **state)
         board_free(b);
 }
 
+static void modules_and_how_they_are_used(void **state)
+{
+        struct board *b = board_new(2, 1);
+        struct board_module m[4];
+
+        (void)state;
+        assert_int_equal(board_modules(b, 0, m, COUNT(m)), 0);
+        put_copy(b, 0, 0, 7, "lua");
+        put_copy(b, 0, 2, 9, "jwt");
+        board_note_use(b, 0, 9, 2, 30);
+        board_note_use(b, 0, 8, 1, 1); /* not open */
+        assert_int_equal(board_modules(b, 1, m, COUNT(m)), 0);
+        assert_int_equal(board_modules(b, 0, m, 1), 1);
+        assert_int_equal(board_modules(b, 0, m, COUNT(m)), 2);
+        assert_string_equal(m[0].name, "lua");
+        assert_int_equal(m[0].generations, 0);
+        assert_string_equal(m[1].name, "jwt");
+        assert_int_equal(m[1].sha[31], 9);
+        assert_int_equal(m[1].generations, 2);
+        assert_int_equal(m[1].requests, 30);
+        board_free(b);
+}
+
+static void strikes_are_the_masters(void **state)
+{
+        struct board *b = board_new(1, 1);
+        static const uint8_t one[32] = {1}, two[32] = {2};
+        bool quarantined = true;
+
+        (void)state;
+        assert_int_equal(board_strikes(b, one, &quarantined), 0);
+        assert_false(quarantined);
+        board_strikes_begin(b);
+        board_note_strikes(b, one, 3, true);
+        board_note_strikes(b, two, 1, false);
+        board_clear(b, 0); /* another worker takes the row */
+        assert_int_equal(board_strikes(b, one, &quarantined), 3);
+        assert_true(quarantined);
+        assert_int_equal(board_strikes(b, two, &quarantined), 1);
+        assert_false(quarantined);
+        board_strikes_begin(b);
+        for (int i = 0; i < BOARD_COPIES + 3; i++)
+                board_note_strikes(b, two, 2, true);
+        assert_int_equal(board_strikes(b, one, &quarantined), 0);
+        assert_int_equal(board_strikes(b, two, &quarantined), 2);
+        board_free(b);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -160,6 +208,8 @@ int main(void)
                 cmocka_unit_test(a_crash_of_the_control_thread_is_heard),
                 cmocka_unit_test(what_a_canary_has_counted),
                 cmocka_unit_test(the_last_canary_is_shown),
+                cmocka_unit_test(modules_and_how_they_are_used),
+                cmocka_unit_test(strikes_are_the_masters),
                 cmocka_unit_test(a_name_without_an_end_is_bounded),
         };
 

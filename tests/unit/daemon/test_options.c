@@ -42,6 +42,11 @@ static void what_is_asked_for(void **state)
                  "server u 1.2.3.4:80 down"},
                 {"weir -c /a/b server u unix:/x up", OPTIONS_CONTROL, false, "/a/b", "/a",
                  "server u unix:/x up"},
+                {"weir functions -c /a/b", OPTIONS_CONTROL, false, "/a/b", "/a", "functions"},
+                {"weir functions --json -c /a/b", OPTIONS_CONTROL, false, "/a/b", "/a",
+                 "functions json"},
+                {"weir functions clear jwt -c /a/b", OPTIONS_CONTROL, false, "/a/b", "/a",
+                 "functions clear jwt"},
                 {"weir -v", OPTIONS_VERSION, false, WEIR_SYSCONFDIR "/weir.conf", WEIR_SYSCONFDIR,
                  NULL},
                 {"weir -V", OPTIONS_BUILD, false, WEIR_SYSCONFDIR "/weir.conf", WEIR_SYSCONFDIR,
@@ -84,6 +89,23 @@ static void what_is_wrong_is_named(void **state)
                 {"weir server u", "server"},
                 {"weir server u a sideways", "sideways"},
                 {"weir server u a up more", "server"},
+                {"weir -s relod", "did you mean \"reload\"?"},
+                {"weir server u a dwon", "did you mean \"down\"?"},
+                {"weir functons", "did you mean \"functions\"?"},
+                {"weir functions claer x", "did you mean \"clear\"?"},
+                {"weir functions clear", "wants the NAME"},
+                {"weir functions clear a b", "wants the NAME"},
+                {"weir functions --json clear a", "wants the NAME"},
+                {"weir --json", "weir functions"},
+                {"weir --json server u a up", "weir functions"},
+                {"weir --jsom", "--jsom is not an option"},
+                {"weir module", "one of check new test"},
+                {"weir module tets a", "did you mean \"test\"?"},
+                {"weir module check", "wants a FILE.so"},
+                {"weir module check a b", "wants a FILE.so"},
+                {"weir module new", "wants a NAME"},
+                {"weir module new a b c", "wants a NAME"},
+                {"weir module test", "wants a FILE.so"},
         };
 
         (void)state;
@@ -94,6 +116,33 @@ static void what_is_wrong_is_named(void **state)
                 assert_false(parse(a, cases[i][0], &o, &error));
                 assert_true(str_find(error, str_z(cases[i][1])) >= 0);
                 assert_int_equal(o.action, OPTIONS_HELP); /* untouched */
+                arena_free(a);
+        }
+}
+
+static void words_of_a_module(void **state)
+{
+        static const struct {
+                const char *text;
+                enum options_action action;
+                const char *words[2];
+        } cases[] = {
+                {"weir module check a.so", OPTIONS_MODULE_CHECK, {"a.so", NULL}},
+                {"weir module new a", OPTIONS_MODULE_NEW, {"a", NULL}},
+                {"weir module new a /b", OPTIONS_MODULE_NEW, {"a", "/b"}},
+                {"weir module test a.so", OPTIONS_MODULE_TEST, {"a.so", NULL}},
+                {"weir module test a.so b.cases", OPTIONS_MODULE_TEST, {"a.so", "b.cases"}},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < COUNT(cases); i++) {
+                struct arena *a = arena_new(0);
+                struct options o;
+                str error;
+                assert_true(parse(a, cases[i].text, &o, &error));
+                assert_int_equal(o.action, cases[i].action);
+                for (size_t k = 0; k < COUNT(cases[i].words); k++)
+                        assert_true(str_eq(str_z(o.words[k]), str_z(cases[i].words[k])));
                 arena_free(a);
         }
 }
@@ -134,6 +183,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_is_asked_for),
                 cmocka_unit_test(what_is_wrong_is_named),
+                cmocka_unit_test(words_of_a_module),
                 cmocka_unit_test(relative_paths_are_taken_from_here),
                 cmocka_unit_test(words_with_controls_are_not_sent),
         };

@@ -61,6 +61,53 @@ static void another_version_starts_clean(void **state)
         strikes_forget(&s, keep_none, NULL);
 }
 
+struct seen {
+        unsigned n, quarantined;
+        uint32_t strikes;
+};
+
+static void see(void *ctx, const uint8_t sha[32], uint32_t n, bool quarantined)
+{
+        struct seen *seen = ctx;
+
+        assert_true(memcmp(sha, one, 32) == 0 || memcmp(sha, two, 32) == 0);
+        seen->n++;
+        seen->strikes += n;
+        seen->quarantined += quarantined;
+}
+
+static struct seen all_of(const struct strikes *s)
+{
+        struct seen seen = {.n = 0};
+
+        strikes_each(s, see, &seen);
+        return seen;
+}
+
+static void cleared_by_hand(void **state)
+{
+        struct strikes s;
+        struct seen seen;
+
+        (void)state;
+        strikes_init(&s);
+        assert_false(strikes_clear(&s, one));
+        for (int i = 1; i <= 3; i++)
+                (void)strikes_add(&s, one, i * SEC);
+        (void)strikes_add(&s, two, SEC);
+        seen = all_of(&s);
+        assert_int_equal(seen.n, 2);
+        assert_int_equal(seen.strikes, 4);
+        assert_int_equal(seen.quarantined, 1);
+        assert_true(strikes_clear(&s, one));
+        assert_false(strikes_quarantined(&s, one));
+        assert_false(strikes_clear(&s, one));
+        assert_false(strikes_add(&s, one, 4 * SEC)); /* the earlier ones are forgotten */
+        assert_false(strikes_clear(&s, two));        /* it had one, and was not quarantined */
+        assert_int_equal(all_of(&s).n, 1);
+        strikes_forget(&s, keep_none, NULL);
+}
+
 static void pauses_grow_and_heal(void **state)
 {
         struct pace p = {.over = 0};
@@ -94,6 +141,7 @@ int main(void)
                 cmocka_unit_test(three_within_a_minute),
                 cmocka_unit_test(old_strikes_do_not_count),
                 cmocka_unit_test(another_version_starts_clean),
+                cmocka_unit_test(cleared_by_hand),
                 cmocka_unit_test(pauses_grow_and_heal),
                 cmocka_unit_test(rare_deaths_are_replaced_at_once),
         };

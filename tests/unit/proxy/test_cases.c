@@ -127,7 +127,8 @@ static void jwt(void **state)
         "static const weir_case cases[] = {{.name = \"one\", .config = \"" config                  \
         "\", .request = \"" request "\", .expect = \"" expect "\"}};\n"                            \
         "WEIR_MODULE(.name = \"m\", .version = \"1\", WEIR_CASES(cases), .on_request = hook);\n"
-#define GET "GET / HTTP/1.1\\nhost: a\\n\\n"
+#define GET   "GET / HTTP/1.1\\nhost: a\\n\\n"
+#define GET_C "GET / HTTP/1.1\nhost: a\n\n"
 
 #define ASKS(http, expect)                                                                         \
         "#include <weir/module.h>\n"                                                               \
@@ -156,14 +157,14 @@ static void expectations(void **state)
                 {HEAD CASE("", GET, "continue\\nreq x: 1\\nreq -y"), NULL},
                 {HEAD CASE("", GET "-- 2s\\n" GET, "continue\\n--\\ncontinue"), NULL},
                 {HEAD CASE("", GET, "respond 200"),
-                 "module m: its case \"one\" failed: expected \"respond 200\"; the verdict was "
+                 "module m: its case \"one\" failed: wanted \"respond 200\", got "
                  "\"continue\""},
-                {HEAD CASE("", GET, "req x: 2"), "expected \"req x: 2\""},
-                {HEAD CASE("", GET, "res x: 1"), "expected \"res x: 1\""},
-                {HEAD CASE("", GET, "req -x"), "expected \"req -x\""},
-                {HEAD CASE("", GET, "var m_x=1"), "expected \"var m_x=1\""},
-                {HEAD CASE("", GET, "body x"), "expected \"body x\""},
-                {HEAD CASE("", GET, "redis GET k"), "expected \"redis GET k\""},
+                {HEAD CASE("", GET, "req x: 2"), "wanted \"req x: 2\""},
+                {HEAD CASE("", GET, "res x: 1"), "wanted \"res x: 1\""},
+                {HEAD CASE("", GET, "req -x"), "wanted \"req -x\""},
+                {HEAD CASE("", GET, "var m_x=1"), "wanted \"var m_x=1\""},
+                {HEAD CASE("", GET, "body x"), "wanted \"body x\""},
+                {HEAD CASE("", GET, "redis GET k"), "wanted \"redis GET k\""},
                 {HEAD CASE("", GET "--\\n" GET, "continue"),
                  "nothing is expected of its request 2"},
                 {HEAD CASE("", GET "-- soon\\n" GET, "continue\\n--\\ncontinue"), "is no time"},
@@ -176,8 +177,8 @@ static void expectations(void **state)
                 {ASKS("!", "body 0 -7 no answer"), NULL},
                 {ASKS("~", "body 0 -8 no answer"), NULL},
                 {ASKS("HTTP/1.1 200 OK\\n\\n01234567890", "body 0 -5 no answer"), NULL},
-                {ASKS("HTTP/1.1 200 OK\\n\\n", "http GET /p"), "expected \"http GET /p\""},
-                {ASKS("HTTP/1.1 200 OK\\n\\n", "http x-a: c"), "expected \"http x-a: c\""},
+                {ASKS("HTTP/1.1 200 OK\\n\\n", "http GET /p"), "wanted \"http GET /p\""},
+                {ASKS("HTTP/1.1 200 OK\\n\\n", "http x-a: c"), "wanted \"http x-a: c\""},
                 {ASKS("HTTP 200", "body x"), "http: its answer is malformed"},
         };
 
@@ -206,13 +207,106 @@ static void expectations(void **state)
         }
 }
 
+/* A job every ten seconds that asks Redis: it is answered while time passes, as often as it asks.
+ */
+static void work_behind_the_requests(void **state)
+{
+        static const char source[] =
+                "#include <weir/module.h>\n"
+                "struct s { weir_redis *r; };\n"
+                "static weir_fn job;\n"
+                "static weir_rc got(weir_task *t, const void *i, void *c, const weir_value *v, "
+                "void *a)"
+                "{ (void)i, (void)c, (void)a; weir->local_set(t, WEIR_STR(\"k\"), v->str, 0);"
+                " return weir->spawn(t, 10000000, job, NULL, 0); }\n"
+                "static weir_rc job(weir_task *t, const void *i, void *c, void *a) { (void)c, "
+                "(void)a;"
+                " return weir->redis(t, *(weir_redis *const *)i, got, NULL, "
+                "WEIR_ARGV(WEIR_STR(\"GET\")));"
+                " }\n"
+                "static const weir_arg args[] = {WEIR_ARG_AS(\"store\", struct s, r, REDIS, 0, "
+                "\"main\","
+                " \"\")};\n"
+                "static weir_err create(weir_conf *c, void *i)"
+                "{ (void)i; return weir->spawn(c, 0, job, NULL, 0); }\n"
+                "static weir_rc hook(weir_req *r, const void *i, void *c) { (void)i, (void)c; "
+                "weir_str v;"
+                " return weir->respond(r, 200, weir->local_get(r, WEIR_STR(\"k\"), &v) ? v"
+                " : WEIR_STR(\"none\")); }\n"
+                "static const weir_case cases[] = {{.name = \"one\", .redis = "
+                "\"$a\\n$b\\n$c\\n$d\","
+                " .request = \"" GET "-- 1s\\n" GET "-- 25s\\n" GET "\","
+                " .expect = \"body none\\n--\\nbody a\\n--\\nbody c\"}};\n"
+                "WEIR_MODULE(.name = \"m\", .version = \"1\", WEIR_ARGS(struct s, args),"
+                " WEIR_CASES(cases), .create = create, .on_request = hook);\n";
+        char *path = fixture_build(*state, "", source);
+        struct arena *a = arena_new(0);
+        struct module_file file = {.name = STR("m"), .origin = STR("m.so")};
+        struct report rep = {.out = BUF_INIT};
+        struct module *m;
+        str error = STR_NONE;
+
+        file.path = path;
+        file.bytes = fixture_read(path);
+        m = module_open(&file, &api_host, a, &error);
+        assert_non_null(m);
+        cases_run(m, NULL, &rep);
+        if (rep.errors != 0)
+                fail_msg("%.*s", STR_ARG(buf_pullup(&rep.out, rep.out.n)));
+        buf_clear(&rep.out);
+        module_drop(m);
+        free((char *)file.bytes.p);
+        free(path);
+        arena_free(a);
+}
+
+/* A failure tells which place of the case it is about. */
+static void failures_have_a_place(void **state)
+{
+        static const weir_case row[] = {
+                {.name = "a", .request = GET_C, .expect = "continue\nreq x: 2"},
+                {.name = "b", .request = GET_C, .redis = NULL, .config = "{\nnonsense 1;\n}"},
+                {.name = "c", .request = "GET\n\n", .expect = "continue"},
+        };
+        static const char *const at[] = {"req x: 2", "nonsense 1;\n}", "GET\n\n"};
+        struct arena *a = arena_new(0);
+        char *path = fixture_build(*state, "", HEAD CASE("", GET, "continue"));
+        struct module_file file = {
+                .name = STR("m"), .origin = STR("m.so"), .path = path, .bytes = fixture_read(path)};
+        str error = STR_NONE;
+        struct module *m = module_open(&file, &api_host, a, &error);
+
+        assert_non_null(m);
+        log_level = LOG_NONE;
+        for (size_t i = 0; i < COUNT(row); i++) {
+                struct case_result r;
+                cases_one(m, &row[i], a, &r);
+                assert_non_null(r.why.p);
+                assert_string_equal(r.at, at[i]);
+                assert_int_equal(r.wanted.p != NULL, i == 0);
+                if (i == 0)
+                        ASSERT_STR(r.got, "req x: 1");
+        }
+        log_level = LOG_ERROR;
+        module_drop(m);
+        free((char *)file.bytes.p);
+        free(path);
+        arena_free(a);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(headers),      cmocka_unit_test(ratelimit),
-                cmocka_unit_test(auth_request), cmocka_unit_test(cors),
-                cmocka_unit_test(basic_auth),   cmocka_unit_test(api_key),
-                cmocka_unit_test(jwt),          cmocka_unit_test(expectations),
+                cmocka_unit_test(headers),
+                cmocka_unit_test(ratelimit),
+                cmocka_unit_test(auth_request),
+                cmocka_unit_test(cors),
+                cmocka_unit_test(basic_auth),
+                cmocka_unit_test(api_key),
+                cmocka_unit_test(jwt),
+                cmocka_unit_test(expectations),
+                cmocka_unit_test(work_behind_the_requests),
+                cmocka_unit_test(failures_have_a_place),
         };
         crypto_init();
         log_level = LOG_ERROR;

@@ -1,10 +1,10 @@
 /*
- * tenant: tells upstreams for whom a request is, and refuses hosts that are nobody's.
+ * example: tells upstreams for whom a request is, and refuses hosts that are nobody's.
  *
- *     function tenant { host a.example.com alpha; host b.example.com beta; field X-Tenant; }
+ *     function example { host a.test alpha; host b.test beta; field X-Tenant; }
  *
  * A module describes a struct; weir reads the configuration into it, checks it, and reports
- * mistakes with line and column. weir-module(3) has all of it.
+ * mistakes with line and column. weir-module(3) has all of it, and a cookbook.
  */
 #include <weir/module.h>
 
@@ -15,7 +15,7 @@ struct host {
 struct conf {
         weir_list hosts; /* of struct host */
         weir_str field;
-        weir_str user; /* "tenant_name": the variable $tenant_name */
+        weir_str name; /* "example_tenant": the variable $example_tenant */
         weir_metric *refused;
 };
 
@@ -30,9 +30,11 @@ static const weir_arg args[] = {
                    "Names a tenant's host."),
         WEIR_ARG(struct conf, field, FIELD, 0, "X-Tenant",
                  "Field that carries the tenant to upstreams."),
-        WEIR_ARG(struct conf, user, VAR, 0, "name", "Variable that receives the tenant."),
+        WEIR_ARG_AS("variable", struct conf, name, VAR, 0, "tenant",
+                    "Variable that receives the tenant."),
 };
 
+/* Once for each use, when a configuration is read; what is wrong with it is said here. */
 static weir_err create(weir_conf *c, void *inst)
 {
         struct conf *conf = inst;
@@ -47,6 +49,7 @@ static weir_err create(weir_conf *c, void *inst)
         return WEIR_OK;
 }
 
+/* For each request, before it goes to an upstream. */
 static weir_rc request(weir_req *r, const void *inst, void *ctx)
 {
         const struct conf *conf = inst;
@@ -58,7 +61,7 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
                         if (!weir_eq_icase(h->name, asked))
                                 continue;
                         if (weir->header_set(r, WEIR_REQUEST, conf->field, h->tenant) ||
-                            weir->var_set(r, conf->user, h->tenant))
+                            weir->var_set(r, conf->name, h->tenant))
                                 return WEIR_ERROR;
                         return WEIR_CONTINUE;
                 }
@@ -67,17 +70,14 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
         return weir->respond(r, 421, WEIR_STR("nobody lives here\n"));
 }
 
-/* Run at every load: a module that fails one of its own cases never comes into service. */
+/* Run at every load: a module that fails one of its own cases never comes into service. There are
+ * more in example.cases, for `make test`. */
 static const weir_case cases[] = {
         {.name = "known",
-         .config = "{ host a.example.com alpha; }",
-         .request = "GET / HTTP/1.1\nhost: a.example.com\nx-tenant: forged\n\n",
-         .expect = "continue\nreq x-tenant: alpha\nvar tenant_name=alpha"},
-        {.name = "unknown",
-         .config = "{ host a.example.com alpha; }",
-         .request = "GET / HTTP/1.1\nhost: b.example.com\n\n",
-         .expect = "respond 421"},
+         .config = "{ host a.test alpha; }",
+         .request = "GET / HTTP/1.1\nhost: a.test\n\n",
+         .expect = "continue\nreq x-tenant: alpha"},
 };
 
-WEIR_MODULE(.name = "tenant", .version = "1.0", WEIR_ARGS(struct conf, args), WEIR_CASES(cases),
+WEIR_MODULE(.name = "example", .version = "1.0", WEIR_ARGS(struct conf, args), WEIR_CASES(cases),
             .create = create, .on_request = request);
