@@ -81,7 +81,7 @@ void fallback_keep(struct master *m)
                 drop(&m->fallback);
 }
 
-void fallback_try(struct master *m, const uint8_t sha[32])
+bool fallback_try(struct master *m, const uint8_t sha[32])
 {
         struct fallback *f = &m->fallback, back = *f;
         const struct plan_module *module;
@@ -89,7 +89,7 @@ void fallback_try(struct master *m, const uint8_t sha[32])
 
         if (!f->plan || m->reload.state != RELOAD_IDLE || m->leave ||
             memcmp(m->plan->modules[f->module].sha, sha, 32) != 0)
-                return;
+                return false;
         module = &f->plan->modules[f->module];
         crypto_hex(hex, module->sha, sizeof(hex) / 2);
         log_error("weir",
@@ -97,4 +97,5 @@ void fallback_try(struct master *m, const uint8_t sha[32])
                   module->name, hex);
         f->plan = NULL;
         reload_put_back(m, back.plan, back.plan_fd, back.bundle_fd);
+        return true;
 }

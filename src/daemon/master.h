@@ -207,8 +207,8 @@ void reload_ask(struct master *m);
 void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundle_fd);
 /* Another configuration comes into force: takes over what was until now, to keep or to free. */
 void fallback_keep(struct master *m);
-/* A module's version has been quarantined: the one before it comes back, if there is one. */
-void fallback_try(struct master *m, const uint8_t sha[32]);
+/* A module's version has been quarantined: true if the one before it comes back. */
+bool fallback_try(struct master *m, const uint8_t sha[32]);
 /* Could a reload with a canary begin now? */
 bool reload_takes_canary(const struct master *m);
 /* As reload_ask, but what is new is tried first.  Only if reload_takes_canary. */

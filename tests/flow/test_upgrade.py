@@ -192,6 +192,7 @@ def test_the_version_before_a_quarantined_one_comes_back(weir, server, workers):
     die(w, 3)
     w.wait_log("crasher .*quarantined")
     w.wait_log("module crasher: the version before it .* comes back")
+    w.wait_log("configuration 4 is in force")  # in the other worker too, which had the bad one
     until(lambda: status(w, "/bad") == 200, "the version before to serve")
     for _ in range(20):
         assert fetch(w.http, "/bad").body == b"ok"
@@ -199,6 +200,17 @@ def test_the_version_before_a_quarantined_one_comes_back(weir, server, workers):
     # Whoever asks for what is on disk gets it, and it counts anew.
     w.reload()
     die(w, 1)
+
+
+def test_a_quarantine_holds_for_all_workers(weir, server):
+    w = weir(CRASHING, backend=server(), workers="2", start=False)
+    w.deaths_expected = True
+    crasher(w, 1)
+    w.start()
+    die(w, 3)
+    w.wait_log("in force after .*: the same, built again")
+    assert {status(w, "/bad") for _ in range(20)} == {503}
+    assert w.metric("weir_worker_deaths_total") == 3
 
 
 def test_nothing_else_goes_back_with_a_quarantined_version(weir, server):
