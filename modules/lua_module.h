@@ -1,0 +1,138 @@
+/*
+ * What the files of the lua module share: an instance's arguments, a Lua state, and a hook's call
+ * in it.
+ *
+ *   lua.c          arguments, hooks
+ *   lua_state.c    states: sandbox, limits, coroutines
+ *   lua_message.c  request, response, var, respond
+ *   lua_wait.c     redis, sleep: what suspends a request
+ *   lua_host.c     log, metric, store, clocks, digests
+ *   lua_value.c    json, base64, hex, percent
+ */
+#ifndef MODULES_LUA_MODULE_H
+#define MODULES_LUA_MODULE_H
+
+#define WEIR_MODULE_SHARED
+#include <weir/module.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+enum hook { HOOK_REQUEST, HOOK_RESPONSE, HOOK_LOG, HOOKS };
+
+/* `redis STORE as NAME;`  as absent: what redis() itself asks. */
+struct redis_line {
+        weir_redis *store;
+        weir_str as;
+};
+
+/* `counter NAME HELP;` */
+struct metric_line {
+        int32_t kind; /* index in "counter gauge" */
+        weir_str name, help;
+        weir_metric *metric; /* made by create */
+};
+
+/* An instance.  Written by create only. */
+struct conf {
+        weir_text hook[HOOKS], init;
+        weir_list redis;    /* struct redis_line */
+        weir_list metrics;  /* struct metric_line */
+        weir_list variable; /* weir_str */
+        int64_t instructions, state_memory;
+        int32_t jit;
+};
+
+struct thread {
+        lua_State *co;
+        int ref; /* what keeps it, in the registry */
+};
+
+#define IDLE_MAX 64 /* coroutines kept for the next calls */
+
+/* One Lua state.  Invariant: calls are the coroutines that hooks run or wait in; task is set while
+ * Lua runs, running while that is a hook.  Belongs to a loop (struct part), or to create. */
+struct state {
+        lua_State *L;
+        const struct conf *conf;
+        weir_task *task;
+        struct call *running;
+        size_t used;  /* bytes, garbage included */
+        int64_t left; /* instructions of the call that runs */
+        uint32_t calls, n_idle;
+        int32_t bounded; /* state_memory holds now: not between calls, where nothing catches */
+        int32_t tripped; /* the budget is used up: every instruction raises */
+        int32_t retired; /* closed with its last call */
+        int ref[HOOKS];  /* the hooks' functions */
+        struct thread idle[IDLE_MAX];
+};
+
+/* A hook's call; the ctx of a request.  Invariant: state is NULL when no coroutine is held. */
+struct call {
+        struct state *state;
+        struct thread thread;
+        int64_t left; /* instructions, while suspended */
+        weir_req *r;
+        int32_t answered;        /* respond() */
+        const weir_value *reply; /* of the operation that has ended */
+};
+
+/* A loop's part of an instance. */
+struct part {
+        struct state *state; /* NULL: the next call makes one */
+};
+
+/* ---- lua_state.c */
+
+/* A state with everything in it and init run; NULL: *why says why, of error_max bytes. */
+struct state *state_new(const struct conf *c, weir_task *t, char *why, size_t why_max);
+void state_close(struct state *s);
+
+/* Compiles text, named and numbered as the configuration is, onto the stack.  0, or as lua_load;
+ * *at then is the byte that was wrong. */
+int state_load(lua_State *L, const weir_text *text, const char **at);
+
+/* Begins a call of hook, and goes on with one that waited: the verdict.  What went wrong is
+ * logged. */
+weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook hook);
+weir_rc state_go_on(weir_task *t, struct call *x);
+void state_drop(struct call *x); /* a call that is waited for no longer */
+
+/* Of the state that every C function has as its first upvalue. */
+static inline struct state *state_of(lua_State *L)
+{
+        return lua_touserdata(L, lua_upvalueindex(1));
+}
+struct call *state_call(lua_State *L); /* raises outside of a request */
+
+/* Raises, with the place in the configuration that called. */
+int state_raise(lua_State *L, const char *fmt, ...) WEIR_PRINTF(2, 3);
+
+/* t[name] = fn, t on top; fn's upvalues: the state, and n. */
+void state_add(lua_State *L, struct state *s, const char *name, lua_CFunction fn, int n);
+
+static inline weir_str state_string(lua_State *L, int i)
+{
+        weir_str s;
+        s.p = luaL_checklstring(L, i, &s.n);
+        return s;
+}
+static inline int state_push(lua_State *L, weir_str s)
+{
+        lua_pushlstring(L, s.p, s.n);
+        return 1;
+}
+
+/* ---- Each adds its globals. */
+void message_open(lua_State *L, struct state *s);
+void wait_open(lua_State *L, struct state *s);
+void host_open(lua_State *L, struct state *s);
+void value_open(lua_State *L, struct state *s);
+
+/* ---- lua_value.c: pushes v; JSON's null and Redis' nil within an array as is_json says. */
+void value_push(lua_State *L, const weir_value *v, int is_json);
+
+/* ---- lua_message.c: what a host call's error means. */
+const char *message_error(weir_err err);
+
+#endif
