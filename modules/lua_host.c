@@ -101,9 +101,10 @@ static int store_get(lua_State *L)
 {
         weir_str v;
 
-        if (!weir->local_get(state_of(L)->task, key_of(L, "s"), &v))
-                return 0;
-        return state_push(L, v);
+        if (weir->local_get(state_of(L)->task, key_of(L, "s"), &v))
+                return state_push(L, v);
+        lua_pushnil(L);
+        return 1;
 }
 
 /* store.set(key, value, seconds): whether there was room. */
@@ -148,10 +149,11 @@ static int store_incr(lua_State *L)
         struct step s = {.by = luaL_optnumber(L, 2, 1)};
         int64_t ttl = ttl_of(L, 3);
 
-        if (weir->local_update(state_of(L)->task, key_of(L, "n"), sizeof(double), ttl, step, &s) !=
+        if (weir->local_update(state_of(L)->task, key_of(L, "n"), sizeof(double), ttl, step, &s) ==
             WEIR_OK)
-                return 0;
-        lua_pushnumber(L, s.sum);
+                lua_pushnumber(L, s.sum);
+        else
+                lua_pushnil(L);
         return 1;
 }
 

@@ -73,6 +73,7 @@ struct call {
         struct thread thread;
         int64_t left; /* instructions, while suspended */
         weir_req *r;
+        const weir_text *text;   /* the hook's */
         int32_t answered;        /* respond() */
         const weir_value *reply; /* of the operation that has ended */
 };

@@ -67,10 +67,7 @@ static void count(lua_State *L, lua_Debug *ar)
                 s->tripped = 1;
                 lua_sethook(L, count, LUA_MASKCOUNT, 1);
         }
-        luaL_where(L, 0);
-        lua_pushfstring(L, "%sinterrupted: more instructions than instructions= allows",
-                        lua_tostring(L, -1));
-        lua_error(L);
+        state_raise(L, "interrupted: more instructions than instructions= allows");
 }
 
 /* ------------------------------------------------------------------ code */
@@ -99,15 +96,15 @@ static const char *feed(lua_State *L, void *data, size_t *n)
         return f->text.p + f->at++;
 }
 
-/* "... near 'TOKEN'": its first byte; the compiler has read it and one byte more. */
-static const char *place(const struct feed *f, const char *said)
+/* What the compiler had read when it stopped ends with the token it names, or a byte later. */
+static const char *token(const struct feed *f, const char *said)
 {
         size_t end = f->at, n = strlen(said);
         const char *near = NULL;
 
         for (const char *p = said; (p = strstr(p, " near '")) != NULL; p++)
                 near = p + 7;
-        if (near != NULL && n > 0 && said[n - 1] == '\'') {
+        if (near != NULL && said[n - 1] == '\'') {
                 n = (size_t)(said + n - 1 - near);
                 for (size_t back = 0; back < 2 && n > 0 && n + back <= end; back++)
                         if (memcmp(f->text.p + end - back - n, near, n) == 0)
@@ -116,6 +113,23 @@ static const char *place(const struct feed *f, const char *said)
         while (end > 0 && strchr(" \t\r\n", f->text.p[end - 1]) != NULL)
                 end--;
         return f->text.p + (end > 0 ? end - 1 : 0);
+}
+
+/* That, unless the message speaks of an earlier line: then how that line begins. */
+static const char *place(const struct feed *f, int64_t first, const char *said)
+{
+        const char *at = token(f, said), *end = f->text.p + f->text.n, *p = said;
+        int64_t line = 0;
+
+        while (line == 0 && (p = strchr(p, ':')) != NULL)
+                line = strtoll(++p, NULL, 10);
+        for (p = f->text.p; p < at && first < line; p++)
+                first += *p == '\n';
+        if (memchr(p, '\n', (size_t)(at - p)) == NULL)
+                return at;
+        while (p + 1 < end && (*p == ' ' || *p == '\t'))
+                p++;
+        return p;
 }
 
 int state_load(lua_State *L, const weir_text *text, const char **at)
@@ -129,7 +143,7 @@ int state_load(lua_State *L, const weir_text *text, const char **at)
         rc = lua_loadx(L, feed, &f, lua_tostring(L, -1), "t");
         lua_remove(L, -2);
         if (rc != 0 && at != NULL)
-                *at = place(&f, lua_tostring(L, -1));
+                *at = place(&f, text->line, lua_tostring(L, -1));
         return rc;
 }
 
@@ -162,6 +176,16 @@ void state_add(lua_State *L, struct state *s, const char *name, lua_CFunction fn
         lua_pushcclosure(L, fn, 2);
         lua_setfield(L, -2, name);
 }
+
+/* The C function's handler would run where nothing counts its instructions. */
+static const char own_xpcall[] = "local pcall = pcall\n"
+                                 "local function settle(handler, ok, ...)\n"
+                                 "  if ok then return true, ... end\n"
+                                 "  return false, handler(...)\n"
+                                 "end\n"
+                                 "function xpcall(f, handler, ...)\n"
+                                 "  return settle(handler, pcall(f, ...))\n"
+                                 "end\n";
 
 static void open_library(lua_State *L, const char *name, lua_CFunction fn)
 {
@@ -203,6 +227,9 @@ static void sandbox(lua_State *L, const struct conf *c)
         forget(L, "_G", base);
         forget(L, "os", os);
         forget(L, "string", string);
+        if (luaL_loadbuffer(L, own_xpcall, sizeof(own_xpcall) - 1, "=lua") != 0)
+                lua_error(L);
+        lua_call(L, 0, 0);
         weir->random(&seed, sizeof(seed));
         lua_getglobal(L, "math");
         lua_getfield(L, -1, "randomseed");
@@ -361,26 +388,40 @@ static void exhausted(weir_task *t, struct state *s)
         s->retired = 1;
 }
 
-static void say(weir_task *t, lua_State *co, int rc)
+static int has_place(const char *said)
 {
-        const char *said = lua_type(co, -1) == LUA_TSTRING ? lua_tostring(co, -1) : NULL;
+        for (const char *p = said; (p = strchr(p, ':')) != NULL; p++) {
+                size_t digits = strspn(p + 1, "0123456789");
+                if (digits > 0 && p[1 + digits] == ':')
+                        return 1;
+        }
+        return 0;
+}
+
+/* Logs what ended a call.  Where the instruction is no longer known (no memory, no stack), the
+ * function's first line, or the code's, stands for it. */
+static void say(weir_task *t, const struct call *x, int rc)
+{
+        lua_State *co = x->thread.co;
+        const char *said = rc == LUA_ERRMEM                  ? "not enough memory (state_memory=)"
+                           : lua_type(co, -1) == LUA_TSTRING ? lua_tostring(co, -1)
+                                                             : "an error that is no string";
         lua_Debug ar;
 
-        if (rc == LUA_ERRMEM)
-                said = "not enough memory (state_memory=)";
-        else if (said != NULL) {
+        if (has_place(said)) {
                 weir->log(t, WEIR_LOG_ERROR, "%s", said);
                 return;
         }
         for (int level = 0; lua_getstack(co, level, &ar); level++) {
                 lua_getinfo(co, "Sl", &ar);
-                if (ar.currentline > 0 && ar.source[0] == '@') {
-                        weir->log(t, WEIR_LOG_ERROR, "%s:%d: %s", ar.short_src, ar.currentline,
-                                  said ? said : "an error that is no string");
-                        return;
-                }
+                if (ar.source[0] != '@' || (ar.currentline <= 0 && ar.linedefined <= 0))
+                        continue;
+                weir->log(t, WEIR_LOG_ERROR, "%s%s:%d: %s", ar.currentline > 0 ? "" : "below ",
+                          ar.short_src, ar.currentline > 0 ? ar.currentline : ar.linedefined, said);
+                return;
         }
-        weir->log(t, WEIR_LOG_ERROR, "%s", said ? said : "an error that is no string");
+        weir->log(t, WEIR_LOG_ERROR, "below %.*s:%lld: %s", WEIR_S(x->text->file),
+                  (long long)x->text->line, said);
 }
 
 weir_rc state_go_on(weir_task *t, struct call *x)
@@ -407,7 +448,7 @@ weir_rc state_go_on(weir_task *t, struct call *x)
                 x->left = s->left;
                 return WEIR_SUSPEND;
         }
-        say(t, co, rc);
+        say(t, x, rc);
         s->calls++;
         release(x, 1); /* what it held is garbage now */
         if (rc == LUA_ERRMEM)
@@ -441,6 +482,7 @@ weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook
                 abort(); /* nothing is refused between calls */
         s->calls++;
         x->state = s;
+        x->text = &c->hook[hook];
         x->left = c->instructions;
         x->answered = 0;
         lua_rawgeti(x->thread.co, LUA_REGISTRYINDEX, s->ref[hook]);

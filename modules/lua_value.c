@@ -249,7 +249,10 @@ static int decode(lua_State *L)
         weir_str s = weir->decode(state_of(L)->task, (int32_t)lua_tointeger(L, lua_upvalueindex(2)),
                                   state_string(L, 1));
 
-        return s.p != NULL ? state_push(L, s) : 0;
+        if (s.p != NULL)
+                return state_push(L, s);
+        lua_pushnil(L);
+        return 1;
 }
 
 void value_open(lua_State *L, struct state *s)
