@@ -216,9 +216,9 @@ static void loop_fini(const void *inst, void *loop)
 static inline weir_rc hook(weir_req *r, const void *inst, void *ctx, enum hook h)
 {
         const struct conf *c = inst;
-        struct call *x = ctx;
+        struct call *x = &((struct ctx *)ctx)->of[h != HOOK_REQUEST];
 
-        if (x->state != NULL) /* the hook before took longer than timeout= */
+        if (x->state != NULL) /* its hook before took longer than timeout= */
                 state_drop(x);
         if (c->hook[h].text.p == NULL)
                 return WEIR_CONTINUE;
@@ -237,6 +237,10 @@ static weir_rc on_response(weir_req *r, const void *inst, void *ctx)
 
 static void on_log(weir_req *r, const void *inst, void *ctx)
 {
+        struct call *asked = &((struct ctx *)ctx)->of[WEIR_REQUEST];
+
+        if (asked->state != NULL)
+                state_drop(asked);
         hook(r, inst, ctx, HOOK_LOG);
 }
 
@@ -287,6 +291,6 @@ static const weir_case cases[] = {
 };
 
 WEIR_MODULE(.name = "lua", .version = "1.0", WEIR_ARGS(struct conf, args), WEIR_CASES(cases),
-            .ctx_size = sizeof(struct call), .loop_size = sizeof(struct part), .create = create,
+            .ctx_size = sizeof(struct ctx), .loop_size = sizeof(struct part), .create = create,
             .loop_init = loop_init, .loop_fini = loop_fini, .on_request = on_request,
             .on_response = on_response, .on_log = on_log);

@@ -67,7 +67,7 @@ struct state {
         struct thread idle[IDLE_MAX];
 };
 
-/* A hook's call; the ctx of a request.  Invariant: state is NULL when no coroutine is held. */
+/* A hook's call.  Invariant: state is NULL when no coroutine is held. */
 struct call {
         struct state *state;
         struct thread thread;
@@ -76,6 +76,11 @@ struct call {
         const weir_text *text;   /* the hook's */
         int32_t answered;        /* respond() */
         const weir_value *reply; /* of the operation that has ended */
+};
+
+/* The ctx of a request.  The hooks of its two messages may wait at the same time. */
+struct ctx {
+        struct call of[2]; /* WEIR_REQUEST, WEIR_RESPONSE; the log's is the response's */
 };
 
 /* A loop's part of an instance. */

@@ -20,8 +20,8 @@
 static weir_rc slept(weir_task *t, const void *inst, void *ctx, void *arg)
 {
         (void)inst;
-        (void)arg;
-        return state_go_on(t, ctx);
+        (void)ctx;
+        return state_go_on(t, arg);
 }
 
 static int sleep_for(lua_State *L)
@@ -31,7 +31,7 @@ static int sleep_for(lua_State *L)
 
         if (!(s >= 0 && s <= SLEEP_MAX))
                 return state_raise(L, "sleep: 0 to %.0f seconds", SLEEP_MAX);
-        if (weir->timer(x->r, (int64_t)(s * 1e6), slept, NULL) != WEIR_SUSPEND)
+        if (weir->timer(x->r, (int64_t)(s * 1e6), slept, x) != WEIR_SUSPEND)
                 return state_raise(L, "sleep: nothing can wait here, or memory= is used up");
         return lua_yield(L, 0);
 }
@@ -40,10 +40,10 @@ static int sleep_for(lua_State *L)
 
 static weir_rc replied(weir_task *t, const void *inst, void *ctx, const weir_value *v, void *arg)
 {
-        struct call *x = ctx;
+        struct call *x = arg;
 
         (void)inst;
-        (void)arg;
+        (void)ctx;
         x->reply = v;
         return state_go_on(t, x);
 }
@@ -67,7 +67,7 @@ static int redis_start(lua_State *L)
                                            luaL_typename(L, i + 2));
                 argv[i] = state_string(L, i + 2);
         }
-        if (weir->redis(x->r, lua_touserdata(L, 1), replied, NULL, argv, (size_t)n) != WEIR_SUSPEND)
+        if (weir->redis(x->r, lua_touserdata(L, 1), replied, x, argv, (size_t)n) != WEIR_SUSPEND)
                 return state_raise(L, "redis: nothing can wait here, or memory= is used up");
         return lua_yield(L, 0);
 }
