@@ -15,12 +15,20 @@
 
 #include <stdio.h>
 
+#define AS(what)                                                                                   \
+        WEIR_LITERAL("as"), WEIR_ARG_AS("name", struct handle_line, as, STR, WEIR_BARE, NULL,      \
+                                        "What it is called in Lua, as " what ".NAME().")
+
 static const weir_arg redis_line[] = {
-        WEIR_ARG(struct redis_line, store, REDIS, WEIR_BARE | WEIR_REQUIRED, NULL,
+        WEIR_ARG(struct handle_line, store, REDIS, WEIR_BARE | WEIR_REQUIRED, NULL,
                  "Name of a redis block."),
-        WEIR_LITERAL("as"),
-        WEIR_ARG_AS("name", struct redis_line, as, STR, WEIR_BARE, NULL,
-                    "What it is called in Lua, as redis.NAME()."),
+        AS("redis"),
+};
+
+static const weir_arg upstream_line[] = {
+        WEIR_ARG(struct handle_line, upstream, UPSTREAM, WEIR_BARE | WEIR_REQUIRED, NULL,
+                 "Name of an upstream."),
+        AS("http"),
 };
 
 static const weir_arg metric_line[] = {
@@ -39,9 +47,12 @@ static const weir_arg args[] = {
                     "Code that runs when the request is over."),
         WEIR_ARG(struct conf, init, TEXT, 0, NULL,
                  "Code that runs once in each state, and makes the globals that the hooks share."),
-        WEIR_LINES("redis", struct conf, redis, 0, struct redis_line, redis_line,
+        WEIR_LINES("redis", struct conf, redis, 0, struct handle_line, redis_line,
                    WEIR_COUNT(redis_line),
                    "A redis block that redis() asks, or with `as NAME` redis.NAME()."),
+        WEIR_LINES("upstream", struct conf, upstream, 0, struct handle_line, upstream_line,
+                   WEIR_COUNT(upstream_line),
+                   "An upstream that http() asks, or with `as NAME` http.NAME()."),
         WEIR_LIST(struct conf, variable, VAR, 0, NULL,
                   "A variable that the code sets: NAME is $lua_NAME."),
         WEIR_LINES("counter", struct conf, metrics, 0, struct metric_line, metric_line,
@@ -65,34 +76,34 @@ static const weir_arg args[] = {
 
 /* ------------------------------------------------------------------ create */
 
-static int is_name(weir_str s, const char *also)
+static int is_name(weir_str s)
 {
         for (size_t i = 0; i < s.n; i++) {
                 char l = (char)(s.p[i] | 32);
                 if (!(l >= 'a' && l <= 'z') && s.p[i] != '_' &&
-                    !(i > 0 && s.p[i] >= '0' && s.p[i] <= '9') && strchr(also, s.p[i]) == NULL)
+                    !(i > 0 && s.p[i] >= '0' && s.p[i] <= '9'))
                         return 0;
         }
         return s.n > 0;
 }
 
-static weir_err check_redises(weir_conf *t, const struct conf *c)
+/* what: "redis STORE", called call in Lua. */
+static weir_err check_names(weir_conf *t, weir_list lines, const char *what, const char *call)
 {
         weir_err err = WEIR_OK;
 
-        WEIR_EACH (struct redis_line, line, c->redis) {
-                if (line->as.p != NULL && !is_name(line->as, ""))
+        WEIR_EACH (struct handle_line, line, lines) {
+                if (line->as.p != NULL && !is_name(line->as))
                         err = weir->conf_error(t, &line->as, "\"%.*s\" is not a name in Lua",
                                                WEIR_S(line->as));
-                WEIR_EACH (struct redis_line, other, c->redis) {
+                WEIR_EACH (struct handle_line, other, lines) {
                         if (other == line)
                                 break;
                         if (line->as.p == NULL && other->as.p == NULL)
-                                err = weir->conf_error(t, &line->store,
-                                                       "a second redis needs a name: redis STORE "
-                                                       "as NAME;");
+                                err = weir->conf_error(
+                                        t, line, "a second one needs a name: %s as NAME;", what);
                         else if (weir_eq(line->as, other->as))
-                                err = weir->conf_error(t, &line->as, "redis.%.*s exists already",
+                                err = weir->conf_error(t, &line->as, "%s.%.*s exists already", call,
                                                        WEIR_S(line->as));
                 }
         }
@@ -106,7 +117,7 @@ static weir_err make_metrics(weir_conf *t, const struct conf *c)
 
         WEIR_EACH (struct metric_line, line, c->metrics) {
                 struct metric_line *own = (struct metric_line *)(uintptr_t)line; /* create's */
-                if (!is_name(line->name, "")) {
+                if (!is_name(line->name)) {
                         err = weir->conf_error(t, &line->name,
                                                "\"%.*s\" is not the name of a metric",
                                                WEIR_S(line->name));
@@ -166,22 +177,20 @@ static weir_err create(weir_conf *t, void *inst)
         struct conf *c = inst;
         struct state *s;
         char why[512];
-        weir_err err, other;
+        weir_err steps[4];
         int any = 0;
 
         for (int h = 0; h < HOOKS; h++)
                 any = any || c->hook[h].text.p != NULL;
         if (!any)
                 return weir->conf_error(t, NULL, "there is no code: request, response or log");
-        err = check_redises(t, c);
-        other = make_metrics(t, c);
-        if (err == WEIR_OK)
-                err = other;
-        other = compile(t, c);
-        if (err == WEIR_OK)
-                err = other;
-        if (err != WEIR_OK)
-                return err;
+        steps[0] = check_names(t, c->redis, "redis STORE", "redis");
+        steps[1] = check_names(t, c->upstream, "upstream NAME", "http");
+        steps[2] = make_metrics(t, c);
+        steps[3] = compile(t, c);
+        for (size_t i = 0; i < WEIR_COUNT(steps); i++)
+                if (steps[i] != WEIR_OK)
+                        return steps[i];
         s = state_new(c, t, why, sizeof(why));
         if (s == NULL)
                 return weir->conf_error(t, c->init.text.p ? (const void *)c->init.text.p : NULL,
@@ -275,6 +284,13 @@ static const weir_case cases[] = {
          .request = GET("") "--\n" GET("x: 1\n"),
          .redis = "!\n!",
          .expect = "error\n--\ncontinue"},
+        {.name = "a request of its own",
+         .config = "{ upstream main; request \"local a = http({ path = '/check', headers = { x = 1 "
+                   "} }) "
+                   "if a.status ~= 204 then respond(a.status, a.body) end\"; }",
+         .request = GET("") "--\n" GET(""),
+         .http = "HTTP/1.1 204 No Content\n\n--\nHTTP/1.1 402 Payment Required\n\npay",
+         .expect = "continue\nhttp GET /check\nhttp x: 1\n--\nrespond 402\nbody pay"},
         {.name = "sleep",
          .config = REQUEST("sleep(0.5) request.headers.x = '1'"),
          .request = GET(""),

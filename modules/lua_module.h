@@ -5,7 +5,7 @@
  *   lua.c          arguments, hooks
  *   lua_state.c    states: sandbox, limits, coroutines
  *   lua_message.c  request, response, var, respond
- *   lua_wait.c     redis, sleep: what suspends a request
+ *   lua_wait.c     redis, http, sleep: what suspends a request
  *   lua_host.c     log, metric, store, clocks, digests
  *   lua_value.c    json, base64, hex, percent
  */
@@ -20,9 +20,13 @@
 
 enum hook { HOOK_REQUEST, HOOK_RESPONSE, HOOK_LOG, HOOKS };
 
-/* `redis STORE as NAME;`  as absent: what redis() itself asks. */
-struct redis_line {
-        weir_redis *store;
+/* `redis STORE as NAME;` or `upstream NAME as NAME;`  as absent: what redis() or http() itself
+ * asks. */
+struct handle_line {
+        union {
+                weir_redis *store;
+                weir_upstream *upstream;
+        };
         weir_str as;
 };
 
@@ -36,7 +40,8 @@ struct metric_line {
 /* An instance.  Written by create only. */
 struct conf {
         weir_text hook[HOOKS], init;
-        weir_list redis;    /* struct redis_line */
+        weir_list redis;    /* struct handle_line */
+        weir_list upstream; /* struct handle_line */
         weir_list metrics;  /* struct metric_line */
         weir_list variable; /* weir_str */
         int64_t instructions, state_memory;
@@ -76,6 +81,7 @@ struct call {
         const weir_text *text;   /* the hook's */
         int32_t answered;        /* respond() */
         const weir_value *reply; /* of the operation that has ended */
+        const weir_http_res *res;
 };
 
 /* The ctx of a request.  The hooks of its two messages may wait at the same time. */

@@ -9,7 +9,6 @@
 
 #include <lualib.h>
 #include <math.h>
-#include <stdio.h>
 
 #define DEPTH_MAX 32
 #define EXACT_MAX 9007199254740992.0 /* 2^53: whole numbers up to here are exact */
@@ -86,56 +85,23 @@ static int json_decode(lua_State *L)
 
 /* ------------------------------------------------------------------ from Lua */
 
-/* Text that grows, in memory of the state's: a userdata at stack index 2. */
-struct text {
+/* A value that is being made of what stands at a place of the stack; all of it in the task's
+ * memory, but for the strings, which Lua holds. */
+struct making {
         lua_State *L;
-        struct state *s;
-        char *p;
-        size_t n, room;
+        weir_task *t;
 };
-#define TEXT_AT 2
 
-static void put(struct text *t, const char *p, size_t n)
+static void *take(const struct making *m, size_t n)
 {
-        if (n > t->room - t->n) {
-                size_t room = t->room;
-                char *more;
-                while (n > room - t->n)
-                        room *= 2;
-                more = lua_newuserdata(t->L, room);
-                memcpy(more, t->p, t->n);
-                lua_replace(t->L, TEXT_AT);
-                t->p = more;
-                t->room = room;
-        }
-        memcpy(t->p + t->n, p, n);
-        t->n += n;
+        void *p = weir->alloc(m->t, n);
+
+        if (p == NULL)
+                state_raise(m->L, "json.encode: %s", message_error(WEIR_E_NOMEM));
+        return p;
 }
 
-static void put_string(struct text *t, weir_str s)
-{
-        weir_str quoted = weir->encode(t->s->task, WEIR_JSON, s);
-
-        if (quoted.p == NULL)
-                state_raise(t->L, "json.encode: %s", message_error(WEIR_E_NOMEM));
-        put(t, quoted.p, quoted.n);
-}
-
-static void put_number(struct text *t, double v)
-{
-        char digits[40];
-        int n;
-
-        if (!isfinite(v))
-                state_raise(t->L, "json.encode: %s", isnan(v) ? "not a number" : "infinity");
-        if (v == floor(v) && fabs(v) <= EXACT_MAX)
-                n = snprintf(digits, sizeof(digits), "%.0f", v);
-        else
-                n = snprintf(digits, sizeof(digits), "%.17g", v);
-        put(t, digits, (size_t)n);
-}
-
-static void put_value(struct text *t, int i, int depth);
+static weir_value *make(const struct making *m, int i, int depth);
 
 static int is_array(lua_State *L, int i)
 {
@@ -152,75 +118,96 @@ static int is_array(lua_State *L, int i)
         return marked;
 }
 
-static void put_table(struct text *t, int i, int depth)
+static void make_array(const struct making *m, weir_value *v, int i, int depth)
 {
-        lua_State *L = t->L;
-        int first = 1;
+        const weir_value **elem;
 
-        if (depth == DEPTH_MAX)
-                state_raise(L, "json.encode: nested deeper than %d", DEPTH_MAX);
-        luaL_checkstack(L, 6, "nested too deeply");
-        if (is_array(L, i)) {
-                int n = (int)lua_objlen(L, i);
-                for (int k = 1; k <= n; k++) {
-                        put(t, k == 1 ? "[" : ",", 1);
-                        lua_rawgeti(L, i, k);
-                        put_value(t, lua_gettop(L), depth + 1);
-                        lua_pop(L, 1);
-                }
-                put(t, n > 0 ? "]" : "[]", n > 0 ? 1 : 2);
-                return;
+        v->type = WEIR_V_ARRAY;
+        v->n = lua_objlen(m->L, i);
+        v->elem = elem = take(m, (v->n + 1) * sizeof(*elem));
+        for (size_t k = 0; k < v->n; k++) {
+                lua_rawgeti(m->L, i, (int)k + 1);
+                elem[k] = make(m, lua_gettop(m->L), depth + 1);
+                lua_pop(m->L, 1);
         }
-        for (lua_pushnil(L); lua_next(L, i) != 0; lua_pop(L, 1)) {
-                int key = lua_gettop(L) - 1;
-                if (lua_type(L, key) != LUA_TSTRING)
-                        state_raise(L, "json.encode: a name is a %s, not a string",
-                                    luaL_typename(L, key));
-                put(t, first ? "{" : ",", 1);
-                first = 0;
-                put_string(t, state_string(L, key));
-                put(t, ":", 1);
-                put_value(t, key + 1, depth + 1);
-        }
-        put(t, first ? "{}" : "}", first ? 2 : 1);
 }
 
-static void put_value(struct text *t, int i, int depth)
+static void make_object(const struct making *m, weir_value *v, int i, int depth)
 {
-        lua_State *L = t->L;
+        const weir_value **elem;
+        size_t n = 0;
 
+        for (lua_pushnil(m->L); lua_next(m->L, i) != 0; lua_pop(m->L, 1))
+                n++;
+        v->type = WEIR_V_OBJECT;
+        v->elem = elem = take(m, (n + 1) * sizeof(*elem));
+        for (lua_pushnil(m->L); lua_next(m->L, i) != 0; lua_pop(m->L, 1)) {
+                int key = lua_gettop(m->L) - 1;
+                weir_value *member;
+                if (lua_type(m->L, key) != LUA_TSTRING)
+                        state_raise(m->L, "json.encode: a name is a %s, not a string",
+                                    luaL_typename(m->L, key));
+                member = make(m, key + 1, depth + 1);
+                member->name = state_string(m->L, key);
+                elem[v->n++] = member;
+        }
+}
+
+static void make_number(const struct making *m, weir_value *v, double n)
+{
+        if (!isfinite(n))
+                state_raise(m->L, "json.encode: %s", isnan(n) ? "not a number" : "infinity");
+        v->number = n;
+        v->type = WEIR_V_NUMBER;
+        if (n == floor(n) && fabs(n) <= EXACT_MAX) {
+                v->type = WEIR_V_INTEGER;
+                v->integer = (int64_t)n;
+        }
+}
+
+static weir_value *make(const struct making *m, int i, int depth)
+{
+        weir_value *v = take(m, sizeof(*v));
+        lua_State *L = m->L;
+
+        v->size = sizeof(*v);
         switch (lua_type(L, i)) {
-        case LUA_TNIL:
-                put(t, "null", 4);
-                break;
         case LUA_TBOOLEAN:
-                put(t, lua_toboolean(L, i) ? "true" : "false", lua_toboolean(L, i) ? 4 : 5);
-                break;
+                v->type = WEIR_V_BOOL;
+                v->integer = lua_toboolean(L, i);
+                return v;
         case LUA_TNUMBER:
-                put_number(t, lua_tonumber(L, i));
-                break;
+                make_number(m, v, lua_tonumber(L, i));
+                return v;
         case LUA_TSTRING:
-                put_string(t, state_string(L, i));
-                break;
+                v->type = WEIR_V_STRING;
+                v->str = state_string(L, i);
+                return v;
         case LUA_TTABLE:
-                put_table(t, i, depth);
-                break;
+                if (depth == DEPTH_MAX)
+                        state_raise(L, "json.encode: nested deeper than %d", DEPTH_MAX);
+                luaL_checkstack(L, 6, "nested too deeply");
+                (is_array(L, i) ? make_array : make_object)(m, v, i, depth);
+                return v;
         default:
-                if (lua_type(L, i) != LUA_TLIGHTUSERDATA || lua_touserdata(L, i) != NULL)
+                if (!lua_isnil(L, i) &&
+                    (lua_type(L, i) != LUA_TLIGHTUSERDATA || lua_touserdata(L, i) != NULL))
                         state_raise(L, "json.encode: a %s", luaL_typename(L, i));
-                put(t, "null", 4);
-                break;
+                v->type = WEIR_V_NULL;
+                return v;
         }
 }
 
 static int json_encode(lua_State *L)
 {
-        struct text t = {.L = L, .s = state_of(L), .room = 256};
+        struct making m = {L, state_of(L)->task};
+        weir_str s;
 
-        lua_settop(L, 1);
-        t.p = lua_newuserdata(L, t.room);
-        put_value(&t, 1, 0);
-        return state_push(L, weir_bytes(t.p, t.n));
+        luaL_checkany(L, 1);
+        s = weir->json_write(m.t, make(&m, 1, 0));
+        if (s.p == NULL)
+                return state_raise(L, "json.encode: %s", message_error(WEIR_E_NOMEM));
+        return state_push(L, s);
 }
 
 static int json_array(lua_State *L)

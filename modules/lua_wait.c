@@ -1,5 +1,5 @@
 /*
- * What a hook waits for: redis and sleep.  They look like calls that block; the request is
+ * What a hook waits for: redis, http and sleep.  They look like calls that block; the request is
  * suspended meanwhile, and the state serves others.
  *
  * The difficulty: what comes must become values of Lua, which can raise, so not in the completion
@@ -82,6 +82,138 @@ static int redis_finish(lua_State *L)
         return 1;
 }
 
+/* ------------------------------------------------------------------ http */
+
+static weir_rc answered(weir_task *t, const void *inst, void *ctx, const weir_http_res *res,
+                        void *arg)
+{
+        struct call *x = arg;
+
+        (void)inst;
+        (void)ctx;
+        x->res = res;
+        return state_go_on(t, x);
+}
+
+/* A member of the table at index 2, or fallback; the value stays on the stack, to be held. */
+static weir_str member(lua_State *L, const char *name, weir_str fallback)
+{
+        lua_getfield(L, 2, name);
+        if (lua_isnil(L, -1))
+                return fallback;
+        if (!lua_isstring(L, -1))
+                state_raise(L, "http: %s is a %s, not a string", name, luaL_typename(L, -1));
+        return state_string(L, -1);
+}
+
+static double number(lua_State *L, const char *name, double max)
+{
+        double n;
+
+        lua_getfield(L, 2, name);
+        n = lua_isnil(L, -1) ? 0 : lua_tonumber(L, -1);
+        if (!lua_isnil(L, -1) && !(n > 0 && n <= max))
+                state_raise(L, "http: %s must be a number up to %.0f", name, max);
+        lua_pop(L, 1);
+        return n;
+}
+
+/* req.fields, of the table `headers`: a value is a string, a number or a list of these. */
+static void http_fields(lua_State *L, weir_task *t, weir_http_req *req)
+{
+        weir_kv *kv;
+        size_t n = 0;
+        int headers;
+
+        lua_getfield(L, 2, "headers");
+        headers = lua_gettop(L);
+        if (lua_isnil(L, headers))
+                return;
+        if (!lua_istable(L, headers))
+                state_raise(L, "http: headers is a %s, not a table", luaL_typename(L, headers));
+        for (lua_pushnil(L); lua_next(L, headers) != 0; lua_pop(L, 1))
+                n += lua_istable(L, -1) ? lua_objlen(L, -1) : 1;
+        req->fields = kv = weir->alloc(t, (n + 1) * sizeof(*kv));
+        if (kv == NULL)
+                state_raise(L, "http: %s", message_error(WEIR_E_NOMEM));
+        for (lua_pushnil(L); lua_next(L, headers) != 0; lua_pop(L, 1)) {
+                size_t many = lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
+                if (lua_type(L, -2) != LUA_TSTRING)
+                        state_raise(L, "http: a header's name is a %s, not a string",
+                                    luaL_typename(L, -2));
+                for (size_t i = 0; i < (lua_istable(L, -1) ? many : 1); i++) {
+                        if (lua_istable(L, -1))
+                                lua_rawgeti(L, -1, (int)i + 1);
+                        else
+                                lua_pushvalue(L, -1);
+                        if (!lua_isstring(L, -1))
+                                state_raise(L, "http: a header's value is a %s, not a string",
+                                            luaL_typename(L, -1));
+                        kv[req->n_fields].name = state_string(L, -3);
+                        kv[req->n_fields++].value =
+                                weir->dup(t, state_string(L, -1)); /* a number's text goes */
+                        lua_pop(L, 1);
+                }
+        }
+}
+
+/* start(upstream, "/path") or start(upstream, { path =, method =, headers =, body = ... }) */
+static int http_start(lua_State *L)
+{
+        struct call *x = state_call(L);
+        weir_http_req req = {.size = sizeof(req)};
+        weir_str none = {NULL, 0};
+
+        lua_settop(L, 2);
+        if (lua_isstring(L, 2)) {
+                req.path = state_string(L, 2);
+        } else {
+                if (!lua_istable(L, 2))
+                        return state_raise(L, "http: a path or a table is wanted");
+                req.path = member(L, "path", WEIR_STR("/"));
+                req.method = member(L, "method", none);
+                req.body = member(L, "body", none);
+                req.timeout_us = (int64_t)(number(L, "timeout", SLEEP_MAX) * 1e6);
+                req.max_body = (uint64_t)number(L, "max_body", 1e12);
+                http_fields(L, x->r, &req);
+        }
+        if (weir->http(x->r, lua_touserdata(L, 1), &req, answered, x) != WEIR_SUSPEND)
+                return state_raise(L, "http: nothing can wait here, or memory= is used up");
+        return lua_yield(L, 0);
+}
+
+static void push_lower(lua_State *L, weir_str s)
+{
+        luaL_Buffer b;
+
+        luaL_buffinit(L, &b);
+        for (size_t i = 0; i < s.n; i++)
+                luaL_addchar(&b, s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] | 32) : s.p[i]);
+        luaL_pushresult(&b);
+}
+
+/* { status =, body =, headers = {name = first value} } */
+static int http_finish(lua_State *L)
+{
+        const weir_http_res *res = state_call(L)->res;
+
+        if (res->status == 0)
+                return state_raise(L, "http: %.*s", WEIR_S(res->body));
+        lua_createtable(L, 0, 3);
+        lua_pushinteger(L, res->status);
+        lua_setfield(L, -2, "status");
+        state_push(L, res->body);
+        lua_setfield(L, -2, "body");
+        lua_createtable(L, 0, (int)res->n_fields);
+        for (size_t i = res->n_fields; i-- > 0;) { /* the first of a name is the last written */
+                push_lower(L, res->fields[i].name);
+                state_push(L, res->fields[i].value);
+                lua_rawset(L, -3);
+        }
+        lua_setfield(L, -2, "headers");
+        return 1;
+}
+
 /* ------------------------------------------------------------------ opening */
 
 static const char waiting[] = "local start, finish = ...\n"
@@ -128,9 +260,16 @@ void wait_open(lua_State *L, struct state *s)
 {
         push_maker(L, s, redis_start, redis_finish);
         lua_newtable(L);
-        WEIR_EACH (struct redis_line, line, s->conf->redis)
+        WEIR_EACH (struct handle_line, line, s->conf->redis)
                 add_handle(L, line->store, line->as);
         lua_setglobal(L, "redis");
+        lua_pop(L, 1);
+
+        push_maker(L, s, http_start, http_finish);
+        lua_newtable(L);
+        WEIR_EACH (struct handle_line, line, s->conf->upstream)
+                add_handle(L, line->upstream, line->as);
+        lua_setglobal(L, "http");
         lua_pop(L, 1);
 
         lua_pushvalue(L, LUA_GLOBALSINDEX);

@@ -4,6 +4,7 @@ import json
 import re
 import textwrap
 import threading
+import time
 
 import pytest
 
@@ -85,9 +86,11 @@ def test_mistakes_in_a_file_of_its_own(weir):
 @pytest.mark.parametrize("words, says", [
     ("", "there is no code"),
     ("request 'x()'; redis nowhere;", "there is no redis nowhere"),
-    ("request ''; redis main; redis main;", "a second redis needs a name"),
+    ("request ''; redis main; redis main;", "a second one needs a name: redis STORE as NAME;"),
     ("request ''; redis main as a; redis main as a;", "redis.a exists already"),
     ("request ''; redis main as 1a;", "is not a name in Lua"),
+    ("request ''; upstream nowhere;", "there is no upstream nowhere"),
+    ("request ''; upstream u; upstream u;", "a second one needs a name: upstream NAME as NAME;"),
     ("request ''; redis main at a;", '"as" is expected'),
     ("request ''; counter a-b;", "is not the name of a metric"),
     ("request ''; counter a; gauge a;", "metric a exists already"),
@@ -101,7 +104,7 @@ def test_mistakes_in_a_file_of_its_own(weir):
     ("request ''; init 'sleep(1)';", "there is no request here"),
 ])
 def test_refused(weir, words, says):
-    w = weir("module lua; redis main { server 127.0.0.1:1; }\nhost * { route / { function lua { " + words
+    w = weir("module lua; redis main { server 127.0.0.1:1; } upstream u { server 127.0.0.1:1; }\nhost * { route / { function lua { " + words
              + " } respond 200; } }", start=False)
     done = w.command("-t")
     assert done.returncode == 1 and re.search(r"weir\.conf:3:\d+: ", done.stderr) and says in done.stderr, done.stderr
@@ -233,7 +236,7 @@ def test_values(weir):
     assert fetch(w.http).body.decode().splitlines() == [
         "617a az nil", "//4= __4 az", "a%20b%26 a b", "e3b0c442 " + hmac8(), "true false 16",
         "true true 1970 nil", "2.5 true é true 4", '[1,2.5,null,[]] {} {} [] "a\\n"',
-        '9007199254740992 -1 0.10000000000000001 [1,{"x":false}]', "nil true", "true 2 xxx nil"]
+        '9007199254740992 -1 0.1 [1,{"x":false}]', "nil true", "true 2 xxx nil"]
 
 
 def hmac8():
@@ -347,6 +350,70 @@ def test_redis_is_away(weir, redis, trouble, policy):
     w.wait_log(r"weir\.conf:\d+: redis: ")
     caught = fetch(w.http, "/caught")
     assert caught.status == 200 and caught.body.startswith(b"false")
+
+
+def http_top():
+    return "upstream auth { server @auth@; retry off; timeout connect=1s response=300ms; }"
+
+
+def test_http(weir, server):
+    def auth(q):
+        return answer(f"{q.method} {q.target} {q.get('x-many')} {q.body.decode()}".encode(), status="201 Created",
+                      fields=[("X-Reply", "1"), ("X-REPLY", "2")])
+    s = server(auth)
+    w = weir(conf("upstream auth; upstream auth as again;", http_top(), request="""
+        local a = http("/plain?x=1")
+        local b = http.again({ path = "/p", method = "POST", body = "data", timeout = 2,
+            headers = { ["X-Many"] = {"a", 2}, ["X-One"] = 1.5 } })
+        respond(200, table.concat({ a.status, a.body, a.headers["x-reply"], b.body }, "|"))"""), auth=s)
+    r = fetch(w.http)
+    assert r.body.decode() == "201|GET /plain?x=1 None |1|POST /p a, 2 data", w.log()
+    assert s.last().get("x-one") == "1.5"
+
+
+@pytest.mark.parametrize("call, says", [
+    ("http()", "http: a path or a table is wanted"),
+    ("http({ path = {} })", "http: path is a table, not a string"),
+    ("http({ headers = 1 })", "http: headers is a number, not a table"),
+    ("http({ headers = { x = {{}} } })", "http: a header's value is a table, not a string"),
+    ("http({ headers = { 'x' } })", "http: a header's name is a number, not a string"),
+    ("http({ timeout = 'x' })", "http: timeout must be a number up to 3600"),
+    ("http({ path = '/a b' })", "http: "),
+    ("http({ headers = { connection = 'close' } })", "http: "),
+    ("http({ path = '/big', max_body = 100 })", "http: "),
+    ("http('/slow')", "http: "),
+])
+def test_http_that_fails(weir, server, call, says):
+    def auth(q):
+        if q.target == "/slow":
+            time.sleep(1)
+        return answer(b"x" * 1000)
+    w = weir(conf("upstream auth;", http_top(), request=f"""
+        if request.path == "/caught" then
+            local ok, why = pcall(function() {call} end)
+            return respond(200, tostring(ok) .. why)
+        end
+        {call}"""), auth=server(auth))
+    r = fetch(w.http, "/caught")
+    assert r.status == 200 and r.body.startswith(b"false") and says in r.body.decode()
+    assert fetch(w.http).status == 503
+    w.wait_log(r"weir\.conf:\d+: " + re.escape(says))
+
+
+def test_a_client_that_leaves_while_http_waits(weir, server, connect):
+    go = threading.Event()
+    s = server(lambda q: go.wait(5) and answer(b"x"))
+    w = weir(conf("upstream auth; counter ended; counter on;",
+                  "upstream auth { server @auth@; timeout response=10s; }", request="""
+        if request.path ~= "/quick" then http("/x") metric.add("on") end""", log="metric.add('ended')"), auth=s)
+    gone = [connect(w.http).send(raw.request(target="/")) for _ in range(5)]
+    until(lambda: len(s.requests) == 5, "them to wait")
+    for c in gone:
+        c.reset()
+    until(lambda: w.metric("weir_lua_ended") == 5, "on_log of all")
+    go.set()
+    assert fetch(w.http, "/quick").status == 200
+    assert w.metric("weir_lua_on") == 0
 
 
 def test_sleep_lets_others_through(weir, connect):
