@@ -45,6 +45,19 @@ static const weir_arg args[] = {
                     "Code that runs with the head of the response."),
         WEIR_ARG_AS("log", struct conf, hook[HOOK_LOG], TEXT, 0, NULL,
                     "Code that runs when the request is over."),
+        WEIR_ARG_AS("request_body", struct conf, hook[HOOK_REQUEST_BODY], TEXT, 0, NULL,
+                    "Code that gets the request's body; what it returns takes its place."),
+        WEIR_ARG_AS("response_body", struct conf, hook[HOOK_RESPONSE_BODY], TEXT, 0, NULL,
+                    "Code that gets the response's body; what it returns takes its place."),
+        WEIR_ARG(struct conf, body, ENUM, 0, "buffer",
+                 "How that code gets a body: whole (buffer), or piece by piece as it comes, to be "
+                 "changed (rewrite) or only seen (read).",
+                 .choices = "buffer rewrite read"),
+        WEIR_ARG(struct conf, body_max, SIZE, 0, NULL,
+                 "How large a body that is taken whole may be; when not given, what the route's "
+                 "body "
+                 "max= says.",
+                 .min = 1, .max = INT64_C(1) << 30),
         WEIR_ARG(struct conf, init, TEXT, 0, NULL,
                  "Code that runs once in each state, and makes the globals that the hooks share."),
         WEIR_LINES("redis", struct conf, redis, 0, struct handle_line, redis_line,
@@ -183,7 +196,9 @@ static weir_err create(weir_conf *t, void *inst)
         for (int h = 0; h < HOOKS; h++)
                 any = any || c->hook[h].text.p != NULL;
         if (!any)
-                return weir->conf_error(t, NULL, "there is no code: request, response or log");
+                return weir->conf_error(
+                        t, NULL,
+                        "there is no code: request, response, request_body, response_body or log");
         steps[0] = check_names(t, c->redis, "redis STORE", "redis");
         steps[1] = check_names(t, c->upstream, "upstream NAME", "http");
         steps[2] = make_metrics(t, c);
@@ -222,26 +237,50 @@ static void loop_fini(const void *inst, void *loop)
                 state_close(p->state);
 }
 
-static inline weir_rc hook(weir_req *r, const void *inst, void *ctx, enum hook h)
+static inline weir_rc hook(weir_req *r, const void *inst, void *ctx, enum hook h,
+                           const weir_chunk *chunk)
 {
         const struct conf *c = inst;
-        struct call *x = &((struct ctx *)ctx)->of[h != HOOK_REQUEST];
+        struct call *x = &((struct ctx *)ctx)->of[h >= HOOK_RESPONSE];
 
         if (x->state != NULL) /* its hook before took longer than timeout= */
                 state_drop(x);
         if (c->hook[h].text.p == NULL)
                 return WEIR_CONTINUE;
-        return state_begin(c, r, x, h);
+        return state_begin(c, r, x, h, chunk);
+}
+
+/* A head's hook: the code for the body is to get it, unless the code for the head says otherwise.
+ */
+static inline weir_rc head(weir_req *r, const void *inst, void *ctx, enum hook h, enum hook body)
+{
+        static const int32_t modes[] = {WEIR_BODY_BUFFER, WEIR_BODY_REWRITE, WEIR_BODY_READ};
+        const struct conf *c = inst;
+
+        if (c->hook[body].text.p != NULL &&
+            weir->body_mode(r, modes[c->body], (uint64_t)c->body_max) != WEIR_OK)
+                return WEIR_ERROR;
+        return hook(r, inst, ctx, h, NULL);
 }
 
 static weir_rc on_request(weir_req *r, const void *inst, void *ctx)
 {
-        return hook(r, inst, ctx, HOOK_REQUEST);
+        return head(r, inst, ctx, HOOK_REQUEST, HOOK_REQUEST_BODY);
 }
 
 static weir_rc on_response(weir_req *r, const void *inst, void *ctx)
 {
-        return hook(r, inst, ctx, HOOK_RESPONSE);
+        return head(r, inst, ctx, HOOK_RESPONSE, HOOK_RESPONSE_BODY);
+}
+
+static weir_rc on_request_body(weir_req *r, const void *inst, void *ctx, const weir_chunk *chunk)
+{
+        return hook(r, inst, ctx, HOOK_REQUEST_BODY, chunk);
+}
+
+static weir_rc on_response_body(weir_req *r, const void *inst, void *ctx, const weir_chunk *chunk)
+{
+        return hook(r, inst, ctx, HOOK_RESPONSE_BODY, chunk);
 }
 
 static void on_log(weir_req *r, const void *inst, void *ctx)
@@ -250,7 +289,7 @@ static void on_log(weir_req *r, const void *inst, void *ctx)
 
         if (asked->state != NULL)
                 state_drop(asked);
-        hook(r, inst, ctx, HOOK_LOG);
+        hook(r, inst, ctx, HOOK_LOG, NULL);
 }
 
 /* ------------------------------------------------------------------ cases */
@@ -291,6 +330,12 @@ static const weir_case cases[] = {
          .request = GET("") "--\n" GET(""),
          .http = "HTTP/1.1 204 No Content\n\n--\nHTTP/1.1 402 Payment Required\n\npay",
          .expect = "continue\nhttp GET /check\nhttp x: 1\n--\nrespond 402\nbody pay"},
+        {.name = "bodies",
+         .config = "{ request_body \"local s = ... return #s > 0 and s:upper() or nil\"; "
+                   "response_body \"return (...):reverse()\"; }",
+         .request = "POST / HTTP/1.1\nhost: a\ncontent-length: 3\n\nabc",
+         .upstream = "HTTP/1.1 200 OK\ncontent-length: 3\n\nxyz",
+         .expect = "continue\nreq body ABC\nbody zyx"},
         {.name = "sleep",
          .config = REQUEST("sleep(0.5) request.headers.x = '1'"),
          .request = GET(""),
@@ -309,4 +354,5 @@ static const weir_case cases[] = {
 WEIR_MODULE(.name = "lua", .version = "1.0", WEIR_ARGS(struct conf, args), WEIR_CASES(cases),
             .ctx_size = sizeof(struct ctx), .loop_size = sizeof(struct part), .create = create,
             .loop_init = loop_init, .loop_fini = loop_fini, .on_request = on_request,
-            .on_response = on_response, .on_log = on_log);
+            .on_response = on_response, .on_log = on_log, .on_request_body = on_request_body,
+            .on_response_body = on_response_body);

@@ -271,6 +271,10 @@ static void add_fields(lua_State *L, struct state *s, int32_t where)
         lua_pushinteger(L, where);
         stands_for(L, s, header_read, header_write);
         lua_setfield(L, -2, "headers");
+        lua_newtable(L);
+        lua_pushinteger(L, where == WEIR_REQUEST ? WEIR_REQUEST_TRAILERS : WEIR_RESPONSE_TRAILERS);
+        stands_for(L, s, header_read, header_write);
+        lua_setfield(L, -2, "trailers");
         state_add(L, s, "add_header", add_header, where);
         state_add(L, s, "header_values", header_values, where);
         state_add(L, s, "each_header", each_header, where);

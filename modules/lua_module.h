@@ -6,6 +6,7 @@
  *   lua_state.c    states: sandbox, limits, coroutines
  *   lua_message.c  request, response, var, respond
  *   lua_wait.c     redis, http, sleep: what suspends a request
+ *   lua_body.c     emit, body_mode: what becomes of a body
  *   lua_host.c     log, metric, store, clocks, digests
  *   lua_value.c    json, base64, hex, percent
  */
@@ -18,7 +19,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-enum hook { HOOK_REQUEST, HOOK_RESPONSE, HOOK_LOG, HOOKS };
+enum hook { HOOK_REQUEST, HOOK_REQUEST_BODY, HOOK_RESPONSE, HOOK_RESPONSE_BODY, HOOK_LOG, HOOKS };
 
 /* `redis STORE as NAME;` or `upstream NAME as NAME;`  as absent: what redis() or http() itself
  * asks. */
@@ -45,6 +46,8 @@ struct conf {
         weir_list metrics;  /* struct metric_line */
         weir_list variable; /* weir_str */
         int64_t instructions, state_memory;
+        int64_t body_max;
+        int32_t body; /* index in "buffer rewrite read" */
         int32_t jit;
 };
 
@@ -79,6 +82,8 @@ struct call {
         int64_t left; /* instructions, while suspended */
         weir_req *r;
         const weir_text *text;   /* the hook's */
+        const weir_chunk *chunk; /* of a body's hook, when it begins */
+        int32_t emitted;         /* emit(), or a body's hook has returned something */
         int32_t answered;        /* respond() */
         const weir_value *reply; /* of the operation that has ended */
         const weir_http_res *res;
@@ -106,7 +111,8 @@ int state_load(lua_State *L, const weir_text *text, const char **at);
 
 /* Begins a call of hook, and goes on with one that waited: the verdict.  What went wrong is
  * logged. */
-weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook hook);
+weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook hook,
+                    const weir_chunk *chunk);
 weir_rc state_go_on(weir_task *t, struct call *x);
 void state_drop(struct call *x); /* a call that is waited for no longer */
 
@@ -139,7 +145,11 @@ static inline int state_push(lua_State *L, weir_str s)
 void message_open(lua_State *L, struct state *s);
 void wait_open(lua_State *L, struct state *s);
 void host_open(lua_State *L, struct state *s);
+void body_open(lua_State *L, struct state *s);
 void value_open(lua_State *L, struct state *s);
+
+/* ---- lua_body.c: the function on top becomes one that emits what it returns. */
+void body_wrap(lua_State *L);
 
 /* ---- lua_value.c: pushes v; JSON's null and Redis' nil within an array as is_json says. */
 void value_push(lua_State *L, const weir_value *v, int is_json);

@@ -267,6 +267,7 @@ static int build(lua_State *L)
         message_open(L, s);
         wait_open(L, s);
         host_open(L, s);
+        body_open(L, s);
         value_open(L, s);
         if (!c->jit)
                 lua_sethook(L, count, LUA_MASKCOUNT, HOOK_EVERY);
@@ -281,6 +282,8 @@ static int build(lua_State *L)
                         continue;
                 if (state_load(L, &c->hook[h], NULL) != 0)
                         return lua_error(L);
+                if (h == HOOK_REQUEST_BODY || h == HOOK_RESPONSE_BODY)
+                        body_wrap(L);
                 s->ref[h] = luaL_ref(L, LUA_REGISTRYINDEX);
         }
         return 0;
@@ -442,7 +445,7 @@ weir_rc state_go_on(weir_task *t, struct call *x)
         if (rc == 0) {
                 lua_settop(co, 0);
                 release(x, 0);
-                return x->answered ? WEIR_RESPOND : WEIR_CONTINUE;
+                return x->answered ? WEIR_RESPOND : x->emitted ? WEIR_REPLACED : WEIR_CONTINUE;
         }
         if (rc == LUA_YIELD) {
                 x->left = s->left;
@@ -457,7 +460,8 @@ weir_rc state_go_on(weir_task *t, struct call *x)
         return WEIR_ERROR;
 }
 
-weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook hook)
+weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook hook,
+                    const weir_chunk *chunk)
 {
         struct part *p = weir->loop_data(r);
         struct state *s = p->state;
@@ -485,6 +489,8 @@ weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook
         x->text = &c->hook[hook];
         x->left = c->instructions;
         x->answered = 0;
+        x->emitted = 0;
+        x->chunk = chunk;
         lua_rawgeti(x->thread.co, LUA_REGISTRYINDEX, s->ref[hook]);
         return state_go_on(r, x);
 }

@@ -300,6 +300,152 @@ def test_log_levels(weir):
         w.wait_log(rf"{level} +\[function lua f [^\]]*\] {text}\n")
 
 
+# ---------------------------------------------------------------- bodies
+
+
+def body_conf(words="", route="", **code):
+    return conf(words, "upstream u { server @backend@; }", f"body max=off; {route} proxy u;", **code)
+
+
+def echo(q):
+    return answer(q.body, fields=[("x-cl", q.get("content-length", "-")), ("etag", '"1"')])
+
+
+DATA = (b"abcdefghijklmnopqrstuvwxyz" * 40000)[:1_000_000]
+
+
+@pytest.mark.parametrize("how", ["buffer", "rewrite"])
+@pytest.mark.parametrize("size", [0, 1, 100_000, 1_000_000])
+def test_bodies_are_rewritten(weir, server, how, size):
+    s = server(echo)
+    w = weir(body_conf(f"body {how}; body_max 2m;", request_body="""
+        local data, last = ...
+        return data:upper()""", response_body="""
+        local data, last = ...
+        emit(data) emit("")
+        if last then emit("the end") end"""), backend=s)
+    r = fetch(w.http, method="POST", body=DATA[:size])
+    assert s.last().body == DATA[:size].upper()
+    assert r.body == DATA[:size].upper() + b"the end" and "etag" not in r
+    if how == "buffer":
+        assert s.last().get("content-length") == str(size)
+
+
+def test_bodies_are_read(weir, server):
+    s = server(echo)
+    w = weir(body_conf("body read;", init="n = {}", request_body="""
+        local data, last = ...
+        n[request.id] = (n[request.id] or 0) + #data""", response_body="""
+        if request.path == "/emit" then emit("x") end
+        if request.path == "/skip" then body_mode("skip") end
+        n[request.id] = n[request.id] + #(...)""", log="""
+        log.info("saw", n[request.id]) n[request.id] = nil"""), backend=s)
+    r = fetch(w.http, "/read", method="POST", body=DATA)
+    assert r.body == DATA and r.get("etag") == '"1"'
+    w.wait_log("saw 2000000\n")
+    assert fetch(w.http, "/skip", method="POST", body=DATA).body == DATA
+    assert 1_000_000 < int(w.wait_log(r"saw (\d+)\n", 2)[1].group(1)) < 1_100_000
+    try:
+        assert fetch(w.http, "/emit", method="POST", body=DATA).status == 503
+    except (EOFError, ConnectionResetError):
+        pass  # the head had gone
+    w.wait_log(r"weir\.conf:\d+: emit: ")
+
+
+def test_a_body_grows_past_a_slow_reader(weir, server, connect):
+    s = server(answer(b"x" * 1000))
+    w = weir(body_conf("body rewrite; state_memory 4m; instructions 100000000;", use="timeout=60s memory=1m", response_body="""
+        local data, last = ...
+        local big = data:rep(1000)
+        for i = 1, 50 do emit(big) end
+        return last and "end" or \"\""""), backend=s)
+    c = connect(w.http).send(raw.request())
+    head = c.head()
+    assert head.status == 200
+    time.sleep(0.3)
+    assert fetch(w.http, method="HEAD").status == 200, "others are served"
+    size, end = len(c.buffer), c.buffer
+    while not end.endswith(b"\r\n0\r\n\r\n"):
+        c.buffer = b""
+        size += c.fill()
+        end = (end + c.buffer)[-100:]
+    assert end.endswith(b"end\r\n0\r\n\r\n") and 50_000_003 < size < 50_100_000
+
+
+def test_a_body_decides(weir, server):
+    s = server(echo)
+    w = weir(body_conf("", request="""
+        if request.headers["content-type"] ~= "application/json" then body_mode("skip") end""", request_body="""
+        local doc = json.decode(...)
+        if type(doc) ~= "table" or not doc.user then return respond(400, "a user is wanted") end
+        if doc.user == "slow" then sleep(0.1) end
+        request.headers["x-user"] = doc.user
+        doc.seen = true
+        return json.encode(doc)"""), backend=s)
+    js = [("content-type", "application/json")]
+    assert fetch(w.http, method="POST", body=b"text").body == b"text"
+    r = fetch(w.http, method="POST", body=b"{}", fields=js)
+    assert (r.status, r.body, len(s.requests)) == (400, b"a user is wanted", 1)
+    for user in ("al", "slow"):
+        r = fetch(w.http, method="POST", body=f'{{"user":"{user}"}}'.encode(), fields=js)
+        assert (json.loads(r.body), s.last().get("x-user")) == ({"user": user, "seen": True}, user)
+
+
+def test_a_body_that_is_too_large(weir, server):
+    w = weir(body_conf("body_max 10k;", request_body="return (...)"), backend=server(echo))
+    assert fetch(w.http, method="POST", body=b"x" * 10_000).status == 200
+    assert fetch(w.http, method="POST", body=b"x" * 20_000).status == 413
+    w.reload(body_conf("body_max 100m; state_memory 1m;", request_body="return (...)"))
+    assert fetch(w.http, method="POST", body=b"x" * 3_000_000).status == 503
+    w.wait_log(r"not enough memory \(state_memory=\)")
+    assert fetch(w.http, method="POST", body=b"x" * 10_000).status == 200
+
+
+@pytest.mark.parametrize("how", ["buffer", "rewrite"])
+def test_a_body_that_fails(weir, server, how):
+    w = weir(body_conf(f"body {how};", response_body="local data, last = ... if last then error('no') end"),
+             backend=server(answer(b"x" * 100_000)))
+    if how == "buffer":
+        assert fetch(w.http).status == 503
+    else:
+        with pytest.raises((EOFError, ConnectionResetError)):
+            fetch(w.http)
+    w.wait_log(r"weir\.conf:\d+: no\n")
+
+
+def test_both_bodies_at_once(weir, server, connect):
+    """A server that answers while the request's body still comes: each direction has its own coroutine."""
+    def script(c):
+        head = c.head()
+        c.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            c.send(b"5\r\nhello\r\n")
+            time.sleep(0.01)
+        c.framed_body(head)
+        c.server.requests.append(head)
+        c.send(b"0\r\n\r\n")
+    s = server(script=script)
+    w = weir(body_conf("body rewrite;", request_body="sleep(0.01) return (...):upper()",
+                       response_body="sleep(0.01) return (...):upper()"), backend=s)
+    c = connect(w.http)
+    c.send(raw.request(method="POST", fields={"transfer-encoding": "chunked"}))
+    for _ in range(20):
+        c.send(b"3\r\nabc\r\n")
+        time.sleep(0.01)
+    c.send(b"0\r\n\r\n")
+    assert c.response().body == b"HELLO" * 20
+    assert s.requests[0].body == b"ABC" * 20
+
+
+def test_trailers(weir, server):
+    s = server(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n1\r\nx\r\n0\r\nx-sum: 1\r\n\r\n")
+    w = weir(body_conf("body rewrite;", response_body="""
+        local data, last = ...
+        if last then response.trailers["x-sum"] = response.trailers["x-sum"] .. "+1" end"""), backend=s)
+    r = fetch(w.http, fields={"te": "trailers"})
+    assert r.trailers in ([("x-sum", "1+1")], []) and r.body == b"x"
+
+
 # ---------------------------------------------------------------- waiting
 
 
