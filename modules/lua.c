@@ -123,14 +123,19 @@ static weir_err check_names(weir_conf *t, weir_list lines, const char *what, con
         return err;
 }
 
-static weir_err make_metrics(weir_conf *t, const struct conf *c)
+static weir_err make_metrics(weir_conf *t, struct conf *c)
 {
         static const int32_t kinds[] = {WEIR_COUNTER, WEIR_GAUGE};
+        static const char help[] = "Calls of Lua functions that a limit ended.";
         weir_err err = WEIR_OK;
 
+        c->interrupted = weir->conf_metric(t, WEIR_COUNTER, "limited_total{limit=\"instructions\"}",
+                                           help, NULL, 0);
+        c->exhausted = weir->conf_metric(t, WEIR_COUNTER, "limited_total{limit=\"state_memory\"}",
+                                         help, NULL, 0);
         WEIR_EACH (struct metric_line, line, c->metrics) {
                 struct metric_line *own = (struct metric_line *)(uintptr_t)line; /* create's */
-                if (!is_name(line->name)) {
+                if (!is_name(line->name) || weir_eq(line->name, WEIR_STR("limited_total"))) {
                         err = weir->conf_error(t, &line->name,
                                                "\"%.*s\" is not the name of a metric",
                                                WEIR_S(line->name));

@@ -49,6 +49,7 @@ struct conf {
         int64_t body_max;
         int32_t body; /* index in "buffer rewrite read" */
         int32_t jit;
+        weir_metric *interrupted, *exhausted; /* calls that a limit ended; made by create */
 };
 
 struct thread {

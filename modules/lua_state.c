@@ -411,6 +411,10 @@ static void say(weir_task *t, const struct call *x, int rc)
                                                              : "an error that is no string";
         lua_Debug ar;
 
+        if (rc == LUA_ERRMEM)
+                weir->metric_add(x->state->conf->exhausted, 1);
+        else if (x->state->tripped)
+                weir->metric_add(x->state->conf->interrupted, 1);
         if (has_place(said)) {
                 weir->log(t, WEIR_LOG_ERROR, "%s", said);
                 return;

@@ -214,6 +214,9 @@ static int json_array(lua_State *L)
 {
         luaL_checktype(L, 1, LUA_TTABLE);
         lua_settop(L, 1);
+        if (lua_getmetatable(L, 1) && !is_array(L, 1))
+                return state_raise(L, "json.array: the table has a metatable already");
+        lua_settop(L, 1);
         mark_array(L);
         return 1;
 }

@@ -93,6 +93,7 @@ def test_mistakes_in_a_file_of_its_own(weir):
     ("request ''; upstream u; upstream u;", "a second one needs a name: upstream NAME as NAME;"),
     ("request ''; redis main at a;", '"as" is expected'),
     ("request ''; counter a-b;", "is not the name of a metric"),
+    ("request ''; counter limited_total;", "is not the name of a metric"),
     ("request ''; counter a; gauge a;", "metric a exists already"),
     ("request ''; instructions 10;", "instructions must be between"),
     ("request ''; state_memory 1k;", "state_memory must be between"),
@@ -201,6 +202,7 @@ def test_answering_instead_of_a_response(weir, server):
     ("json.encode({[1.5] = 1})", "a name is a number"),
     ("json.encode(0/0)", "not a number"),
     ("local t = {}; t.t = t; json.encode(t)", "nested deeper than 32"),
+    ("json.array(request)", "json.array: the table has a metatable already"),
     ("json.encode(print)", "json.encode: a function"),
     ("random_bytes(5000)", "random_bytes: 0 to 1024"),
     ("table.sort({3, 2, 1}, function() sleep(0.1) end)", "attempt to yield across C-call boundary"),
@@ -664,6 +666,7 @@ def test_endless_loops_are_interrupted(weir, code):
         assert fetch(w.http, "/loop").status == 503
         assert fetch(w.http, "/").status == 200
     w.wait_log(r"weir\.conf:\d+: interrupted: more instructions than instructions= allows", 3)
+    w.wait_metric("weir_lua_limited_total", 3, function="f", limit="instructions")
 
 
 def test_the_budget_is_each_calls_own(weir):
@@ -702,6 +705,7 @@ def test_memory_of_a_state(weir):
         assert fetch(w.http, path).status == 503
     assert fetch(w.http, "/caught").body == b"false"
     w.wait_log(r"weir\.conf:\d+: not enough memory \(state_memory=\)", 6)
+    w.wait_metric("weir_lua_limited_total", 6, function="f", limit="state_memory")
     assert fetch(w.http).body == b"2", "the state lives on: what was in the way was garbage"
     until(lambda: fetch(w.http, "/leak").status == 503, "the state to be full")
     w.wait_log(r"holds \d+ bytes of state_memory=1048576: it is replaced by a new one")
@@ -766,6 +770,26 @@ def test_jit(weir):
         respond(200, request.headers["x-a"])"""))
     for _ in range(3):
         assert fetch(w.http).body == b"89999997"
+
+
+@pytest.mark.parametrize("code, use", [("while true do end", "jit=on"),
+                                       ("(('x'):rep(100000)):find(('.-'):rep(10) .. 'y')", "")])
+def test_what_no_count_ends_the_watchdog_does(weir, connect, code, use):
+    """An endless loop of compiled code; a single call of the library."""
+    w = weir(conf(use=use, top="threads 2;", request=f"if request.path == '/loop' then {code} end"))
+    w.deaths_expected = True
+    connect(w.http).send(raw.request(target="/loop"))
+    w.wait_log("loop . of worker 0 has not turned for 1 s, it is in .*", seconds=10)
+    assert fetch(w.http).status == 200, "by the other loop"
+
+    def replaced():
+        try:
+            return w.metric("weir_worker_deaths_total") == 1
+        except OSError:  # it died while it answered us
+            return False
+    until(replaced, "the worker to be aborted", 20)
+    assert fetch(w.http).status == 200
+    assert w.metric("weir_function_strikes_total", module="lua") == 1
 
 
 def test_deep_recursion(weir):
