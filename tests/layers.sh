@@ -45,7 +45,7 @@ hiredis/*  src/net/redis*
 ares.h     src/net/dns*
 ares_*.h   src/net/dns*
 pcre2.h    src/base/regex.*
-dlfcn.h    src/module/*
+dlfcn.h    src/module/* src/base/crumb.*
 lua.h      modules/lua*
 lauxlib.h  modules/lua*
 lualib.h   modules/lua*
