@@ -687,7 +687,7 @@ def test_others_are_served_while_one_loops(weir, connect):
 
 
 def test_memory_of_a_state(weir):
-    w = weir(conf("state_memory 1m; instructions 100000000;", init="kept = {} n = 0", request="""
+    w = weir(conf("state_memory 1m; instructions 100000000;", "threads 1;", init="kept = {} n = 0", request="""
         if request.path == "/once" then
             local t = {}
             while true do t[#t + 1] = ("x"):rep(1000) .. #t end
@@ -714,7 +714,7 @@ def test_memory_of_a_state(weir):
 
 def test_memory_of_a_state_with_calls_that_wait(weir, connect):
     """The old state lives until they have ended."""
-    w = weir(conf("state_memory 512k; instructions 100000000;", init="kept = {} version = 'old'", request="""
+    w = weir(conf("state_memory 512k; instructions 100000000;", "threads 1;", init="kept = {} version = 'old'", request="""
         if request.path == "/wait" then
             local mine = ("y"):rep(100)
             while not store.get("go") do sleep(0.02) end
@@ -734,7 +734,7 @@ def test_memory_of_a_state_with_calls_that_wait(weir, connect):
 
 
 def test_states_are_apart(weir):
-    w = weir("module lua; listen 127.0.0.1:@http@; host * {\n"
+    w = weir("module lua; threads 1; listen 127.0.0.1:@http@; host * {\n"
              + "".join(f"route /{n} {{ function lua {{ {block(init='n = 0', request='n = n + 1 respond(200, tostring(n))')} }}"
                        " respond 500; }\n" for n in "ab") + "}")
     assert [fetch(w.http, "/a").body for _ in range(3)] == [b"1", b"2", b"3"]
