@@ -23,7 +23,8 @@ include
 modules weir/module.h credential.h jwt.h
 '
 # FILE INCLUDE: what a path or a field's name may be only http knows, in two files that are pure;
-# a generation is where a model becomes something that runs, and its functions say what is wrong with it.
+# a generation is where a model becomes something that runs, and its functions say what is wrong with it;
+# a module of several files has a header of its own.
 exceptions='
 src/conf/compile_route.c http/path.h
 src/conf/*      http/field.h
@@ -32,6 +33,7 @@ src/proxy/instance.c conf/conf.h
 src/proxy/cases.c conf/conf.h
 src/proxy/cases.h conf/report.h
 src/proxy/staple.c conf/report.h
+modules/lua* lua_module.h
 '
 # HEADER HOME...; a header that is not listed belongs to libc and may be anywhere.
 # A module may use any library but those that would let it wait behind the loop's back.
@@ -43,7 +45,11 @@ hiredis/*  src/net/redis*
 ares.h     src/net/dns*
 ares_*.h   src/net/dns*
 pcre2.h    src/base/regex.*
-dlfcn.h    src/module/*
+dlfcn.h    src/module/* src/base/crumb.*
+lua.h      modules/lua*
+lauxlib.h  modules/lua*
+lualib.h   modules/lua*
+luajit.h   modules/lua*
 event2/*   src/net/*
 event.h    src/net/*
 '

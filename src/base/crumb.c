@@ -10,13 +10,14 @@
 
 #include "base/check.h"
 
+#include <dlfcn.h>
 #include <errno.h>
-#include <execinfo.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <unwind.h>
 
 #define STACK_BYTES (64 * KIB)
 
@@ -106,23 +107,54 @@ void crumb_catch_faults(int notify_fd)
         }
 }
 
+/* What an interrupted thread was in, innermost first. */
+struct trace {
+        void *at[CRUMB_FRAMES + 8];
+        int n;
+};
+
+/* Code that was made at run time has no rules of unwinding, or some that the unwinder aborts
+ * over. */
+static bool is_loaded(void *pc)
+{
+#ifdef DLFO_STRUCT_HAS_EH_DBASE /* glibc 2.35 */
+        struct dl_find_object found;
+        return _dl_find_object(pc, &found) == 0;
+#else
+        (void)pc;
+        return true;
+#endif
+}
+
+static _Unwind_Reason_Code add_frame(struct _Unwind_Context *context, void *arg)
+{
+        struct trace *t = arg;
+        void *pc = (void *)_Unwind_GetIP(context);
+
+        if (t->n == COUNT(t->at))
+                return _URC_END_OF_STACK;
+        t->at[t->n++] = pc;
+        return is_loaded(pc) ? _URC_NO_REASON : _URC_END_OF_STACK;
+}
+
 /* The unwinder of this C library takes no lock and no memory once it has been used; what lies below
  * the interrupted function is this handler's own. */
 static void on_dump(int sig, siginfo_t *info, void *context)
 {
         struct crumb *c = crumb_self;
-        void *found[COUNT(c->frames) + 8];
-        int n = backtrace(found, COUNT(found)), from = 0, saved = errno;
+        struct trace t = {.n = 0};
+        int from = 0, saved = errno;
         uintptr_t pc = program_counter(context);
 
         (void)sig;
         (void)info;
-        while (from < n && (uintptr_t)found[from] != pc)
+        (void)_Unwind_Backtrace(add_frame, &t);
+        while (from < t.n && (uintptr_t)t.at[from] != pc)
                 from++;
         for (size_t i = 1; i < COUNT(c->frames); i++)
                 atomic_store_explicit(&c->frames[i],
-                                      from + (int)i < n ? (uint64_t)(uintptr_t)found[from + (int)i]
-                                                        : 0,
+                                      from + (int)i < t.n ? (uint64_t)(uintptr_t)t.at[from + (int)i]
+                                                          : 0,
                                       memory_order_relaxed);
         atomic_store_explicit(&c->frames[0], pc, memory_order_release);
         errno = saved;
@@ -133,9 +165,9 @@ void crumb_catch_dump(void)
         struct sigaction act = {.sa_sigaction = on_dump,
                                 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
 
-        void *warm[4];
+        struct trace warm = {.n = 0};
 
-        (void)backtrace(warm, COUNT(warm)); /* its first use loads a library */
+        (void)_Unwind_Backtrace(add_frame, &warm); /* its first use prepares tables */
         sigemptyset(&act.sa_mask);
         CHECK(sigaction(SIGUSR2, &act, NULL) == 0);
 }

@@ -147,13 +147,9 @@ void compile_function(struct compile *c, struct scope *s, const struct args *a)
                         names[n] = c->conf->modules[n].name;
                         n++;
                 }
-                if (str_eq(w->text, STR("lua")))
-                        report_error(c->rep, &w->pos,
-                                     "module lua is not part of this version of weir");
-                else
-                        report_unknown(c->rep, &w->pos, w->text, names, n,
-                                       "module %.*s is not loaded: module %.*s; at the top",
-                                       STR_ARG(w->text), STR_ARG(w->text));
+                report_unknown(c->rep, &w->pos, w->text, names, n,
+                               "module %.*s is not loaded: module %.*s; at the top",
+                               STR_ARG(w->text), STR_ARG(w->text));
                 return;
         }
         compile_function_parameters(c, f, 2);

@@ -96,10 +96,6 @@ void compile_module(struct compile *c, struct scope *s, const struct args *a)
                              STR_ARG(name));
                 return;
         }
-        if (str_eq(name, STR("lua"))) {
-                report_error(c->rep, &w->pos, "module lua is not part of this version of weir");
-                return;
-        }
         if (compile_unique(c, "module", name, &w->pos))
                 *VEC_ADD(c->a, &c->modules) = (struct module_conf){
                         .pos = w->pos,

@@ -66,7 +66,6 @@ CASES = [
     ("h2c_with_tls", "upstream x { server 127.0.0.1:1; tls; protocol h2c; }", 1, 48, ["h2"]),
     ("http2", "listen 127.0.0.1:1 { http2 max_streams=0; }", 1, None, ["max_streams"]),
     ("zone", "upstream x { server 127.0.0.1:1 zone=a; }", 1, 33, ["zone"]),
-    ("lua", "module lua;", 1, 8, ["lua"]),
 ]
 
 

@@ -268,6 +268,11 @@ static void texts_and_handles(void **state)
         ASSERT_STR(a->text.text, "one\ntwo\n");
         ASSERT_STR(a->text.file, "/w/code");
         assert_int_equal(a->text.line, 1);
+        struct report in_file = {0};
+        conf_function_error(r.c->functions[0], a->text.text.p + 5, &in_file, "bad");
+        assert_true(str_find(buf_pullup(&in_file.out, in_file.out.n),
+                             STR(": all: /w/code:2:2: bad\n")) >= 0);
+        buf_clear(&in_file.out);
         run_end(&r);
 
         a = read_all(&r, "text=<<END\nfirst\n  second\nEND\n");
