@@ -104,7 +104,8 @@ static int date_of(const weir_value *claims, weir_str name, double *seconds)
 static const char *check_times(const struct jwt_conf *c, const weir_value *claims, int64_t *until)
 {
         int64_t wall = weir->wall_us();
-        double now = (double)wall / 1e6, leeway = (double)c->leeway / 1e6, exp = 0, nbf = 0;
+        double now = (double)wall / 1e6, leeway = (double)c->leeway / 1e6;
+        double exp = 0, nbf = 0;
         int has_exp = date_of(claims, WEIR_STR("exp"), &exp);
         int has_nbf = date_of(claims, WEIR_STR("nbf"), &nbf);
 
