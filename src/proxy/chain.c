@@ -101,6 +101,7 @@ static inline weir_rc call_hook(struct chain *c, const struct chain_hook *h,
 
 void task_say_failed(const struct weir_task *t, const char *what)
 {
+        t->txn->failures++; /* those that are not said too */
         if (log_quota(&t->il->quota, 5))
                 log_warn(t->inst->subject, "%s %s; on_error=%s; request %.*s",
                          module_phase_name(t->phase), what,
@@ -113,7 +114,6 @@ static COLD enum chain_result failed(struct chain *c, enum reason why)
 {
         struct txn *t = c->task.txn;
 
-        t->failures++;
         if (c->task.use->on_error == ON_ERROR_FAIL_OPEN)
                 return CHAIN_CONTINUE;
         t->reason = why;

@@ -126,7 +126,8 @@ static inline void task_count(const struct weir_task *t, enum call_result result
         if (LIKELY(t->il->results[result] != NULL))
                 metric_add(t->il->results[result], 1);
 }
-/* The call that t stands for has failed; what on_error= does about it is said too (chain.c). */
+/* The call that t stands for has failed: counted for a canary; what on_error= does about it is said
+ * too (chain.c). */
 COLD void task_say_failed(const struct weir_task *t, const char *what);
 /* t's answer in place of whatever there is: RESPOND (chain.c). */
 COLD enum chain_result chain_respond(const struct weir_task *t);

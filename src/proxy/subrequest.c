@@ -99,6 +99,7 @@ static void fill_txn(const struct subrequest_ask *ask, const struct msg *m, stru
         t->client_ip = p->client_ip;
         t->client = p->client;
         t->trusted = p->trusted;
+        t->trial = p->trial;
         t->tls = p->tls;
         t->request_id = p->request_id;
         t->vars = p->vars;

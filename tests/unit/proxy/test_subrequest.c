@@ -265,7 +265,8 @@ static void what_it_is_made_for_is_told(void **state)
 {
         static const weir_kv own[] = {{WEIR_STR("x-request-id"), WEIR_STR("mine")}};
         weir_http_req req = {.path = WEIR_STR("/")};
-        struct txn parent = {.request_id = STR_INIT("rid"), .client_ip = STR_INIT("192.0.2.1")};
+        struct txn parent = {
+                .request_id = STR_INIT("rid"), .client_ip = STR_INIT("192.0.2.1"), .trial = true};
         struct subrequest_ask a = ask_of(&req);
         struct arena *arena = arena_new(0);
         struct txn t = {0};
@@ -276,6 +277,7 @@ static void what_it_is_made_for_is_told(void **state)
         assert_int_equal(subrequest_head(&a, arena, &t, &m), WEIR_OK);
         assert_true(str_eq(fields_get(&m.fields, FIELD_X_REQUEST_ID)->value, STR("rid")));
         assert_true(str_eq(t.client_ip, STR("192.0.2.1")));
+        assert_true(t.trial);
         req.fields = own;
         req.n_fields = 1;
         assert_int_equal(subrequest_head(&a, arena, &t, &m), WEIR_OK);
