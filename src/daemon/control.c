@@ -244,14 +244,12 @@ static void do_status(struct master *m, struct control_client *c)
 static void do_reload(struct master *m, struct control_client *c, const struct ask_words *w)
 {
         bool canary = w->terms.share > 0;
-        enum reload_state state = m->reload.state;
 
         if (m->leave) {
                 answerf(m, c, false, "weir is stopping\n");
                 return;
         }
-        if (canary && (!m->ready || m->drain != DRAIN_NO ||
-                       (state != RELOAD_IDLE && state != RELOAD_CANARY))) {
+        if (canary && !reload_takes_canary(m)) {
                 answerf(m, c, false, "no canary while %s is under way\n",
                         !m->ready              ? "the start"
                         : m->drain != DRAIN_NO ? "a drain"

@@ -286,11 +286,22 @@ void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundl
         apply(m);
 }
 
+/* Under way, and not yet decided to be promoted: then it is in force already, all but in name. */
+static bool on_trial(const struct master *m)
+{
+        return m->reload.state == RELOAD_CANARY && m->rollout.verdict != CANARY_PROMOTE;
+}
+
 /* The canary under way, if there is one, ends for what was asked now. */
 static void end_canary(struct master *m)
 {
-        if (m->reload.state == RELOAD_CANARY)
+        if (on_trial(m))
                 fail(m, "another reload was asked for");
+}
+
+bool reload_takes_canary(const struct master *m)
+{
+        return m->ready && m->drain == DRAIN_NO && (m->reload.state == RELOAD_IDLE || on_trial(m));
 }
 
 void reload_ask(struct master *m)
@@ -305,7 +316,7 @@ void reload_ask(struct master *m)
 void reload_ask_canary(struct master *m, const struct canary_terms *terms)
 {
         end_canary(m);
-        CHECK(m->reload.state == RELOAD_IDLE);
+        CHECK(reload_takes_canary(m));
         begin(m, terms);
 }
 

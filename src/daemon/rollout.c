@@ -108,6 +108,7 @@ void rollout_begin(struct master *m)
         str text;
 
         m->reload.state = RELOAD_CANARY;
+        r->verdict = CANARY_WAIT;
         clock_gettime(CLOCK_REALTIME, &now);
         r->note = (struct board_canary){.number = m->reload.number,
                                         .terms = m->reload.terms,

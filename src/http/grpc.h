@@ -24,6 +24,7 @@ enum grpc_status {
         GRPC_UNIMPLEMENTED = 12,
         GRPC_INTERNAL = 13,
         GRPC_UNAVAILABLE = 14,
+        GRPC_DATA_LOSS = 15,
         GRPC_UNAUTHENTICATED = 16
 };
 

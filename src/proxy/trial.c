@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/crypto.h"
+#include "http/grpc.h"
 #include "proxy/txn.h"
 
 #include <stdlib.h>
@@ -135,12 +136,28 @@ void trial_answered(struct txn *t)
                 once(t, SEEN_FAILURE, TRIAL_FAILED);
 }
 
+/* A server's answer to a call that says that the server is at fault.  What weir itself answers was
+ * seen before it was put into gRPC's words. */
+static bool grpc_failed(const struct txn *t)
+{
+        static const uint32_t faults = 1u << GRPC_UNKNOWN | 1u << GRPC_DEADLINE_EXCEEDED |
+                                       1u << GRPC_UNIMPLEMENTED | 1u << GRPC_INTERNAL |
+                                       1u << GRPC_UNAVAILABLE | 1u << GRPC_DATA_LOSS;
+        int status;
+
+        if (t->reason != REASON_NONE || !grpc_is_request(&t->r->req))
+                return false;
+        status = grpc_status_in(&t->r->res);
+        return status >= 0 && status < 32 && faults >> status & 1;
+}
+
 void trial_ended(struct txn *t)
 {
         if (is_late(t))
                 return;
         trial_answered(t); /* a client that did not wait for it has waited so long */
-        if (reason_rows[t->reason].status >= 500 && t->r->refused == REASON_NONE)
+        if (t->r->refused == REASON_NONE &&
+            (reason_rows[t->reason].status >= 500 || grpc_failed(t)))
                 once(t, SEEN_ERROR, TRIAL_ERRORS);
         if (t->failures)
                 once(t, SEEN_FAILURE, TRIAL_FAILED);

@@ -38,7 +38,8 @@ bool trial_has(const struct trial_share *s, uint64_t below, const struct addr *c
 enum trial_cell {
         TRIAL_REQUESTS, /* begun */
         TRIAL_ANSWERED, /* their response's head was sent, or they ended without */
-        TRIAL_ERRORS,   /* 5xx of weir or a server, or a response cut by their fault */
+        TRIAL_ERRORS,   /* 5xx of weir or a server, or its kin in gRPC, or a response cut by their
+                           fault */
         TRIAL_FAILED,   /* a function failed in them */
         TRIAL_TIME,     /* sum of the times until ANSWERED, us */
         TRIAL_TIMES,    /* how many took how long, by bucket */

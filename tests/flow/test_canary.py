@@ -394,6 +394,33 @@ def test_a_slow_one(weir, server, canary, how):
         t.join(30)
 
 
+def test_calls_of_grpc_that_fail(weir, canary):
+    """With HTTP 200, and a status in the trailers."""
+    grpc = pytest.importorskip("grpc")
+    from kit import rpc
+
+    good = rpc.Server({"/t.T/Unary": lambda message, context: message})
+    bad = rpc.Server({"/t.T/Unary": lambda message, context: context.abort(grpc.StatusCode.INTERNAL, "no")})
+
+    def conf(backend):
+        return f"{LISTEN} upstream u {{ protocol h2c; server {backend}; }} host * {{ route / {{ proxy u; }} }}"
+
+    w = weir(conf(good))
+    k = canary(w, conf(bad), "50%", "3600s")
+    statuses = set()
+    for ip in SOME:
+        c = h2.Client(w.http, bind=ip)
+        stream = c.request("POST", "/t.T/Unary", {"content-type": "application/grpc", "te": "trailers"},
+                           body=b"\0\0\0\0\1x")
+        c.until(lambda: c.answer(stream).ended)
+        statuses.add(dict(c.answer(stream).trailers or c.answer(stream).fields)["grpc-status"])
+        c.close()
+    assert statuses == {"0", "13"}
+    rolled_back(w, k, "ended in errors")
+    good.close()
+    bad.close()
+
+
 def test_a_request_under_way_ends_on_its_own(weir, server, canary):
     go = threading.Event()
 
@@ -420,6 +447,45 @@ def test_a_request_under_way_ends_on_its_own(weir, server, canary):
         assert c.send(request()).response().get("x-number") == "0"
         c.close()
     until(lambda: w.metric("weir_generations_alive") == 1, "the others to go")
+
+
+SLEEPS = r"""
+#include <weir/module.h>
+static weir_rc woke(weir_task *t, const void *inst, void *ctx, void *arg)
+{
+        (void)inst, (void)ctx, (void)arg;
+        return weir->respond(t, 200, WEIR_STR("7"));
+}
+static weir_rc hook(weir_req *r, const void *inst, void *ctx)
+{
+        (void)inst, (void)ctx;
+        return weir->timer(r, 1000000, woke, NULL);
+}
+WEIR_MODULE(.name = "sleeps", .version = "1", .on_request = hook);
+"""
+
+
+def test_a_suspended_function_ends_on_its_own(weir, canary):
+    """Its code stays until then, and no longer."""
+    w = weir(numbered(0))
+    source = w.file("sleeps.c", SLEEPS)
+    subprocess.run(["cc", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{TOP}/src/include", "-o",
+                    str(w.dir / "sleeps.so"), str(source)], check=True)
+    k = canary(w, f"module sleeps @dir@/sleeps.so; {LISTEN} host * {{ route / {{ function sleeps; respond 500; }} }}",
+               "50%")
+    waiting = [client(w.http, bind=ip).send(request()) for ip in SOME[:20]]
+    until(lambda: [g["requests"] for g in w.status()["generations"] if g["number"] == 2] > [0], "some to wait")
+    w.reload(numbered(3))
+    k.wait(BACK)
+    assert w.metric("weir_generations_alive") == 2
+    assert {number_for(w, ip) for ip in SOME} == {3}
+    assert {int(c.response().body) for c in waiting} == {0, 7}
+    assert {int(c.send(request()).response().body) for c in waiting} == {3}
+    w.wait_metric("weir_generations_alive", 1)
+    assert w.status()["modules"] == []
+    assert "sleeps" not in Path(f"/proc/{w.worker()}/maps").read_text()
+    for c in waiting:
+        c.close()
 
 
 # ------------------------------------------------------------------ ended otherwise

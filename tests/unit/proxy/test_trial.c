@@ -201,6 +201,36 @@ static void errors(void **state)
         assert_int_equal(count(TRIAL_ANSWERED), 5);
 }
 
+/* A call of gRPC that ended with this in its trailers. */
+static void call(const char *status, enum reason why)
+{
+        struct arena *a = arena_new(0);
+        struct txn *t = begin(200);
+
+        request.req.method = METHOD_POST;
+        fields_add(a, &request.req.fields, FIELD_CONTENT_TYPE, field_name_of(FIELD_CONTENT_TYPE),
+                   STR("application/grpc"));
+        fields_add(a, &request.res.trailers, FIELD_OTHER, GRPC_STATUS, str_z(status));
+        trial_answered(t);
+        t->reason = why;
+        trial_ended(t);
+        arena_free(a);
+}
+
+static void errors_of_grpc(void **state)
+{
+        (void)state;
+        call("0", REASON_NONE);
+        call("5", REASON_NONE); /* NOT_FOUND is an answer */
+        call("77", REASON_NONE);
+        call("nonsense", REASON_NONE);
+        call("12", REASON_NO_ROUTE); /* weir's own 404 */
+        assert_int_equal(count(TRIAL_ERRORS), 0);
+        call("14", REASON_NONE);
+        call("12", REASON_NONE);
+        assert_int_equal(count(TRIAL_ERRORS), 2);
+}
+
 static void who_does_not_wait_has_waited(void **state)
 {
         struct txn *t = begin(499);
@@ -262,6 +292,7 @@ int main(void)
                 cmocka_unit_test(quantiles),
                 cmocka_unit_test_setup_teardown(an_ordinary_request, up, down),
                 cmocka_unit_test_setup_teardown(errors, up, down),
+                cmocka_unit_test_setup_teardown(errors_of_grpc, up, down),
                 cmocka_unit_test_setup_teardown(who_does_not_wait_has_waited, up, down),
                 cmocka_unit_test_setup_teardown(failures_are_counted_once_a_request, up, down),
                 cmocka_unit_test_setup_teardown(what_left_was_never_there, up, down),
