@@ -202,6 +202,10 @@ void master_count(struct master *m, unsigned family, const char *label, str valu
 /* Starts a reload, or lets one follow the one under way: it gets the number last_number + 1 either
  * way.  A canary ends for it. */
 void reload_ask(struct master *m);
+/* Could a reload with a canary begin now? */
+bool reload_takes_canary(const struct master *m);
+/* The same, but what is new is tried first.  Only if reload_takes_canary. */
+void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 /* A configuration that was in force, and need not be checked again, comes back; they are the
  * reload's from here on.  Only if nothing is under way. */
 void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundle_fd);
@@ -209,10 +213,6 @@ void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundl
 void fallback_keep(struct master *m);
 /* A module's version has been quarantined: true if the one before it comes back. */
 bool fallback_try(struct master *m, const uint8_t sha[32]);
-/* Could a reload with a canary begin now? */
-bool reload_takes_canary(const struct master *m);
-/* As reload_ask, but what is new is tried first.  Only if reload_takes_canary. */
-void reload_ask_canary(struct master *m, const struct canary_terms *terms);
 void reload_cancel(struct master *m, const char *why);
 /* The canary is over.  Promoting comes in two steps, for the first may fail: err. */
 MUST_CHECK bool reload_prepare_promotion(struct master *m, char *err, size_t cap);

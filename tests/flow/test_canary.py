@@ -652,19 +652,21 @@ def test_a_changed_certificate_does_not_bring_it_back(weir, server, canary, ca):
 # ------------------------------------------------------------------ under load
 
 
-def test_under_load(weir, server, canary):
+def test_under_load(weir, server, canary, failing):
     """Canaries begin, are promoted and taken back: no request fails, and nobody sees the two in turns."""
-    head = "workers 2; threads 2; "
-    w = weir(head + proxied(0), backend=server())
+    module = re.match(r"module bad_error \S+;", failing).group(0)
+
+    def conf(n):
+        bad = (module, "function bad_error on_error=fail_open;") if n % 2 == 0 and n else ("", "")
+        return "workers 2; threads 2; " + proxied(n, bad[0], bad[1])
+
+    w = weir(conf(0), backend=server())
     traffic = Traffic(w, CLIENTS[:24], 4)
     for n in range(1, 5):
-        k = canary(w, head + proxied(n), "50%", "1s" if n % 2 else "60s")
-        if n % 2:
-            k.wait(PROMOTED)
-        else:
-            w.configure(head + proxied(n - 1))
-            w.reload()
-            k.wait(BACK)
+        k = canary(w, conf(n), "50%", "1s" if n % 2 else "60s")
+        k.wait(PROMOTED if n % 2 else BACK)
+    asked = {ip: len(numbers) for ip, numbers in traffic.seen.items()}
+    until(lambda: traffic.failed or all(len(traffic.seen[ip]) > n + 1 for ip, n in asked.items()), "one more request")
     seen = traffic.end()
     assert not traffic.failed, traffic.failed
     for ip, numbers in seen.items():
