@@ -1,7 +1,8 @@
 # Sourced by contrib/quickstart and contrib/check: what weir needs of Debian, and how it is installed.
 
 build_packages="gcc libc6-dev make autoconf automake libtool pkg-config libssl-dev libevent-dev
-libpcre2-dev libhiredis-dev libnghttp2-dev libc-ares-dev libjansson-dev libcrypt-dev"
+libpcre2-dev libhiredis-dev libnghttp2-dev libc-ares-dev libjansson-dev libcrypt-dev
+zlib1g-dev libbrotli-dev libzstd-dev"
 
 demo_packages="python3 openssl curl ca-certificates"
 

@@ -86,6 +86,12 @@ static void ratelimit(void **state)
         shipped("ratelimit");
 }
 
+static void compress(void **state)
+{
+        (void)state;
+        shipped("compress");
+}
+
 static void auth_request(void **state)
 {
         (void)state;
@@ -212,7 +218,8 @@ int main(void)
                 cmocka_unit_test(headers),      cmocka_unit_test(ratelimit),
                 cmocka_unit_test(auth_request), cmocka_unit_test(cors),
                 cmocka_unit_test(basic_auth),   cmocka_unit_test(api_key),
-                cmocka_unit_test(jwt),          cmocka_unit_test(expectations),
+                cmocka_unit_test(jwt),          cmocka_unit_test(compress),
+                cmocka_unit_test(expectations),
         };
         crypto_init();
         log_level = LOG_ERROR;
