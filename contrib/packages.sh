@@ -2,7 +2,7 @@
 
 build_packages="gcc libc6-dev make autoconf automake libtool pkg-config libssl-dev libevent-dev
 libpcre2-dev libhiredis-dev libnghttp2-dev libc-ares-dev libjansson-dev libcrypt-dev
-libluajit-5.1-dev"
+libluajit-5.1-dev zlib1g-dev libbrotli-dev libzstd-dev"
 
 demo_packages="python3 openssl curl ca-certificates"
 

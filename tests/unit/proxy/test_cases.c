@@ -86,6 +86,12 @@ static void ratelimit(void **state)
         shipped("ratelimit");
 }
 
+static void compress(void **state)
+{
+        (void)state;
+        shipped("compress");
+}
+
 static void auth_request(void **state)
 {
         (void)state;
@@ -304,6 +310,7 @@ int main(void)
                 cmocka_unit_test(basic_auth),
                 cmocka_unit_test(api_key),
                 cmocka_unit_test(jwt),
+                cmocka_unit_test(compress),
                 cmocka_unit_test(expectations),
                 cmocka_unit_test(work_behind_the_requests),
                 cmocka_unit_test(failures_have_a_place),

@@ -1,0 +1,474 @@
+/*
+ * compress: sends responses compressed to who takes them so (RFC 9110 8.4, 12.5.3).
+ *
+ *     function compress;
+ *     function compress { encodings br gzip; types "application/json"; min_length 4k; }
+ *
+ * The one difficulty is to be a stream: what the upstream sends and then pauses after (server-sent
+ * events) must reach the client, though a compressor would rather wait for more.  A chunk that is
+ * short says that no more was there, and is flushed; long ones are not, so that bulk compresses
+ * well.
+ */
+#include <weir/module.h>
+
+#include <brotli/encode.h>
+#include <stdlib.h>
+#include <zlib.h>
+#include <zstd.h>
+
+enum { ZSTD, BROTLI, GZIP, ENCODINGS };
+enum { MORE, FLUSH, FINISH };
+
+#define OUT_SIZE    16384
+#define SHORT_CHUNK 4096
+#define WINDOW_LOG                                                                                 \
+        18 /* 256 KiB: what a stream costs, here and at the client, is a few times that */
+
+static const weir_str tokens[ENCODINGS] = {
+        [ZSTD] = {"zstd", 4}, [BROTLI] = {"br", 2}, [GZIP] = {"gzip", 4}};
+
+struct conf {
+        weir_list encodings, types;
+        int64_t min_length, level;
+        weir_metric *in, *out;
+};
+
+static const weir_arg args[] = {
+        WEIR_LIST(struct conf, encodings, ENUM, 0, "zstd br gzip",
+                  "What it offers; of those that the client likes equally, the first.",
+                  .choices = "zstd br gzip"),
+        WEIR_LIST(
+                struct conf, types, STR, 0,
+                "text/* application/json application/*+json application/javascript application/xml "
+                "application/*+xml application/wasm application/manifest+json image/svg+xml",
+                "Content types that are compressed; a * stands for any text."),
+        WEIR_ARG(struct conf, min_length, SIZE, 0, "1k", "Shorter ones are sent as they are."),
+        WEIR_ARG(struct conf, level, INT, 0, "4", "How hard it tries, from 1 (fast) to 9 (small).",
+                 .min = 1, .max = 9),
+};
+
+/* One response that is being compressed.  Owned by its ctx until on_log. */
+struct stream {
+        int32_t encoding;
+        z_stream z;
+        BrotliEncoderState *br;
+        ZSTD_CCtx *zs;
+        const struct conf *conf;
+        const uint8_t *in; /* of the chunk, until its verdict */
+        size_t n_in;
+        int op;      /* MORE, FLUSH, FINISH */
+        int stepped; /* the chunk is all taken, and what is to come of it is in out */
+        size_t n_out;
+        char out[OUT_SIZE];
+};
+
+/* ------------------------------------------------------------------ compressors */
+
+static int stream_begin(struct stream *s, int level)
+{
+        switch (s->encoding) {
+        case GZIP:
+                return deflateInit2(&s->z, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) ==
+                       Z_OK;
+        case BROTLI:
+                s->br = BrotliEncoderCreateInstance(NULL, NULL, NULL);
+                return s->br &&
+                       BrotliEncoderSetParameter(s->br, BROTLI_PARAM_QUALITY, (uint32_t)level) &&
+                       BrotliEncoderSetParameter(s->br, BROTLI_PARAM_LGWIN, WINDOW_LOG);
+        default:
+                s->zs = ZSTD_createCCtx();
+                return s->zs &&
+                       !ZSTD_isError(
+                               ZSTD_CCtx_setParameter(s->zs, ZSTD_c_compressionLevel, level)) &&
+                       !ZSTD_isError(ZSTD_CCtx_setParameter(s->zs, ZSTD_c_windowLog, WINDOW_LOG));
+        }
+}
+
+static void stream_end(struct stream *s)
+{
+        if (s->encoding == GZIP)
+                deflateEnd(&s->z);
+        if (s->br)
+                BrotliEncoderDestroyInstance(s->br);
+        ZSTD_freeCCtx(s->zs);
+        free(s);
+}
+
+static int step_gzip(struct stream *s)
+{
+        static const int flags[] = {Z_NO_FLUSH, Z_SYNC_FLUSH, Z_FINISH};
+        int rc;
+
+        s->z.next_in = (Bytef *)(uintptr_t)s->in;
+        s->z.avail_in = (uInt)s->n_in;
+        s->z.next_out = (Bytef *)s->out;
+        s->z.avail_out = OUT_SIZE;
+        rc = deflate(&s->z, flags[s->op]);
+        s->in = s->z.next_in;
+        s->n_in = s->z.avail_in;
+        s->n_out = OUT_SIZE - s->z.avail_out;
+        s->stepped = s->op == FINISH ? rc == Z_STREAM_END : s->z.avail_out > 0;
+        return rc == Z_OK || rc == Z_STREAM_END || rc == Z_BUF_ERROR; /* nothing to do */
+}
+
+static int step_brotli(struct stream *s)
+{
+        static const BrotliEncoderOperation ops[] = {
+                BROTLI_OPERATION_PROCESS, BROTLI_OPERATION_FLUSH, BROTLI_OPERATION_FINISH};
+        uint8_t *out = (uint8_t *)s->out;
+        size_t room = OUT_SIZE;
+
+        if (!BrotliEncoderCompressStream(s->br, ops[s->op], &s->n_in, &s->in, &room, &out, NULL))
+                return 0;
+        s->n_out = OUT_SIZE - room;
+        s->stepped = s->n_in == 0 && !BrotliEncoderHasMoreOutput(s->br) &&
+                     (s->op != FINISH || BrotliEncoderIsFinished(s->br));
+        return 1;
+}
+
+static int step_zstd(struct stream *s)
+{
+        static const ZSTD_EndDirective ops[] = {ZSTD_e_continue, ZSTD_e_flush, ZSTD_e_end};
+        ZSTD_inBuffer in = {s->in, s->n_in, 0};
+        ZSTD_outBuffer out = {s->out, OUT_SIZE, 0};
+        size_t left = ZSTD_compressStream2(s->zs, &out, &in, ops[s->op]);
+
+        if (ZSTD_isError(left))
+                return 0;
+        s->in += in.pos;
+        s->n_in -= in.pos;
+        s->n_out = out.pos;
+        s->stepped = s->op == MORE ? s->n_in == 0 : left == 0;
+        return 1;
+}
+
+static int step(struct stream *s)
+{
+        return s->encoding == GZIP     ? step_gzip(s)
+               : s->encoding == BROTLI ? step_brotli(s)
+                                       : step_zstd(s);
+}
+
+/* ------------------------------------------------------------------ what the client takes */
+
+static weir_str trim(weir_str s)
+{
+        while (s.n && (*s.p == ' ' || *s.p == '\t'))
+                s.p++, s.n--;
+        while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+                s.n--;
+        return s;
+}
+
+/* The part before the next `at`, trimmed; *rest is what follows it, absent at the end. */
+static weir_str cut(weir_str *rest, char at)
+{
+        const char *end = rest->n ? memchr(rest->p, at, rest->n) : NULL;
+        weir_str part = {rest->p, end ? (size_t)(end - rest->p) : rest->n};
+
+        *rest = end ? weir_bytes(end + 1, rest->n - part.n - 1) : (weir_str){NULL, 0};
+        return trim(part);
+}
+
+/* "0.25" in thousandths; what is no weight counts as refused. */
+static int weight(weir_str s)
+{
+        int q, unit = 100;
+
+        if (s.n == 0 || s.n > 5 || (s.p[0] != '0' && s.p[0] != '1') || (s.n > 1 && s.p[1] != '.'))
+                return 0;
+        q = (s.p[0] - '0') * 1000;
+        for (size_t i = 2; i < s.n; i++, unit /= 10) {
+                if (s.p[i] < '0' || s.p[i] > '9')
+                        return 0;
+                q += (s.p[i] - '0') * unit;
+        }
+        return q > 1000 ? 0 : q;
+}
+
+struct wishes {
+        int of[ENCODINGS], any, identity; /* thousandths; -1: not named */
+};
+
+static void wish(struct wishes *w, weir_str element)
+{
+        weir_str name = cut(&element, ';'), parameter;
+        int q = 1000;
+
+        while (element.p) {
+                parameter = cut(&element, ';');
+                if (parameter.n > 1 && (parameter.p[0] | 32) == 'q' && parameter.p[1] == '=')
+                        q = weight(weir_bytes(parameter.p + 2, parameter.n - 2));
+        }
+        for (int i = 0; i < ENCODINGS; i++)
+                if (weir_eq_icase(name, tokens[i]))
+                        w->of[i] = q;
+        if (weir_eq_icase(name, WEIR_STR("x-gzip")))
+                w->of[GZIP] = q;
+        if (weir_eq(name, WEIR_STR("*")))
+                w->any = q;
+        if (weir_eq_icase(name, WEIR_STR("identity")))
+                w->identity = q;
+}
+
+/* Calls for each element of all fields of that name. */
+static void each(weir_req *r, int32_t where, weir_str name, void (*fn)(struct wishes *, weir_str),
+                 struct wishes *to)
+{
+        weir_kv kv;
+
+        for (size_t i = 0; weir->header_at(r, where, i, &kv); i++)
+                while (weir_eq_icase(kv.name, name) && kv.value.p)
+                        fn(to, cut(&kv.value, ','));
+}
+
+/* The encoding it gets; -1: none. */
+static int32_t negotiate(weir_req *r, const struct conf *c)
+{
+        struct wishes w = {{-1, -1, -1}, -1, -1};
+        int32_t best = -1;
+        int best_q = 0;
+
+        each(r, WEIR_REQUEST, WEIR_STR("accept-encoding"), wish, &w);
+        WEIR_EACH (int32_t, e, c->encodings) {
+                int q = w.of[*e] >= 0 ? w.of[*e] : w.any;
+                if (q > best_q) {
+                        best = *e;
+                        best_q = q;
+                }
+        }
+        return w.identity > best_q ? -1 : best;
+}
+
+/* ------------------------------------------------------------------ which responses */
+
+static void note_no_transform(struct wishes *w, weir_str directive)
+{
+        w->any |= weir_eq_icase(directive, WEIR_STR("no-transform"));
+}
+
+static int no_transform(weir_req *r)
+{
+        struct wishes w = {.any = 0};
+
+        each(r, WEIR_RESPONSE, WEIR_STR("cache-control"), note_no_transform, &w);
+        return w.any;
+}
+
+/* One `*` in a pattern stands for any text. */
+static int type_is(weir_str type, weir_str pattern)
+{
+        const char *star = memchr(pattern.p, '*', pattern.n);
+        size_t head = star ? (size_t)(star - pattern.p) : pattern.n, tail = pattern.n - head;
+
+        if (!star)
+                return weir_eq_icase(type, pattern);
+        tail--;
+        return type.n >= head + tail &&
+               weir_eq_icase(weir_bytes(type.p, head), weir_bytes(pattern.p, head)) &&
+               weir_eq_icase(weir_bytes(type.p + type.n - tail, tail), weir_bytes(star + 1, tail));
+}
+
+static int has(weir_req *r, weir_str name)
+{
+        return weir->header_get(r, WEIR_RESPONSE, name, NULL) > 0;
+}
+
+/* Whether it is worth compressing, whoever asks. */
+static int eligible(weir_req *r, const struct conf *c)
+{
+        weir_str v, status = WEIR_STR(""), method = WEIR_STR("");
+        int64_t length = 0;
+
+        weir->var_get(r, WEIR_STR("status"), &status);
+        weir->var_get(r, WEIR_STR("method"), &method);
+        if (weir_eq(method, WEIR_STR("HEAD")) || weir_eq(status, WEIR_STR("101")) ||
+            weir_eq(status, WEIR_STR("204")) || weir_eq(status, WEIR_STR("206")) ||
+            weir_eq(status, WEIR_STR("304")) || has(r, WEIR_STR("content-encoding")) ||
+            has(r, WEIR_STR("content-range")) || no_transform(r))
+                return 0;
+        if (weir->header_get(r, WEIR_RESPONSE, WEIR_STR("content-length"), &v) == 1) {
+                for (size_t i = 0; i < v.n && length < c->min_length; i++)
+                        length = length * 10 + (v.p[i] - '0');
+                if (length < c->min_length)
+                        return 0;
+        }
+        if (!weir->header_get(r, WEIR_RESPONSE, WEIR_STR("content-type"), &v))
+                return 0;
+        v = cut(&v, ';');
+        WEIR_EACH (weir_str, type, c->types)
+                if (type_is(v, *type))
+                        return 1;
+        return 0;
+}
+
+static void note_vary(struct wishes *w, weir_str name)
+{
+        w->any |= weir_eq(name, WEIR_STR("*")) || weir_eq_icase(name, WEIR_STR("accept-encoding"));
+}
+
+/* Caches must ask again for who takes other encodings. */
+static weir_err say_vary(weir_req *r)
+{
+        struct wishes w = {.any = 0};
+
+        each(r, WEIR_RESPONSE, WEIR_STR("vary"), note_vary, &w);
+        return w.any ? WEIR_OK
+                     : weir->header_add(r, WEIR_RESPONSE, WEIR_STR("vary"),
+                                        WEIR_STR("Accept-Encoding"));
+}
+
+/* The same content, but no longer the same bytes. */
+static weir_err weaken(weir_req *r, weir_str etag)
+{
+        if (etag.n > 2 && etag.p[0] == 'W')
+                return weir->header_set(r, WEIR_RESPONSE, WEIR_STR("etag"), etag);
+        return weir->header_set(r, WEIR_RESPONSE, WEIR_STR("etag"),
+                                weir->format(r, "W/%.*s", WEIR_S(etag)));
+}
+
+static struct stream *stream_new(const struct conf *c, int32_t encoding)
+{
+        struct stream *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return NULL;
+        s->encoding = encoding;
+        s->conf = c;
+        if (!stream_begin(s, (int)c->level)) {
+                stream_end(s);
+                return NULL;
+        }
+        return s;
+}
+
+static weir_rc response(weir_req *r, const void *inst, void *ctx)
+{
+        const struct conf *c = inst;
+        struct stream **s = ctx;
+        weir_str etag;
+        int32_t encoding;
+        int tagged;
+
+        if (!eligible(r, c))
+                return WEIR_CONTINUE;
+        if (say_vary(r))
+                return WEIR_ERROR;
+        encoding = negotiate(r, c);
+        if (encoding < 0 || !(*s = stream_new(c, encoding)))
+                return WEIR_CONTINUE;
+        tagged = weir->header_get(r, WEIR_RESPONSE, WEIR_STR("etag"), &etag) == 1;
+        if (weir->body_mode(r, WEIR_BODY_REWRITE, 0) ||
+            weir->header_set(r, WEIR_RESPONSE, WEIR_STR("content-encoding"), tokens[encoding]) ||
+            (tagged && weaken(r, etag)))
+                return WEIR_ERROR;
+        return WEIR_CONTINUE;
+}
+
+/* ------------------------------------------------------------------ bodies */
+
+static weir_rc go_on(weir_req *r, const void *inst, void *ctx, void *arg)
+{
+        struct stream *s = arg;
+        weir_err err;
+
+        (void)inst, (void)ctx;
+        for (;;) {
+                if (s->n_out) {
+                        err = weir->body_emit(r, weir_bytes(s->out, s->n_out));
+                        if (err == WEIR_E_FULL)
+                                return weir->body_drain(r, go_on, s);
+                        if (err)
+                                return WEIR_ERROR;
+                        weir->metric_add(s->conf->out, (double)s->n_out);
+                        s->n_out = 0;
+                }
+                if (s->stepped)
+                        return WEIR_REPLACED;
+                if (!step(s))
+                        return WEIR_ERROR;
+        }
+}
+
+static weir_rc body(weir_req *r, const void *inst, void *ctx, const weir_chunk *c)
+{
+        struct stream *s = *(struct stream **)ctx;
+
+        s->in = (const uint8_t *)c->data.p;
+        s->n_in = c->data.n;
+        s->op = c->flags & WEIR_CHUNK_LAST ? FINISH : c->data.n < SHORT_CHUNK ? FLUSH : MORE;
+        s->stepped = 0;
+        weir->metric_add(s->conf->in, (double)c->data.n);
+        return go_on(r, inst, ctx, s);
+}
+
+static void on_log(weir_req *r, const void *inst, void *ctx)
+{
+        struct stream *s = *(struct stream **)ctx;
+
+        (void)r, (void)inst;
+        if (s)
+                stream_end(s);
+}
+
+static weir_err create(weir_conf *conf, void *inst)
+{
+        struct conf *c = inst;
+
+        c->in = weir->conf_metric(conf, WEIR_COUNTER, "bytes_total{direction=\"in\"}",
+                                  "Bytes of bodies before and after compression.", NULL, 0);
+        c->out = weir->conf_metric(conf, WEIR_COUNTER, "bytes_total{direction=\"out\"}",
+                                   "Bytes of bodies before and after compression.", NULL, 0);
+        return WEIR_OK;
+}
+
+#define GET(accept) "GET / HTTP/1.1\nhost: a\naccept-encoding: " accept "\n\n"
+#define OK(fields)  "HTTP/1.1 200 OK\ncontent-type: text/html; charset=utf-8\n" fields "\n"
+static const weir_case cases[] = {
+        {.name = "negotiated",
+         .request = GET("gzip;q=0.5, br"),
+         .upstream = OK(""),
+         .expect = "continue\nres content-encoding: br\nres vary: Accept-Encoding"},
+        {.name = "weights",
+         .request = GET("br;q=0.1, gzip;q=0.9, zstd;q=0"),
+         .upstream = OK(""),
+         .expect = "continue\nres content-encoding: gzip"},
+        {.name = "any",
+         .request = GET("*"),
+         .upstream = OK(""),
+         .expect = "continue\nres content-encoding: zstd"},
+        {.name = "rather not",
+         .request = GET("identity, gzip;q=0.5"),
+         .upstream = OK(""),
+         .expect = "continue\nres -content-encoding\nres vary: Accept-Encoding"},
+        {.name = "its tag",
+         .request = GET("gzip"),
+         .upstream = OK("etag: \"a\"\n"),
+         .expect = "continue\nres etag: W/\"a\""},
+        {.name = "no transform",
+         .request = GET("gzip"),
+         .upstream = OK("cache-control: private, no-transform\n"),
+         .expect = "continue\nres -content-encoding\nres -vary"},
+        {.name = "already",
+         .request = GET("gzip"),
+         .upstream = OK("content-encoding: br\n"),
+         .expect = "continue\nres content-encoding: br"},
+        {.name = "short",
+         .request = GET("gzip"),
+         .upstream = OK("content-length: 3\n") "abc",
+         .expect = "continue\nres -content-encoding\nbody abc"},
+        {.name = "a part",
+         .request = GET("gzip"),
+         .upstream =
+                 "HTTP/1.1 206 Partial\ncontent-type: text/html\ncontent-range: bytes 0-1/9\n\n",
+         .expect = "continue\nres -content-encoding"},
+        {.name = "types",
+         .config = "types=image/*",
+         .request = GET("gzip"),
+         .upstream = OK(""),
+         .expect = "continue\nres -content-encoding"},
+};
+
+WEIR_MODULE(.name = "compress", .version = "1.0", WEIR_ARGS(struct conf, args), WEIR_CASES(cases),
+            .ctx_size = sizeof(struct stream *), .create = create, .on_response = response,
+            .on_log = on_log, .on_response_body = body);
