@@ -288,12 +288,6 @@ static bool on_trial(const struct master *m)
         return m->reload.state == RELOAD_CANARY && m->rollout.verdict != CANARY_PROMOTE;
 }
 
-/* Under way, and not yet decided to be promoted: then it is in force already, all but in name. */
-static bool on_trial(const struct master *m)
-{
-        return m->reload.state == RELOAD_CANARY && m->rollout.verdict != CANARY_PROMOTE;
-}
-
 /* The canary under way, if there is one, ends for what was asked now. */
 static void end_canary(struct master *m)
 {
