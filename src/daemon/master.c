@@ -322,7 +322,7 @@ static void reap(struct master *m)
 
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
                 if (pid == m->reload.checker.pid)
-                        m->reload.checker.pid = 0; /* what it said comes by the channel */
+                        reload_checker_reaped(m, status);
                 else if (pid == m->upgrade_pid)
                         upgrade_reaped(m, status);
                 else if (fetcher_reaped(m, pid, status))

@@ -78,6 +78,8 @@ struct reload {
         uint32_t number;
         int64_t began;
         struct checker checker; /* pid 0: it has ended */
+        bool checker_reaped;    /* and this is how: */
+        int checker_status;
         struct master_timer wall;
         int plan_fd, bundle_fd;
         struct plan *plan;
@@ -213,6 +215,7 @@ void reload_put_back(struct master *m, struct plan *plan, int plan_fd, int bundl
 void fallback_keep(struct master *m);
 /* A module's version has been quarantined: true if the one before it comes back. */
 bool fallback_try(struct master *m, const uint8_t sha[32]);
+void reload_checker_reaped(struct master *m, int status); /* what it said comes by the channel */
 void reload_cancel(struct master *m, const char *why);
 /* The canary is over.  Promoting comes in two steps, for the first may fail: err. */
 MUST_CHECK bool reload_prepare_promotion(struct master *m, char *err, size_t cap);

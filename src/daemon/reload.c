@@ -215,16 +215,26 @@ static void take_verdict(struct master *m, struct wire *w)
         apply(m);
 }
 
+void reload_checker_reaped(struct master *m, int status)
+{
+        m->reload.checker.pid = 0;
+        m->reload.checker_reaped = true;
+        m->reload.checker_status = status;
+}
+
+/* Its end may be known before the end of its channel is, or after. */
 static void checker_gone(struct master *m)
 {
-        pid_t pid = m->reload.checker.pid;
+        struct reload *r = &m->reload;
         char how[256] = "it was gone";
         int status;
 
         drop_checker(m);
-        m->reload.checker.pid = 0;
-        if (pid > 0 && waitpid(pid, &status, 0) == pid)
-                board_obituary(m->checker_board, 0, status, how, sizeof(how));
+        if (r->checker.pid > 0 && waitpid(r->checker.pid, &status, 0) == r->checker.pid)
+                reload_checker_reaped(m, status);
+        r->checker.pid = 0;
+        if (r->checker_reaped)
+                board_obituary(m->checker_board, 0, r->checker_status, how, sizeof(how));
         fail(m, "the check ended without a verdict: %s", how);
 }
 
@@ -262,7 +272,7 @@ static void begin(struct master *m, const struct canary_terms *terms)
 {
         struct reload *r = &m->reload;
 
-        r->again = false;
+        r->again = r->checker_reaped = false;
         r->terms = terms ? *terms : (struct canary_terms){0};
         r->number = ++m->last_number;
         r->began = proc_now();

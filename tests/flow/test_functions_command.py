@@ -208,6 +208,21 @@ def test_clear_does_not_read_what_is_on_disk(weir, zoo):  # noqa: F811
     assert fetch(w.http).status == 200
 
 
+def test_a_canary_is_not_disturbed(weir, zoo):  # noqa: F811
+    w = weir(one(zoo("null"), "bad_null", "name=f"))
+    w.configure(one(zoo("null"), "bad_null", "name=f", "respond 200 new;"))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        canary = pool.submit(w.command, "-s", "reload", "--canary", "50%", "--for", "60s")
+        w.wait_log("canary.*of the clients")
+        done = w.command("functions", "clear", "bad_null")
+        assert done.returncode == 1 and done.stderr.startswith("a canary is under way")
+        assert w.status()["canary"]["state"] == "running"
+        modules, _ = listed(w)
+        assert modules["bad_null"]["generations"] == 2, "one content, used by both"
+        w.reload()  # which ends it
+        assert canary.result().returncode == 2
+
+
 def test_clear_what_is_not_quarantined(weir, zoo):  # noqa: F811
     w = weir(one(zoo("null"), "bad_null", "name=f"))
     done = w.command("functions", "clear", "bad_null")
