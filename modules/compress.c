@@ -222,7 +222,8 @@ static void each(weir_req *r, int32_t where, weir_str name, void (*fn)(struct wi
                         fn(to, cut(&kv.value, ','));
 }
 
-/* The encoding it gets; -1: none. */
+/* The encoding it gets; -1: none.  As the client asks: functions behind this one may want to have
+ * bodies uncompressed. */
 static int32_t negotiate(weir_req *r, const struct conf *c)
 {
         struct wishes w = {{-1, -1, -1}, -1, -1};
@@ -342,20 +343,30 @@ static struct stream *stream_new(const struct conf *c, int32_t encoding)
         return s;
 }
 
+struct ctx {
+        int32_t encoding;
+        struct stream *stream;
+};
+
+static weir_rc request(weir_req *r, const void *inst, void *ctx)
+{
+        ((struct ctx *)ctx)->encoding = negotiate(r, inst);
+        return WEIR_CONTINUE;
+}
+
 static weir_rc response(weir_req *r, const void *inst, void *ctx)
 {
         const struct conf *c = inst;
-        struct stream **s = ctx;
+        struct ctx *x = ctx;
+        int32_t encoding = x->encoding;
         weir_str etag;
-        int32_t encoding;
         int tagged;
 
         if (!eligible(r, c))
                 return WEIR_CONTINUE;
         if (say_vary(r))
                 return WEIR_ERROR;
-        encoding = negotiate(r, c);
-        if (encoding < 0 || !(*s = stream_new(c, encoding)))
+        if (encoding < 0 || !(x->stream = stream_new(c, encoding)))
                 return WEIR_CONTINUE;
         tagged = weir->header_get(r, WEIR_RESPONSE, WEIR_STR("etag"), &etag) == 1;
         if (weir->body_mode(r, WEIR_BODY_REWRITE, 0) ||
@@ -392,7 +403,7 @@ static weir_rc go_on(weir_req *r, const void *inst, void *ctx, void *arg)
 
 static weir_rc body(weir_req *r, const void *inst, void *ctx, const weir_chunk *c)
 {
-        struct stream *s = *(struct stream **)ctx;
+        struct stream *s = ((struct ctx *)ctx)->stream;
 
         s->in = (const uint8_t *)c->data.p;
         s->n_in = c->data.n;
@@ -404,7 +415,7 @@ static weir_rc body(weir_req *r, const void *inst, void *ctx, const weir_chunk *
 
 static void on_log(weir_req *r, const void *inst, void *ctx)
 {
-        struct stream *s = *(struct stream **)ctx;
+        struct stream *s = ((struct ctx *)ctx)->stream;
 
         (void)r, (void)inst;
         if (s)
@@ -470,5 +481,5 @@ static const weir_case cases[] = {
 };
 
 WEIR_MODULE(.name = "compress", .version = "1.0", WEIR_ARGS(struct conf, args), WEIR_CASES(cases),
-            .ctx_size = sizeof(struct stream *), .create = create, .on_response = response,
-            .on_log = on_log, .on_response_body = body);
+            .ctx_size = sizeof(struct ctx), .create = create, .on_request = request,
+            .on_response = response, .on_log = on_log, .on_response_body = body);

@@ -44,7 +44,10 @@ nghttp2/*  src/http/h2_*
 hiredis/*  src/net/redis*
 ares.h     src/net/dns*
 ares_*.h   src/net/dns*
-pcre2.h    src/base/regex.*
+pcre2.h    src/base/regex.* modules/*
+zlib.h     modules/*
+zstd.h     modules/*
+brotli/*   modules/*
 dlfcn.h    src/module/* src/base/crumb.*
 lua.h      modules/lua*
 lauxlib.h  modules/lua*

@@ -1,6 +1,7 @@
 """Functions on bodies: each mode in both directions between HTTP/1 and HTTP/2, what is taken whole, what
 grows past a slow reader, and each side failing at each step."""
 import base64
+import random
 import re
 import shutil
 import tempfile
@@ -600,3 +601,59 @@ def test_a_body_hook_needs_the_heads(weir, tmp_path, module):
              start=False)
     done = w.command("-t")
     assert done.returncode == 1 and "body_mode()" in done.stderr
+
+
+# ---------------------------------------------------------------- at random
+
+
+MODEL = {"none": lambda b: b, "read": lambda b: b, "few": lambda b: b, "buffer": lambda b: b, "wait": lambda b: b,
+         "upper": lambda b: b.upper(), "drop": lambda b: b"", "tail": lambda b: b + b".", "reverse": lambda b: b[::-1]}
+
+
+def passed(ops, body):
+    for op in ops:
+        body = MODEL[op](body)
+    return body
+
+
+@pytest.mark.parametrize("server_h2", [False, True], ids=["to_h1", "to_h2"])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_functions_at_random(weir, server, module, seed, server_h2):
+    """Up to four functions in a row; bodies in pieces of any size, on kept connections of both kinds."""
+    dice = random.Random(seed)
+    rows = [[(dice.choice(list(MODEL)), dice.choice(list(MODEL))) for _ in range(dice.randint(1, 4))] for _ in range(12)]
+    routes = "\n".join(
+        f"route /{i} {{ " + " ".join(f"function bodies request={q} response={s} max=1m;" for q, s in row) + " proxy u; }"
+        for i, row in enumerate(rows))
+    s = server(script=serve(lambda p, a: p.answer(a, a.body))) if server_h2 else server(lambda q: answer(q.body))
+    w = weir(f"threads 1; module bodies {module}; listen 127.0.0.1:@http@ {{ protocols h2c http/1.1; }} "
+             f"upstream u {{ server {s}; {'protocol h2c;' if server_h2 else ''} }} host * {{ {routes} }}")
+    h1, two = raw.client(w.http), h2c.Client(w.http)
+    for _ in range(40):
+        i = dice.randrange(len(rows))
+        size = dice.choice([1, 100, 16384, 40000, dice.randint(1, 300_000)])
+        body, pieces = DATA[:size], []
+        while sum(map(len, pieces)) < size:
+            at = sum(map(len, pieces))
+            pieces.append(body[at:at + dice.choice([1, 500, 5000, 70000])] if len(pieces) < 30 else body[at:])
+        want = passed([s for _, s in reversed(rows[i])], passed([q for q, _ in rows[i]], body))
+        if dice.random() < 0.5:
+            stream = two.request("POST", f"/{i}", end=False)
+            for piece in pieces:
+                two.body(stream, piece, end=False)
+            two.h2.send_data(stream, b"", end_stream=True)
+            two.flush()
+            a = two.response(stream, 20)
+            status, got = a.status, a.body
+            assert a.ended, (rows[i], a)
+        else:
+            h1.send(f"POST /{i} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+            for piece in pieces:
+                h1.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            r = h1.send(b"0\r\n\r\n").response()
+            status, got = r.status, r.body
+        assert status == 200, (rows[i], size)
+        assert got == want, (rows[i], size, len(got), len(want))
+    h1.close()
+    two.stream.close()
+    w.wait_metric("weir_requests_open", 0)

@@ -92,6 +92,12 @@ static void compress(void **state)
         shipped("compress");
 }
 
+static void rewrite_body(void **state)
+{
+        (void)state;
+        shipped("rewrite_body");
+}
+
 static void auth_request(void **state)
 {
         (void)state;
@@ -311,6 +317,7 @@ int main(void)
                 cmocka_unit_test(api_key),
                 cmocka_unit_test(jwt),
                 cmocka_unit_test(compress),
+                cmocka_unit_test(rewrite_body),
                 cmocka_unit_test(expectations),
                 cmocka_unit_test(work_behind_the_requests),
                 cmocka_unit_test(failures_have_a_place),
