@@ -14,7 +14,8 @@ from kit import HOST, SLOW, free_port, until
 from kit.raw import answer, fetch
 from kit.weir import MODULES, TOP
 
-EXAMPLES = sorted((TOP / "conf").glob("*.conf"))
+EXAMPLES = sorted(e for e in (TOP / "conf").glob("*.conf")
+                  if e.stem != "lua" or (MODULES / "lua.so").exists())  # configure --without-lua
 
 
 def prepared(w, ca, text):
