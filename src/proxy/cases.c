@@ -8,17 +8,13 @@
  * configuration is read, linked and created as always, and only the clock (loop_advance), Redis
  * (redis_calls), upstreams (subrequest_calls) and the codecs are stood in for.
  */
-#include "proxy/cases.h"
+#include "proxy/cases_play.h"
 
 #include "base/log.h"
 #include "base/shm.h"
-#include "conf/conf.h"
 #include "http/h1_parse.h"
 #include "http/reply.h"
-#include "net/redis.h"
-#include "proxy/chain.h"
 #include "proxy/filter.h"
-#include "proxy/subrequest.h"
 #include "proxy/vars.h"
 
 #include <stdio.h>
@@ -29,60 +25,10 @@
 #define CASE_STORE (256 * KIB)
 #define TURNS_MAX  10000 /* answers and deadlines until a hook must have come to its verdict */
 
-struct redis_call {
-        struct redis_call *next;
-        struct loop *loop; /* where it was asked */
-        redis_fn *fn;
-        void *arg;
-};
-
-/* One that was asked for; its head and answer live in the arena of the case. */
-struct subrequest {
-        struct subrequest *next;
-        const struct subrequest_user *user;
-        void *arg;
-        weir_err error; /* it was refused */
-        enum method method;
-        uint64_t max_body;
-};
-
-/* One case while it runs.  There is at most one in a process. */
-static struct play {
-        const weir_case *c;
-        const struct module *m;
-        struct arena *a;
-        struct source source;
-        str text; /* of the configuration */
-        struct conf *conf;
-        struct map *modules;
-        struct store *store;
-        struct loop *loop, *control;
-        struct redis_conf *redises;
-        struct upstream **upstreams; /* none of them is real */
-        struct instance_set *set;
-        struct report rep;
-        /* Redis */
-        str replies;              /* lines that are left */
-        struct redis_call *calls; /* neither answered nor cancelled, oldest first */
-        struct buf commands;      /* of this exchange, one per line */
-        /* upstreams that functions ask */
-        str answers;             /* that are left */
-        struct subrequest *subs; /* neither answered nor cancelled, oldest first */
-        struct buf asked;        /* of this exchange: lines as expectations have them */
-        /* the exchange */
-        struct request *r;
-        struct txn txn;
-        struct chain *chain;
-        enum chain_result how;
-        bool resumed;
-        struct buf sent, got; /* the bodies as the server and the client have them */
-        str verdict;
-        struct case_result *out;
-} play;
+struct play cases_play;
 
 /* The first thing that is wrong counts.  at: where in the texts of the case, or NULL. */
-static void failed(struct play *p, const char *at, const char *fmt, ...) PRINTF_LIKE(3, 4);
-static void failed(struct play *p, const char *at, const char *fmt, ...)
+void cases_failed(struct play *p, const char *at, const char *fmt, ...)
 {
         va_list ap;
 
@@ -94,12 +40,7 @@ static void failed(struct play *p, const char *at, const char *fmt, ...)
         p->out->at = at;
 }
 
-static bool is_wrong(const struct play *p)
-{
-        return p->out->why.p != NULL;
-}
-
-static str next_line(str *rest)
+str cases_next_line(str *rest)
 {
         str line;
 
@@ -108,14 +49,14 @@ static str next_line(str *rest)
 }
 
 /* The part before the next line that begins with "--"; *gap is how much time passes after it. */
-static str next_part(str *rest, str *gap)
+str cases_next_part(str *rest, str *gap)
 {
         str all = *rest, line;
         size_t n = 0;
 
         *gap = STR_NONE;
         while (rest->p != NULL) {
-                line = next_line(rest);
+                line = cases_next_line(rest);
                 if (str_starts(line, STR("--"))) {
                         *gap = str_trim(str_from(line, 2));
                         return str_head(all, n);
@@ -125,215 +66,29 @@ static str next_part(str *rest, str *gap)
         return all;
 }
 
-/* ------------------------------------------------------------------ Redis */
-
-static struct redis *fake_get(struct loop *l, const struct redis_conf *c)
+/* "\n" becomes "\r\n", and there is one empty line at the end; what follows that, without
+ * the end of its last line, is the body. */
+str cases_head(struct play *p, str text, str *body)
 {
-        (void)l;
-        return (struct redis *)(uintptr_t)c; /* a mark, never looked into */
-}
+        struct buf b = BUF_INIT;
+        str head;
 
-static void fake_drop(struct redis *r)
-{
-        (void)r;
-}
-
-static struct redis_call *fake_command(struct redis *r, const str *argv, size_t argc,
-                                       int64_t timeout_us, redis_fn *fn, void *arg)
-{
-        struct redis_call *call = calloc(1, sizeof(*call)), **at = &play.calls;
-
-        (void)r, (void)timeout_us;
-        CHECK(call != NULL);
-        *call = (struct redis_call){.loop = loop_self, .fn = fn, .arg = arg};
-        while (*at != NULL)
-                at = &(*at)->next;
-        *at = call;
-        for (size_t i = 0; i < argc; i++)
-                buf_printf(&play.commands, "%s%.*s", i ? " " : "", STR_ARG(argv[i]));
-        buf_puts(&play.commands, STR("\n"));
-        return call;
-}
-
-static struct redis_call *fake_script(struct redis *r, str script, const char *sha, const str *argv,
-                                      size_t n_keys, size_t argc, int64_t timeout_us, redis_fn *fn,
-                                      void *arg)
-{
-        (void)script;
-        buf_printf(&play.commands, "EVALSHA %s %zu ", sha, n_keys);
-        return fake_command(r, argv, argc, timeout_us, fn, arg);
-}
-
-static void fake_cancel(struct redis_call *call)
-{
-        struct redis_call **at = &play.calls;
-
-        while (*at != call)
-                at = &(*at)->next;
-        *at = call->next;
-        free(call);
-}
-
-static const struct redis_calls fake_redis = {fake_get, fake_drop, fake_command, fake_script,
-                                              fake_cancel};
-
-static struct redis_reply reply_of_line(struct play *p, str line);
-
-/* "[1,$a,_]": elements as lines are, but without nesting and commas. */
-static struct redis_reply array_of(struct play *p, str inner)
-{
-        struct redis_reply r = {.type = REDIS_ARRAY};
-        VEC(struct redis_reply) elem = {0};
-        str one;
-
-        for (; inner.p != NULL && inner.n + elem.n != 0;) {
-                uint64_t n;
-                str_cut(inner, ',', &one, &inner);
-                one = str_trim(one);
-                if (str_u64(one, INT64_MAX, &n))
-                        *VEC_ADD(p->a, &elem) =
-                                (struct redis_reply){.type = REDIS_INTEGER, .integer = (int64_t)n};
-                else
-                        *VEC_ADD(p->a, &elem) = reply_of_line(p, one);
+        while (text.p != NULL) {
+                str line = cases_next_line(&text);
+                if (line.n == 0)
+                        break;
+                if (str_ends(line, STR("\r")))
+                        line.n--;
+                buf_puts(&b, line);
+                buf_puts(&b, STR("\r\n"));
         }
-        r.elem = elem.v;
-        r.n = elem.n;
-        return r;
-}
-
-static struct redis_reply reply_of_line(struct play *p, str line)
-{
-        struct redis_reply r = {
-                .type = REDIS_FAIL, .fail = REDIS_UNAVAILABLE, .text = STR_INIT("no answer")};
-        str rest = line.n ? str_from(line, 1) : STR("");
-        uint64_t n;
-
-        switch (line.n ? line.p[0] : '!') {
-        case '$':
-                return (struct redis_reply){.type = REDIS_STRING, .text = rest};
-        case '_':
-                return (struct redis_reply){.type = REDIS_NIL};
-        case '-':
-                return (struct redis_reply){.type = REDIS_ERROR, .text = rest};
-        case '~':
-                r.fail = REDIS_TIMEOUT;
-                return r;
-        case '[':
-                return array_of(p, str_ends(rest, STR("]")) ? str_head(rest, rest.n - 1) : rest);
-        case ':':
-                if (str_u64(rest, INT64_MAX, &n))
-                        return (struct redis_reply){.type = REDIS_INTEGER, .integer = (int64_t)n};
-                failed(p, line.p, "redis: no number: %.*s", STR_ARG(line));
-                return r;
-        case '!':
-                return r;
-        default:
-                failed(p, line.p, "redis: not understood: %.*s", STR_ARG(line));
-                return r;
-        }
-}
-
-static void answer_oldest(struct play *p)
-{
-        struct redis_call *call = p->calls;
-        struct redis_reply r = reply_of_line(p, p->replies.p ? next_line(&p->replies) : STR("!"));
-
-        p->calls = call->next;
-        loop_self = call->loop;
-        call->fn(&r, call->arg);
-        loop_self = p->loop;
-        free(call);
-}
-
-/* ------------------------------------------------------------------ upstreams that functions ask
- */
-
-static void note_asked(struct play *p, const weir_http_req *req, const struct msg *head)
-{
-        struct buf *b = &p->asked;
-
-        buf_printf(b, "%.*s %.*s\n", STR_ARG(head->method_text), STR_ARG(head->target));
-        buf_printf(b, "host: %.*s\n", STR_ARG(head->authority));
-        FIELDS_EACH(f, &head->fields)
-        {
-                for (size_t i = 0; i < f->name.n; i++)
-                        buf_printf(b, "%c", str_lower(f->name.p[i]));
-                buf_printf(b, ": %.*s\n", STR_ARG(f->value));
-        }
-        if (req->body.p != NULL)
-                buf_printf(b, "body %.*s\n", WEIR_S(req->body));
-}
-
-static struct subrequest *fake_start(const struct subrequest_ask *ask)
-{
-        struct subrequest *s = calloc(1, sizeof(*s)), **at = &play.subs;
-        struct txn t = {0};
-        struct msg head;
-
-        CHECK(s != NULL);
-        *s = (struct subrequest){.user = ask->user, .arg = ask->arg};
-        s->error = subrequest_head(ask, play.a, &t, &head);
-        s->method = head.method;
-        s->max_body = ask->req->max_body ? ask->req->max_body : SUBREQUEST_BODY_MAX;
-        if (s->error == WEIR_OK)
-                note_asked(&play, ask->req, &head);
-        while (*at != NULL)
-                at = &(*at)->next;
-        *at = s;
-        return s;
-}
-
-static void fake_abort(struct subrequest *s)
-{
-        struct subrequest **at = &play.subs;
-
-        while (*at != s)
-                at = &(*at)->next;
-        *at = s->next;
-        free(s);
-}
-
-static const struct subrequest_calls fake_subrequests = {fake_start, fake_abort};
-
-static str head_of(struct play *p, str text, str *body);
-
-/* What the upstream says next; its body is put into *body. */
-static struct subrequest_answer next_answer(struct play *p, const struct subrequest *s,
-                                            struct msg *head, struct buf *body)
-{
-        struct subrequest_answer a = {.error = WEIR_E_UNAVAIL, .why = STR_INIT("no answer")};
-        str gap, text = p->answers.p ? next_part(&p->answers, &gap) : STR("!"), first, rest;
-        enum reason why;
-
-        str_cut(text, '\n', &first, &rest);
-        if (str_eq(first, STR("!")))
-                return a;
-        a.error = WEIR_E_TIMEOUT;
-        if (str_eq(first, STR("~")))
-                return a;
-        why = h1_parse_response(p->a, head_of(p, text, &rest), s->method, head);
-        if (why != REASON_NONE)
-                failed(p, text.p, "http: its answer is malformed: %s", reason_rows[why].text);
-        a.error = WEIR_E_FULL;
-        if (rest.n > s->max_body)
-                return a;
-        buf_puts(body, rest);
-        return (struct subrequest_answer){.head = head, .body = body};
-}
-
-static void answer_oldest_sub(struct play *p)
-{
-        struct subrequest *s = p->subs;
-        struct subrequest_answer a = {.error = s->error, .why = STR_INIT("it was refused")};
-        struct msg head = {0};
-        struct buf body = BUF_INIT;
-
-        p->subs = s->next;
-        if (s->error == WEIR_OK)
-                a = next_answer(p, s, &head, &body);
-        s->user->done(s->arg, &a);
-        buf_clear(&body);
-        free(s);
+        buf_puts(&b, STR("\r\n"));
+        head = arena_dup(p->a, buf_pullup(&b, b.n));
+        buf_clear(&b);
+        *body = text.p == NULL              ? STR("")
+                : str_ends(text, STR("\n")) ? str_head(text, text.n - 1)
+                                            : text;
+        return head;
 }
 
 /* ------------------------------------------------------------------ the configuration */
@@ -345,7 +100,7 @@ static bool source_file(struct source *s, str path, struct arena *a, str *conten
                 *error = STR("cases have no files");
                 return false;
         }
-        *content = play.text;
+        *content = cases_play.text;
         return true;
 }
 
@@ -407,16 +162,16 @@ static bool begin(struct play *p)
                                     .n_loops = 1,
                                     .store = p->store,
                                     .redises = p->redises,
-                                    .redis_calls = &fake_redis,
+                                    .redis_calls = &cases_redis,
                                     .upstreams = p->upstreams,
-                                    .subrequest_calls = &fake_subrequests};
+                                    .subrequest_calls = &cases_subrequests};
         loop_self = p->control;
         p->set = instances_create(&env, p->conf, &p->rep);
         loop_self = p->loop;
         if (p->set == NULL)
                 return false;
         if (!instances_loop_begin(p->set, p->loop)) {
-                failed(p, NULL, "its loop_init failed");
+                cases_failed(p, NULL, "its loop_init failed");
                 instances_destroy(p->set);
                 p->set = NULL;
                 return true;
@@ -429,9 +184,9 @@ static bool begin(struct play *p)
 static bool answer_one(struct play *p)
 {
         if (p->calls != NULL)
-                answer_oldest(p);
+                cases_answer_redis(p);
         else if (p->subs != NULL)
-                answer_oldest_sub(p);
+                cases_answer_http(p);
         else
                 return false;
         return true;
@@ -485,31 +240,6 @@ static void end(struct play *p)
 
 /* ------------------------------------------------------------------ an exchange */
 
-/* "\n" becomes "\r\n", and there is one empty line at the end; what follows that, without
- * the end of its last line, is the body. */
-static str head_of(struct play *p, str text, str *body)
-{
-        struct buf b = BUF_INIT;
-        str head;
-
-        while (text.p != NULL) {
-                str line = next_line(&text);
-                if (line.n == 0)
-                        break;
-                if (str_ends(line, STR("\r")))
-                        line.n--;
-                buf_puts(&b, line);
-                buf_puts(&b, STR("\r\n"));
-        }
-        buf_puts(&b, STR("\r\n"));
-        head = arena_dup(p->a, buf_pullup(&b, b.n));
-        buf_clear(&b);
-        *body = text.p == NULL              ? STR("")
-                : str_ends(text, STR("\n")) ? str_head(text, text.n - 1)
-                                            : text;
-        return head;
-}
-
 /* It is all there at once. */
 static void put_body(struct pipe *p, struct msg *m, str body)
 {
@@ -542,7 +272,7 @@ static bool request_begin(struct play *p, str text)
         str body;
 
         p->r = request_new(p->loop, NULL, 0);
-        why = h1_parse_request(p->r->arena, head_of(p, text, &body), &p->r->req);
+        why = h1_parse_request(p->r->arena, cases_head(p, text, &body), &p->r->req);
         put_body(&p->r->req_body, &p->r->req, body);
         *t = (struct txn){.r = p->r,
                           .client_ip = STR_INIT("192.0.2.1"),
@@ -553,7 +283,7 @@ static bool request_begin(struct play *p, str text)
                           .upstream_us = -1};
         CHECK(addr_parse_ip(STR("192.0.2.1"), 0, &t->client));
         if (why != REASON_NONE || !path_parse(p->r->arena, p->r->req.target, &t->path)) {
-                failed(p, text.p, "its request is malformed: %s", reason_rows[why].text);
+                cases_failed(p, text.p, "its request is malformed: %s", reason_rows[why].text);
                 return false;
         }
         t->host = p->r->req.authority.p ? host_of(p, p->r->req.authority) : STR_NONE;
@@ -566,8 +296,8 @@ static bool request_begin(struct play *p, str text)
 static void resumed(struct txn *t, enum chain_result how)
 {
         (void)t;
-        play.how = how;
-        play.resumed = true;
+        cases_play.how = how;
+        cases_play.resumed = true;
 }
 
 /* They answer, else time passes, until the functions have come to their verdict. */
@@ -582,7 +312,7 @@ static enum chain_result settle(struct play *p, enum chain_result how)
         }
         if (p->resumed)
                 return p->how;
-        failed(p, NULL, "its function never came to a verdict");
+        cases_failed(p, NULL, "its function never came to a verdict");
         chain_cancel(p->chain);
         return CHAIN_CUT;
 }
@@ -604,12 +334,13 @@ static str verdict_of(struct play *p, enum chain_result how)
 static void upstream_answers(struct play *p)
 {
         str text = p->c->upstream ? str_z(p->c->upstream) : STR("HTTP/1.1 200 OK\n\n"), body;
-        enum reason why = h1_parse_response(p->r->arena, head_of(p, text, &body), p->r->req.method,
-                                            &p->r->res);
+        enum reason why = h1_parse_response(p->r->arena, cases_head(p, text, &body),
+                                            p->r->req.method, &p->r->res);
 
         put_body(&p->r->res_body, &p->r->res, body);
         if (why != REASON_NONE)
-                failed(p, text.p, "its upstream's answer is malformed: %s", reason_rows[why].text);
+                cases_failed(p, text.p, "its upstream's answer is malformed: %s",
+                             reason_rows[why].text);
 }
 
 static void moved(struct txn *t, bool response)
@@ -639,7 +370,7 @@ static enum chain_result pass_body(struct play *p, bool response, struct buf *to
                 how = p->resumed ? p->how : how;
         }
         if (how == CHAIN_CONTINUE)
-                failed(p, NULL, "its function never came to the end of a body");
+                cases_failed(p, NULL, "its function never came to the end of a body");
         return how;
 }
 
@@ -682,209 +413,6 @@ static void functions(struct play *p)
                 (void)response_functions(p);
 }
 
-/* ------------------------------------------------------------------ expectations */
-
-/* Of each kind: whether it holds, and what there is in its place. */
-struct expectation {
-        str word; /* what its line begins with; what follows is its text */
-        bool (*holds)(struct play *p, str text);
-        str (*is)(struct play *p, str text);
-};
-
-static bool has_field(const struct fields *fs, str text)
-{
-        str name, value;
-
-        if (str_starts(text, STR("-")))
-                return fields_find(fs, str_from(text, 1)) == NULL;
-        str_cut(text, ':', &name, &value);
-        FIELDS_EACH(f, fs)
-        {
-                if (str_ieq(f->name, name) && str_eq(f->value, str_trim(value)))
-                        return true;
-        }
-        return false;
-}
-
-static str fields_are(struct play *p, const struct fields *fs, const char *which, str text)
-{
-        str name, value, all = STR_NONE;
-
-        if (str_starts(text, STR("-")))
-                text = str_from(text, 1);
-        str_cut(text, ':', &name, &value);
-        FIELDS_EACH(f, fs)
-        {
-                if (str_ieq(f->name, name))
-                        all = arena_printf(p->a, "%.*s%s%s %.*s: %.*s", STR_ARG(all),
-                                           all.p ? ", " : "", which, STR_ARG(f->name),
-                                           STR_ARG(f->value));
-        }
-        return all.p ? all : arena_printf(p->a, "%s -%.*s", which, STR_ARG(name));
-}
-
-static bool has_req(struct play *p, str text)
-{
-        return has_field(&p->r->req.fields, text);
-}
-
-static str req_is(struct play *p, str text)
-{
-        return fields_are(p, &p->r->req.fields, "req", text);
-}
-
-static bool has_res(struct play *p, str text)
-{
-        return has_field(&p->r->res.fields, text);
-}
-
-static str res_is(struct play *p, str text)
-{
-        return fields_are(p, &p->r->res.fields, "res", text);
-}
-
-static bool has_line(struct buf *lines, str text)
-{
-        str rest = buf_pullup(lines, lines->n);
-
-        while (rest.p != NULL)
-                if (str_eq(next_line(&rest), text))
-                        return true;
-        return false;
-}
-
-static str lines_are(struct play *p, struct buf *lines, const char *which, const char *none)
-{
-        str rest = buf_pullup(lines, lines->n), all = STR_NONE;
-
-        while (rest.n != 0) {
-                str line = next_line(&rest);
-                all = arena_printf(p->a, "%.*s%s%s %.*s", STR_ARG(all), all.p ? ", " : "", which,
-                                   STR_ARG(line));
-        }
-        return all.p ? all : str_z(none);
-}
-
-static bool has_variable(struct play *p, str text)
-{
-        str name, value, is;
-
-        str_cut(text, '=', &name, &value);
-        is = vars_get_name(&p->txn, name);
-        return is.p != NULL && str_eq(is, value);
-}
-
-static str variable_is(struct play *p, str text)
-{
-        str name, value, is;
-
-        str_cut(text, '=', &name, &value);
-        is = vars_get_name(&p->txn, name);
-        return arena_printf(p->a, is.p ? "var %.*s=%.*s" : "no variable %.*s%.*s", STR_ARG(name),
-                            STR_ARG(is));
-}
-
-static str body_of(struct buf *b)
-{
-        str body = buf_pullup(b, b->n);
-
-        if (str_ends(body, STR("\n")))
-                body.n--;
-        return body;
-}
-
-static bool has_body(struct play *p, str text)
-{
-        return str_eq(body_of(&p->got), text);
-}
-
-static str body_is(struct play *p, str text)
-{
-        (void)text;
-        return arena_printf(p->a, "body %.*s", STR_ARG(body_of(&p->got)));
-}
-
-static bool has_sent(struct play *p, str text)
-{
-        return str_eq(body_of(&p->sent), text);
-}
-
-static str sent_is(struct play *p, str text)
-{
-        (void)text;
-        return arena_printf(p->a, "req body %.*s", STR_ARG(body_of(&p->sent)));
-}
-
-static bool has_command(struct play *p, str text)
-{
-        return has_line(&p->commands, text);
-}
-
-static str commands_are(struct play *p, str text)
-{
-        (void)text;
-        return lines_are(p, &p->commands, "redis", "no command to Redis");
-}
-
-static bool has_asked(struct play *p, str text)
-{
-        return has_line(&p->asked, text);
-}
-
-static str asked_is(struct play *p, str text)
-{
-        (void)text;
-        return lines_are(p, &p->asked, "http", "no request of its own");
-}
-
-static bool has_verdict(struct play *p, str text)
-{
-        return str_eq(p->verdict, text);
-}
-
-static str verdict_is(struct play *p, str text)
-{
-        (void)text;
-        return p->verdict;
-}
-
-static const struct expectation expectation_kinds[] = {
-        {STR_INIT("req body "), has_sent, sent_is},
-        {STR_INIT("req "), has_req, req_is},
-        {STR_INIT("res "), has_res, res_is},
-        {STR_INIT("var "), has_variable, variable_is},
-        {STR_INIT("body "), has_body, body_is},
-        {STR_INIT("redis "), has_command, commands_are},
-        {STR_INIT("http "), has_asked, asked_is},
-        {STR_INIT(""), has_verdict, verdict_is}, /* the last: takes what is left */
-};
-
-static void check_line(struct play *p, str line)
-{
-        const struct expectation *e = expectation_kinds;
-        str text;
-
-        while (!str_starts(line, e->word))
-                e++;
-        text = str_from(line, e->word.n);
-        if (is_wrong(p) || e->holds(p, text))
-                return;
-        p->out->wanted = line;
-        p->out->got = arena_dup(p->a, e->is(p, text));
-        failed(p, line.p, "wanted \"%.*s\", got \"%.*s\"%s%.*s%s", STR_ARG(line),
-               STR_ARG(p->out->got), e->word.n ? "; the verdict was \"" : "",
-               STR_ARG(e->word.n ? p->verdict : STR("")), e->word.n ? "\"" : "");
-}
-
-static void check(struct play *p, str expect)
-{
-        while (expect.p != NULL) {
-                str line = str_trim(next_line(&expect));
-                if (line.n != 0)
-                        check_line(p, line);
-        }
-}
-
 /* ------------------------------------------------------------------ cases */
 
 static int64_t gap_us(struct play *p, str gap)
@@ -898,7 +426,7 @@ static int64_t gap_us(struct play *p, str gap)
         if (gap.n == 0)
                 return 0;
         if (!str_u64(digits, 1000000, &n))
-                failed(p, gap.p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
+                cases_failed(p, gap.p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
         else if (str_eq(unit, STR("ms")))
                 return (int64_t)n * MSEC;
         else if (str_eq(unit, STR("s")))
@@ -908,7 +436,7 @@ static int64_t gap_us(struct play *p, str gap)
         else if (str_eq(unit, STR("h")))
                 return (int64_t)n * 3600 * SEC;
         else
-                failed(p, gap.p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
+                cases_failed(p, gap.p, "its request: \"-- %.*s\" is no time", STR_ARG(gap));
         return 0;
 }
 
@@ -921,7 +449,7 @@ static void exchange(struct play *p, str text, str expect)
         buf_clear(&p->got);
         if (request_begin(p, text)) {
                 functions(p);
-                check(p, expect);
+                cases_expect(p, expect);
                 if (p->chain != NULL)
                         chain_log(p->chain);
         }
@@ -936,17 +464,17 @@ static void exchanges(struct play *p)
 
         p->replies = p->c->redis ? str_z(p->c->redis) : STR_NONE;
         p->answers = p->c->http ? str_z(p->c->http) : STR_NONE;
-        while (requests.p != NULL && !is_wrong(p)) {
-                str gap, none, text = next_part(&requests, &gap);
+        while (requests.p != NULL && !cases_is_wrong(p)) {
+                str gap, none, text = cases_next_part(&requests, &gap);
                 n++;
                 if (expects.p == NULL) {
-                        failed(p, text.p, "nothing is expected of its request %u", n);
+                        cases_failed(p, text.p, "nothing is expected of its request %u", n);
                         return;
                 }
-                exchange(p, text, next_part(&expects, &none));
+                exchange(p, text, cases_next_part(&expects, &none));
                 pass(p, gap_us(p, gap));
         }
-        if (is_wrong(p) && n > 1)
+        if (cases_is_wrong(p) && n > 1)
                 p->out->why = arena_printf(p->a, "request %u: %.*s", n, STR_ARG(p->out->why));
 }
 
@@ -971,19 +499,20 @@ static void refused(struct play *p)
 {
         str text = buf_pullup(&p->rep.out, p->rep.out.n);
 
-        failed(p, config_place(p, text), "its configuration was refused:\n%.*s", STR_ARG(text));
+        cases_failed(p, config_place(p, text), "its configuration was refused:\n%.*s",
+                     STR_ARG(text));
 }
 
 void cases_one(const struct module *m, const weir_case *c, struct arena *a, struct case_result *out)
 {
         struct loop *self = loop_self;
-        struct play *p = &play;
+        struct play *p = &cases_play;
 
         *out = (struct case_result){.why = STR_NONE};
         *p = (struct play){.c = c, .m = m, .a = a, .out = out};
         if (!begin(p))
                 refused(p);
-        else if (!is_wrong(p))
+        else if (!cases_is_wrong(p))
                 exchanges(p);
         end(p);
         loop_self = self;
