@@ -32,6 +32,8 @@ src/proxy/gen.* conf/conf.h
 src/proxy/instance.c conf/conf.h
 src/proxy/cases.c conf/conf.h
 src/proxy/cases.h conf/report.h
+src/proxy/cases_play.h conf/report.h
+src/proxy/cases_play.h conf/source.h
 src/proxy/staple.c conf/report.h
 modules/lua* lua_module.h
 '

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/shm.h"
+#include "conf/conf.h"
 #include "http/h1_parse.h"
 #include "http/reply.h"
 #include "proxy/filter.h"

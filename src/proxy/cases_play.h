@@ -4,7 +4,8 @@
 #ifndef PROXY_CASES_PLAY_H
 #define PROXY_CASES_PLAY_H
 
-#include "conf/conf.h"
+#include "conf/report.h"
+#include "conf/source.h"
 #include "net/redis.h"
 #include "proxy/cases.h"
 #include "proxy/chain.h"

@@ -18,6 +18,7 @@
 #include "proxy/forward.h"
 #include "proxy/origin.h"
 #include "proxy/refusal.h"
+#include "proxy/side.h"
 #include "proxy/tunnel.h"
 #include "proxy/vars.h"
 
@@ -153,56 +154,6 @@ static void fail_held(struct flow *f, enum reason why)
 
 /* ------------------------------------------------------------------ steps */
 
-/* The request is this generation's from here on. */
-static void belong(struct flow *f, struct gen_loop *gl)
-{
-        struct txn *t = &f->t;
-        const struct client_facts *facts = t->r->client->facts(t->r);
-        const struct flow_listener *listener = facts->listener;
-
-        t->gl = gl;
-        t->gen = gl->gen;
-        gen_hold(gl);
-        t->listen = gen_listen(t->gen, &listener->addr);
-        t->tls = facts->tls;
-        t->proxy_tlvs = facts->proxy_tlvs;
-        t->early = t->tls != NULL && t->tls->early;
-        t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;
-        forward_client(t);
-}
-
-/* A canary is on: the client's address says whose the request is. */
-static COLD struct gen_loop *take_side(struct txn *t, struct gen_loop *old)
-{
-        struct gen_loop *new = old->canary;
-        const struct flow_listener *listener = t->r->client->facts(t->r)->listener;
-        uint64_t below = trial_now(&new->share, t->r->loop->now);
-        struct addr who;
-
-        if (below == 0)
-                return old;
-        who = forward_address(old->gen->conf, t->r);
-        t->trial = trial_has(&new->share, below, &who) &&
-                   gen_listen(new->gen, &listener->addr) != NULL; /* listeners are the old one's */
-        if (below < TRIAL_ALL)
-                trial_begin(t, t->trial ? new->tally : old->tally);
-        return t->trial ? new : old;
-}
-
-/* TLS is the old generation's until the canary is promoted: who did not go through what the new one
- * asks of him stays with the old one. */
-static COLD enum next go_back(struct flow *f)
-{
-        struct gen_loop *new = f->t.gl;
-
-        trial_leave(&f->t);
-        f->t.trial = false;
-        f->t.match = (struct route_match){0};
-        belong(f, gen_current(f->t.r->loop));
-        gen_drop(new);
-        return MORE;
-}
-
 static enum next step_route(struct flow *f)
 {
         struct txn *t = &f->t;
@@ -221,8 +172,10 @@ static enum next step_route(struct flow *f)
                 t->path.norm = STR("/");
         why = route_find(t->gen->routes, t->listen, t->host, t->path.norm, vars_when, t, &t->match);
         enum gen_fit fit = gen_policy_fits(t->gen, t->listen, t->match.host, t->tls);
-        if (UNLIKELY(t->trial) && fit != GEN_FITS)
-                return go_back(f);
+        if (UNLIKELY(t->trial) && fit != GEN_FITS) {
+                side_go_back(t);
+                return MORE;
+        }
         if (fit != GEN_FITS) {
                 t->match = (struct route_match){0};
                 r->close_after = fit == GEN_OUTDATED;
@@ -639,15 +592,12 @@ static void begin(struct request *r)
         struct flow *f = flow_new(r->arena);
         struct txn *t = &f->t;
         struct flow_loop *fl = flow_loop(r->loop);
-        struct gen_loop *gl = gen_current(r->loop);
 
         f->magic = FLOW_MAGIC;
         r->flow_ctx = f;
         t->r = r;
         t->upstream_us = -1;
-        if (UNLIKELY(gl->canary != NULL))
-                gl = take_side(t, gl);
-        belong(f, gl);
+        side_take(t);
         metric_set(fl->open, (int64_t)++fl->requests);
         f->step = STEP_ROUTE;
         enter(f);
