@@ -9,6 +9,10 @@ from kit import certs, raw, services
 from kit.weir import Weir
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: it measures, so nothing else runs beside it")
+
+
 class Maker:
     """Calls make(...) any number of times; unmakes everything in reverse order at the end."""
 

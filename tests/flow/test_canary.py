@@ -683,6 +683,7 @@ def pss(w):
     return total
 
 
+@pytest.mark.alone
 def test_twenty_canaries_leave_nothing(weir, server, canary):
     w = weir(proxied(0), backend=server())
     after5 = None

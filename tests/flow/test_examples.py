@@ -92,6 +92,7 @@ def knock(port, refused, stop):
             refused.append(e)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_quickstart_worker_is_killed(weir, server, ca, number):
     """The next one serves within 200 ms, over TLS and in plain, and no connection is refused."""

@@ -58,6 +58,7 @@ def test_unprivileged_start(weir, server):
     assert fetch(w.http).status == 200
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_worker_serves_again(weir, server, number):
     """Within 200 ms, and no connection is refused meanwhile."""

@@ -94,6 +94,7 @@ def parts(weir, server, nginx, ca):
     return w
 
 
+@pytest.mark.alone
 def test_a_hundred_reloads(parts, ca):
     w = parts
     ctx = ca.client()

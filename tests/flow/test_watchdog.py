@@ -4,6 +4,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from kit import SLOW, need, until
 from kit.raw import client, fetch, request
 from kit.weir import TOP
@@ -25,6 +27,7 @@ def sleeper(w, us):
                     f"-I{TOP}/src/include", "-o", w.dir / "sleeper.so", source], check=True)
 
 
+@pytest.mark.alone
 def test_a_stalled_loop_is_named_and_helped(weir, connect):
     w = weir(CONF, start=False)
     sleeper(w, int(900000 * SLOW))

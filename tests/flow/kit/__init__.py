@@ -13,12 +13,15 @@ HOST = "127.0.0.1"
 SLOW = float(os.environ.get("WEIR_FLOW_SLOW", "1"))
 
 _given = set()
+# Several processes may run scenarios side by side (pytest-xdist): each has ports of its own.
+_PORTS = 2000
+_FIRST = 15000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8 * _PORTS
 
 
 def free_port():
     """A port below the ephemeral range, so that no outgoing connection can take it meanwhile."""
     while True:
-        port = random.randrange(15000, 32000)
+        port = random.randrange(_FIRST, _FIRST + _PORTS)
         if port in _given:
             continue
         with socket.socket() as s:
