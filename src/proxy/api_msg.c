@@ -311,7 +311,7 @@ static weir_err set_known(struct weir_task *t, str name, str v)
                 return t->responses && !streams(t) ? set_status(txn, v) : WEIR_E_PHASE;
         if (!str_eq(name, STR("method")) && !str_eq(name, STR("host")) &&
             !str_eq(name, STR("uri")) && !str_eq(name, STR("upstream")) &&
-            !str_starts(name, STR("arg_")))
+            !str_eq(name, STR("server")) && !str_starts(name, STR("arg_")))
                 return WEIR_E_NOENT;
         if (t->responses || streams(t))
                 return WEIR_E_PHASE;
@@ -321,6 +321,12 @@ static weir_err set_known(struct weir_task *t, str name, str v)
                 return set_upstream(t, v);
         if (str_eq(name, STR("uri")))
                 return set_uri(txn, v);
+        if (str_eq(name, STR("server"))) {
+                if (!no_space(v))
+                        return WEIR_E_INVAL;
+                txn->wanted_server = v;
+                return WEIR_OK;
+        }
         if (str_eq(name, STR("method"))) {
                 if (!field_name_ok(v) || method_of(v) == METHOD_CONNECT)
                         return WEIR_E_INVAL;

@@ -350,13 +350,18 @@ static bool take(const struct member *m)
         return true;
 }
 
-/* The server the client's cookie names, as long as it is alive; draining ones serve the sessions
- * they have. */
-static const struct member *sticky_member(const struct balance_pick *p)
+static bool is_wanted(const struct balance_pick *p, const struct server *s)
+{
+        return p->named.n > 0 ? str_eq(s->label, p->named) : s->sticky == p->sticky;
+}
+
+/* The server that a function or the client's cookie names, as long as it is alive; draining ones
+ * serve the sessions they have. */
+static const struct member *wanted_member(const struct balance_pick *p)
 {
         for (uint32_t i = 0; i < p->set->n; i++) {
                 const struct member *m = &p->set->m[i];
-                if (m->server->sticky == p->sticky)
+                if (is_wanted(p, m->server))
                         return (server_flags(m->server) & ~SERVER_ADMIN_DRAIN) ||
                                                server_ejected(m->server, p->now) ||
                                                was_tried(p->tried, m->server)
@@ -384,7 +389,7 @@ enum balance_result balance_pick(const struct balance_pick *p, const struct memb
         struct choice ch = {.set = p->set, .b = b, .now = p->now, .key = p->key};
         const struct member *m;
 
-        if (p->sticky && (m = sticky_member(p)) != NULL && take(m)) {
+        if ((p->sticky || p->named.n > 0) && (m = wanted_member(p)) != NULL && take(m)) {
                 *out = m;
                 return BALANCE_OK;
         }

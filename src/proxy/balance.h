@@ -70,6 +70,7 @@ struct balance_pick {
         int64_t now;
         uint64_t key;    /* BALANCE_HASH */
         uint64_t sticky; /* value of the client's cookie; 0: none */
+        str named;       /* label of the server that a function wants; empty: any */
         const struct tried *tried;
 };
 enum balance_result { BALANCE_OK, BALANCE_FULL, BALANCE_NONE };

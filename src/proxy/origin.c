@@ -376,6 +376,7 @@ static enum balance_result pick(struct origin *o, const struct member **m)
                 .now = origin_loop(o)->now,
                 .key = o->key,
                 .sticky = o->sticky,
+                .named = o->t->wanted_server,
                 .tried = &o->tried,
         };
 

@@ -48,6 +48,7 @@ struct txn {
 
         /* What is sent; absent or NULL: as it came.  Functions may set these in on_request. */
         str method, uri, authority;
+        str wanted_server; /* as long as it is up */
         const struct upstream_conf *upstream;
         const struct proxy_target *target;
         bool rewriting; /* the route's rewrite is being expanded */

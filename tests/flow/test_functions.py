@@ -453,6 +453,28 @@ def test_pinned_ones_are_served_and_said_to_stay(weir, zoo):
     until(lambda: fetch(w.http).body == b"other", "the new configuration")
 
 
+def test_a_function_chooses_the_server(weir, server, zoo):
+    """As long as that one is up; otherwise, or if there is none of that name, the policy does."""
+    path = build(ZOO / "choose.c", zoo("null").with_name("choose.so"))
+    servers = [server(answer(b"%d" % n)) for n in range(3)]
+    lines = " ".join(f"server {s};" for s in servers)
+    w = weir(f"""module choose {path}; listen 127.0.0.1:@http@; upstream u {{ {lines} }}
+        host * {{ route / {{ function choose server=$header_want; proxy u; }} }}""")
+
+    def who(want):
+        r = fetch(w.http, fields={"want": want} if want else {})
+        assert r.status == 200
+        return r.body
+
+    for n, s in enumerate(servers):
+        assert {who(str(s)) for _ in range(6)} == {b"%d" % n}
+    assert {who("") for _ in range(6)} == {b"0", b"1", b"2"}
+    assert {who("127.0.0.9:1") for _ in range(6)} == {b"0", b"1", b"2"}
+    assert w.command("server", "u", str(servers[1]), "down").returncode == 0
+    assert {who(str(servers[1])) for _ in range(6)} == {b"0", b"2"}
+    assert fetch(w.http, fields={"want": "a b"}).status == 503
+
+
 @pytest.mark.parametrize("chosen", ["by the route", "by a function"])
 def test_an_upstreams_settings_hold_whoever_chose_it(weir, server, zoo, chosen):
     """Error pages are laid over each other status by status, its timeout is the nearest one's."""

@@ -1,19 +1,31 @@
 /* flags:
- * Sends every request to the upstream that its argument names, whatever the route says. */
+ * Sends every request to the upstream that its argument names, whatever the route says, or to one
+ * server of it. */
 #include <weir/module.h>
 
 struct conf {
         weir_upstream *to;
+        const weir_template *server;
 };
 
 static const weir_arg args[] = {
-        WEIR_ARG(struct conf, to, UPSTREAM, WEIR_REQUIRED, NULL, "Where requests go."),
+        WEIR_ARG(struct conf, to, UPSTREAM, 0, NULL, "Where requests go."),
+        WEIR_ARG(struct conf, server, TEMPLATE, 0, NULL, "Which server is to have them."),
 };
 
 static weir_rc hook(weir_req *r, const void *inst, void *ctx)
 {
+        const struct conf *c = inst;
+        weir_str server;
+
         (void)ctx;
-        weir->upstream_set(r, ((const struct conf *)inst)->to);
+        if (c->to)
+                weir->upstream_set(r, c->to);
+        if (!c->server)
+                return WEIR_CONTINUE;
+        server = weir->expand(r, c->server);
+        if (server.n > 0 && weir->var_set(r, WEIR_STR("server"), server))
+                return WEIR_ERROR;
         return WEIR_CONTINUE;
 }
 
