@@ -236,8 +236,8 @@ static void settled(struct master *m, struct master_timer *t)
                 return;
         if (m->rollout.rejected) {
                 log_error("certificates",
-                          "not reloaded: the configuration in the files is one that "
-                          "a canary has rolled back; reload when it is better");
+                          "not reloaded: the configuration in the files is one that was "
+                          "rolled back; reload when it is better");
                 return;
         }
         w->ours = true;

@@ -643,7 +643,7 @@ def test_a_changed_certificate_does_not_bring_it_back(weir, server, canary, ca):
     for name, path in (("k.pem", key), ("c.pem", cert)):
         shutil.copy(path, w.dir / "new")
         (w.dir / "new").rename(w.dir / name)
-    w.wait_log("not reloaded: the configuration in the files is one that a canary has rolled back", seconds=15)
+    w.wait_log("not reloaded: the configuration in the files is one that was rolled back", seconds=15)
     assert {number_for(w, ip) for ip in SOME} == {0}
     w.reload(conf(2, 200))
     assert {number_for(w, ip) for ip in SOME} == {2}
