@@ -317,10 +317,10 @@ void board_obituary(struct board *b, unsigned row, int status, char *out, size_t
         if (n >= cap || !board_last_words(b, row, &w))
                 return;
         if (w.where != 0)
-                n += (size_t)snprintf(out + n, cap - n, " in module %s (function %u, phase %u)",
+                n += (size_t)snprintf(out + n, cap - n, " in module %s (function %u, %s)",
                                       w.known ? w.name : "unknown",
                                       (unsigned)(w.where >> 8 & 0xffffff),
-                                      (unsigned)(w.where & 0xff));
+                                      module_phase_name(w.where & 0xff));
         if (n < cap && w.loop != BOARD_CONTROL)
                 n += (size_t)snprintf(out + n, cap - n, " on loop %u", w.loop);
         if (n < cap && w.sig != 0)

@@ -98,11 +98,11 @@ static void say_stalled(struct watchdog *d, unsigned i, struct crumb *c)
         uint8_t sha[32];
 
         if (where != 0)
-                snprintf(place, sizeof(place), "in module %s (function %u, phase %u)",
+                snprintf(place, sizeof(place), "in module %s (function %u, %s)",
                          board_module(d->w->board, d->w->index, (uint32_t)(where >> 32), name, sha)
                                  ? name
                                  : "unknown",
-                         (unsigned)(where >> 8 & 0xffffff), (unsigned)(where & 0xff));
+                         (unsigned)(where >> 8 & 0xffffff), module_phase_name(where & 0xff));
         metric_add(metric_series(d->w->house.control->metrics, METRIC_STALLS, STR("")), 1);
         log_warn("watchdog", "loop %u of worker %u does not turn: %s", i, d->w->index, place);
 }

@@ -56,7 +56,7 @@ static void the_loop_with_the_signal_speaks(void **state)
         assert_int_equal(w.sha[0], 8);
         board_obituary(b, 1, SIGSEGV, how, sizeof(how));
         assert_non_null(strstr(how, "signal 11"));
-        assert_non_null(strstr(how, "in module jwt (function 5, phase 2) on loop 2, pc 0x1234"));
+        assert_non_null(strstr(how, "in module jwt (function 5, create) on loop 2, pc 0x1234"));
         assert_false(board_last_words(b, 0, &w)); /* rows do not mix */
         board_clear(b, 1);
         assert_false(board_last_words(b, 1, &w));
