@@ -244,6 +244,31 @@ def test_the_installed_file_at_any_moment(swap, seed):
     assert w.metric("weir_swap_mixed_total") == 0
 
 
+def test_a_file_that_is_written_while_it_is_read(swap):
+    """Parts of two builds may well load: they are not tried."""
+    w = swap
+    path, stop = w.dir / "swap.so", threading.Event()
+    with open(path, "r+b") as f:
+        f.truncate(60 << 20)  # so that reading it takes its time
+
+    def write_on():
+        with open(path, "r+b", buffering=0) as f:
+            while not stop.is_set():
+                f.seek(-1, os.SEEK_END)
+                f.write(b"\0")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        assert "swap.so: it was changed while it was read" in w.reload(ok=False).stderr
+    finally:
+        stop.set()
+        writer.join()
+    assert letters(fetch(w.http, "/hello", "POST", body=b"x")) == all_of("a")
+    w.reload()
+    assert letters(fetch(w.http, "/hello", "POST", body=b"x")) == all_of("a")
+
+
 # ---------------------------------------------------------------- what is refused
 
 
