@@ -101,6 +101,7 @@ def serves_all(w, workers):
         return False
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("on_error", ["fail_open", "fail_closed"])
 def test_other_routes_while_one_crashes(crashing, workers, on_error):

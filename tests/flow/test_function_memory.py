@@ -61,6 +61,7 @@ def rss(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()).group(1))
 
 
+@pytest.mark.alone
 def test_many_hungry_ones_at_once(weir, server, zoo, connect):  # noqa: F811
     """All of them have what they may have, and keep it while their upstream is silent."""
     silent = server(script=lambda c: (c.server.take(c), c.read_all()))

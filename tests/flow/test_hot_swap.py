@@ -130,6 +130,7 @@ def all_of(letter):
     return 200, letter, letter, letter * 16
 
 
+@pytest.mark.alone
 def test_two_builds_to_and_fro(swap):
     w = swap
     held = []  # (its letter, its connection), two of each of the last two generations
