@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,6 +56,26 @@ static NORETURN void verdict(struct checking *c, struct report *rep, bool ok)
         _exit(ok ? 0 : 1);
 }
 
+/* As it is between two moments at which nothing was written to it: of a file that is overwritten
+ * meanwhile we would have parts of two builds, which may well load. */
+static bool read_whole(int fd, struct arena *a, str *bytes, str *why)
+{
+        struct stat before, after;
+
+        if (fstat(fd, &before) != 0) {
+                *why = str_z(strerror(errno));
+                return false;
+        }
+        if (!source_read(fd, a, bytes, why))
+                return false;
+        if (fstat(fd, &after) == 0 && after.st_size == (off_t)bytes->n &&
+            before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
+            before.st_mtim.tv_nsec == after.st_mtim.tv_nsec)
+                return true;
+        *why = STR("it was changed while it was read: rename a new file over the old one");
+        return false;
+}
+
 static bool read_module(struct checking *c, struct bundle *b, const struct module_conf *m,
                         const struct proc_user *user, uint8_t sha[32], str *error)
 {
@@ -64,7 +85,7 @@ static bool read_module(struct checking *c, struct bundle *b, const struct modul
 
         if (fd < 0)
                 return false;
-        ok = source_read(fd, c->arena, &bytes, &why);
+        ok = read_whole(fd, c->arena, &bytes, &why);
         close(fd);
         if (ok) {
                 bundle_put_file(b, m->path, bytes);

@@ -156,6 +156,8 @@ static int32_t host_local_get(weir_task *t, weir_str key, weir_str *value)
         if (!store_get(t->inst->set->env.store, full, host_now_us(), t->arena, &v))
                 return 0;
         api_took(t, before);
+        if (!api_room(t, 0))
+                return 0;
         *value = api_weir(v);
         return v.p != NULL;
 }
@@ -394,7 +396,7 @@ static weir_str convert(weir_task *t, const char *call, str (*fn)(struct arena *
         before = arena_used(t->arena);
         out = fn(t->arena, how, api_str(s));
         api_took(t, before);
-        return api_weir(out);
+        return api_room(t, 0) ? api_weir(out) : failed_str;
 }
 
 static weir_str host_encode(weir_task *t, int32_t how, weir_str s)
@@ -425,7 +427,7 @@ static const weir_value *host_json_parse(weir_task *t, weir_str s)
         before = arena_used(t->arena);
         v = json_parse(t->arena, api_str(s));
         api_took(t, before);
-        return (const weir_value *)(const void *)v;
+        return api_room(t, 0) ? (const weir_value *)(const void *)v : NULL;
 }
 
 static bool write_value(struct weir_task *t, struct json_writer *w, const weir_value *v, int depth);

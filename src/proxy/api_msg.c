@@ -218,11 +218,18 @@ void api_apply_early(struct weir_task *t)
 
 int32_t api_var_get(weir_req *t, weir_str name, weir_str *value)
 {
+        size_t before;
         str v;
 
         if (!in_request(t, "var_get") || name.p == NULL)
                 return 0;
+        before = arena_used(t->arena);
         v = vars_get_name(t->txn, api_str(name));
+        if (arena_used(t->arena) != before) { /* it had to be decoded, or put together */
+                api_took(t, before);
+                if (!api_room(t, 0))
+                        return 0;
+        }
         if (v.p == NULL)
                 return 0;
         *value = api_weir(v);
@@ -500,7 +507,8 @@ static str replace_all(struct weir_task *t, const struct regex *re, str subject,
         struct regex_captures caps;
         struct replacing r = {.txn = t->txn, .subject = subject, .caps = &caps};
         VEC(str) parts = {0};
-        size_t at = 0, copied = 0;
+        size_t at = 0, copied = 0, before = arena_used(t->arena);
+        str all;
 
         while (at <= subject.n) {
                 enum regex_result got = regex_match(re, subject, at, &caps);
@@ -513,8 +521,10 @@ static str replace_all(struct weir_task *t, const struct regex *re, str subject,
                 so = (size_t)caps.g[0].so;
                 eo = (size_t)caps.g[0].eo;
                 value = template_expand(with, t->arena, lookup, &r);
-                if (value.p == NULL)
+                api_took(t, before);
+                if (value.p == NULL || !api_room(t, value.n)) /* it is needed once more below */
                         return STR_NONE;
+                before = arena_used(t->arena);
                 *VEC_ADD(t->arena, &parts) = str_of(subject.p + copied, so - copied);
                 *VEC_ADD(t->arena, &parts) = value;
                 copied = eo;
@@ -523,20 +533,19 @@ static str replace_all(struct weir_task *t, const struct regex *re, str subject,
         if (parts.n == 0)
                 return subject;
         *VEC_ADD(t->arena, &parts) = str_from(subject, copied);
-        return arena_cat(t->arena, parts.v, parts.n);
+        all = arena_cat(t->arena, parts.v, parts.n);
+        api_took(t, before);
+        return all;
 }
 
 weir_str api_regex_replace(weir_task *t, const weir_regex *re, weir_str subject,
                            const weir_template *with)
 {
-        size_t before;
         str s;
 
         if (!task_valid(t, ~0u, "regex_replace") || re == NULL || with == NULL || subject.p == NULL)
                 return (weir_str){NULL, 0};
-        before = arena_used(t->arena);
         s = replace_all(t, (const struct regex *)re, api_str(subject),
                         (const struct template *)with);
-        api_took(t, before);
         return api_room(t, 0) ? api_weir(s) : (weir_str){NULL, 0};
 }

@@ -249,10 +249,13 @@ static struct op *op_new(struct weir_task *t, enum op_kind kind, const char *cal
                 return NULL;
         }
         op = t->spare;
-        if (op != NULL)
+        if (op != NULL) {
                 t->spare = op->spare;
-        else
+        } else if (api_room(t, sizeof(*op))) {
+                size_t before = arena_used(t->arena);
                 op = arena_alloc(t->arena, sizeof(*op));
+                api_took(t, before);
+        }
         if (op != NULL)
                 *op = (struct op){.task = t, .kind = kind};
         return op;
@@ -428,6 +431,16 @@ static const weir_value *value_of(struct arena *a, const struct redis_reply *r)
         return v;
 }
 
+/* What value_of takes, or nearly. */
+static size_t size_of(const struct redis_reply *r)
+{
+        size_t n = sizeof(weir_value) + r->text.n + r->n * sizeof(void *);
+
+        for (size_t i = 0; i < r->n; i++)
+                n += size_of(&r->elem[i]);
+        return n;
+}
+
 static void replied(const struct redis_reply *r, void *arg)
 {
         static const weir_value full = {.size = sizeof(full),
@@ -438,13 +451,16 @@ static void replied(const struct redis_reply *r, void *arg)
         struct weir_task *t = op->task;
         weir_redis_fn *fn = op->redis_fn;
         void *own = op->arg;
-        const weir_value *v;
+        const weir_value *v = NULL;
+        size_t before = arena_used(t->arena);
         int64_t stamp;
         weir_rc rc;
 
         list_remove(&op->link);
         op_spare(op);
-        v = value_of(t->arena, r);
+        if (api_room(t, size_of(r)))
+                v = value_of(t->arena, r);
+        api_took(t, before);
         stamp = task_enter(t, MODULE_COMPLETION);
         rc = fn(t, t->inst->inst, t->ctx, v ? v : &full, own);
         task_leave(t, stamp);
