@@ -1,6 +1,6 @@
 /*
- * Behaves: request=OP and response=OP say what it does with the bodies; its line in the log, what it
- * saw of them.
+ * Behaves: request=OP and response=OP say what it does with the bodies; its line in the log, what
+ * it saw of them.
  */
 #include <weir/module.h>
 
@@ -10,13 +10,18 @@
 enum { NONE, READ, UPPER, DOUBLE, GROW, DROP, TAIL, BUFFER, REVERSE, WAIT, ROUTE, FEW };
 enum { NEVER, FAIL, ANSWER, HANG, STATUS };
 
-struct conf { int32_t op[2], then; int64_t max, at; };
+struct conf {
+        int32_t op[2], then;
+        int64_t max, at;
+};
 
 static const weir_arg args[] = {
         WEIR_ARG_AS("request", struct conf, op[0], ENUM, 0, "none", "With a request's body.",
-                    .choices = "none read upper double grow drop tail buffer reverse wait route few"),
+                    .choices =
+                            "none read upper double grow drop tail buffer reverse wait route few"),
         WEIR_ARG_AS("response", struct conf, op[1], ENUM, 0, "none", "With a response's body.",
-                    .choices = "none read upper double grow drop tail buffer reverse wait route few"),
+                    .choices =
+                            "none read upper double grow drop tail buffer reverse wait route few"),
         WEIR_ARG(struct conf, max, SIZE, 0, "0", "Of a buffered body."),
         WEIR_ARG(struct conf, then, ENUM, 0, "never", "What it does at chunk number at.",
                  .choices = "never fail answer hang status"),
@@ -28,7 +33,10 @@ struct seen {
         weir_chunk chunk;
         int left;
 };
-struct ctx { struct seen of[2]; int logged; };
+struct ctx {
+        struct seen of[2];
+        int logged;
+};
 
 static int32_t mode_of(int32_t op)
 {
@@ -154,8 +162,7 @@ static weir_rc work(weir_req *r, const struct conf *conf, int side, const weir_c
         case TAIL:
                 return tail(r, side, c, seen);
         case BUFFER:
-                weir->header_set(r, side, WEIR_STR("x-length"),
-                                 weir->format(r, "%zu", c->data.n));
+                weir->header_set(r, side, WEIR_STR("x-length"), weir->format(r, "%zu", c->data.n));
                 return WEIR_CONTINUE;
         case REVERSE:
                 return reverse(r, c->data);
@@ -187,8 +194,9 @@ static weir_rc body(weir_req *r, const struct conf *conf, int side, struct ctx *
                 if (conf->then == ANSWER)
                         return weir->respond(r, 418, WEIR_STR("no\n"));
                 if (conf->then == STATUS)
-                        return weir->var_set(r, WEIR_STR("status"), WEIR_STR("299")) ? WEIR_ERROR
-                                                                                   : WEIR_CONTINUE;
+                        return weir->var_set(r, WEIR_STR("status"), WEIR_STR("299"))
+                                       ? WEIR_ERROR
+                                       : WEIR_CONTINUE;
                 return WEIR_ERROR;
         }
         return work(r, conf, side, c, seen);
@@ -216,18 +224,32 @@ static void on_log(weir_req *r, const void *inst, void *ctx)
 #define POST(body) "POST / HTTP/1.1\nhost: a\n\n" body
 #define OK(body)   "HTTP/1.1 200 OK\n\n" body
 static const weir_case cases[] = {
-        {.name = "a request's body", .config = "request=upper", .request = POST("abc"),
+        {.name = "a request's body",
+         .config = "request=upper",
+         .request = POST("abc"),
          .expect = "continue\nreq body ABC"},
-        {.name = "a response's body", .config = "response=double", .upstream = OK("xy"),
+        {.name = "a response's body",
+         .config = "response=double",
+         .upstream = OK("xy"),
          .expect = "continue\nbody xyxy"},
-        {.name = "whole", .config = "request=buffer response=reverse", .request = POST("1234"),
-         .upstream = OK("xyz"), .expect = "continue\nreq body 1234\nreq x-length: 4\nbody zyx"},
-        {.name = "it waits", .config = "request=wait response=wait", .request = POST("abc"),
-         .upstream = OK("def"), .expect = "continue\nreq body abc\nbody def"},
+        {.name = "whole",
+         .config = "request=buffer response=reverse",
+         .request = POST("1234"),
+         .upstream = OK("xyz"),
+         .expect = "continue\nreq body 1234\nreq x-length: 4\nbody zyx"},
+        {.name = "it waits",
+         .config = "request=wait response=wait",
+         .request = POST("abc"),
+         .upstream = OK("def"),
+         .expect = "continue\nreq body abc\nbody def"},
         {.name = "none", .config = "request=buffer", .expect = "continue\nreq x-length: 0"},
-        {.name = "it fails", .config = "request=read then=fail", .request = POST("abc"),
+        {.name = "it fails",
+         .config = "request=read then=fail",
+         .request = POST("abc"),
          .expect = "error"},
-        {.name = "it answers", .config = "request=buffer then=answer", .request = POST("abc"),
+        {.name = "it answers",
+         .config = "request=buffer then=answer",
+         .request = POST("abc"),
          .expect = "respond 418\nbody no"},
 };
 
