@@ -21,7 +21,7 @@ static const weir_str failed_str = {NULL, 0};
 
 /* ------------------------------------------------------------------ memory */
 
-bool api_room(const struct weir_task *t, size_t n)
+static bool room(const struct weir_task *t, size_t n, size_t held)
 {
         size_t max, used;
 
@@ -37,8 +37,18 @@ bool api_room(const struct weir_task *t, size_t n)
                 max = t->txn->eff->request_memory;
                 used = arena_used(t->arena);
         }
-        used += t->held;
+        used += held;
         return max == 0 || (used <= max && n <= max - used);
+}
+
+bool api_room(const struct weir_task *t, size_t n)
+{
+        return room(t, n, t->held);
+}
+
+bool api_room_to_ask(const struct weir_task *t, size_t n)
+{
+        return room(t, n, 0);
 }
 
 void api_took(struct weir_task *t, size_t before)

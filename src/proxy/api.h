@@ -13,6 +13,8 @@ void api_apply_early(struct weir_task *t);
 /* Room for n more bytes under memory=; account for what a call has taken since `before`
  * (arena_used). */
 bool api_room(const struct weir_task *t, size_t n);
+/* The same for a further operation, whatever those under way hold: its completion is told of it. */
+bool api_room_to_ask(const struct weir_task *t, size_t n);
 void api_took(struct weir_task *t, size_t before);
 
 static inline str api_str(weir_str s)

@@ -251,7 +251,7 @@ static struct op *op_new(struct weir_task *t, enum op_kind kind, const char *cal
         op = t->spare;
         if (op != NULL) {
                 t->spare = op->spare;
-        } else if (api_room(t, sizeof(*op))) {
+        } else if (api_room_to_ask(t, sizeof(*op))) {
                 size_t before = arena_used(t->arena);
                 op = arena_alloc(t->arena, sizeof(*op));
                 api_took(t, before);

@@ -15,7 +15,7 @@ STEPS = [(hook, "-") for hook in HEADS] + [(hook, mode) for hook in BODIES for m
 OPS = ["none", "timer", "redis", "script", "http", "wait"]
 BODY = b"as it was sent"
 CONF = """
-threads 1; module steps @module@; listen 127.0.0.1:@http@ { protocols h2c http/1.1; }
+module steps @module@; listen 127.0.0.1:@http@ { protocols h2c http/1.1; }
 redis store { server @store@; timeout command=%s; }
 upstream u { server @backend@; retry off; eject off; }
 upstream side { server @side@; retry off; eject off; }
