@@ -251,7 +251,7 @@ def test_a_dead_worker_takes_no_places_with_it(weir, server, connect, workers):
     assert fetch(w.http).status == 503
     for pid in w.children():
         os.kill(pid, signal.SIGKILL)
-    until(lambda: w.metric("weir_worker_deaths_total") == workers, "the deaths to be counted")
+    w.wait_deaths(workers)
     for _ in range(2):
         connect(w.http).send(request())
     s.wait(4)

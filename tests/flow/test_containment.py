@@ -117,7 +117,7 @@ def test_other_routes_while_one_crashes(crashing, workers, on_error):
             assert w.metric("weir_function_strikes_total", module="crasher") == n - 1
             dead, begin, longest = crash(w, longest)
             until(lambda: serves_all(w, workers), "all workers to be there", 20)
-            until(lambda: w.metric("weir_worker_deaths_total") == n, f"death {n}")
+            w.wait_deaths(n)
             restarts.append((dead, begin, time.monotonic()))
         until(lambda: "quarantined" in w.log(), "the quarantine")
         expected = (200, b"served") if on_error == "fail_open" else (503, None)

@@ -439,7 +439,7 @@ def test_a_crash_names_the_function_and_the_third_is_the_last(weir, zoo, name):
                 c.read_all()
         except OSError:
             pass
-        until(lambda: w.metric("weir_worker_deaths_total") == death, f"death {death}")
+        w.wait_deaths(death)
     w.wait_log(rf"bad_{name}.*quarantined")
     until(lambda: fetch(w.http).status == 503, "the quarantined function to fail closed")
     w.wait_metric("weir_function_strikes_total", 3, module=f"bad_{name}")

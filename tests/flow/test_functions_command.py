@@ -30,7 +30,7 @@ def crash_at(w, times):
                 c.read_all()
         except OSError:
             pass
-        until(lambda: w.metric("weir_worker_deaths_total") == death, f"death {death}")
+        w.wait_deaths(death)
 
 
 def crash(w, times, begin=0):
@@ -43,7 +43,7 @@ def crash(w, times, begin=0):
                 c.read_all()
         except OSError:
             pass
-        until(lambda: w.metric("weir_worker_deaths_total") == death, f"death {death}")
+        w.wait_deaths(death)
     until(lambda: _serves(w), "a worker that serves")
 
 

@@ -781,13 +781,7 @@ def test_what_no_count_ends_the_watchdog_does(weir, connect, code, use):
     connect(w.http).send(raw.request(target="/loop"))
     w.wait_log("loop . of worker 0 has not turned for 1 s, it is in .*", seconds=10)
     assert fetch(w.http).status == 200, "by the other loop"
-
-    def replaced():
-        try:
-            return w.metric("weir_worker_deaths_total") == 1
-        except (OSError, EOFError):  # it died while it answered us
-            return False
-    until(replaced, "the worker to be aborted", 20)
+    w.wait_deaths(1, 20)
     assert fetch(w.http).status == 200
     assert w.metric("weir_function_strikes_total", module="lua") == 1
 

@@ -311,7 +311,7 @@ def test_what_was_fetched_survives(weir, ca, responder):
     pid = w.status()["workers"][0]["pid"]
     w.deaths_expected = True
     os.kill(pid, signal.SIGKILL)
-    until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death")
+    w.wait_deaths(1)
     for _ in range(3):
         assert is_good(w.https)  # the first handshakes of the new worker
     assert len(r.requests) == 1

@@ -94,7 +94,7 @@ def test_a_killed_worker_serves_again(weir, server, number):
     assert served - started < 0.2 * SLOW
     assert not refused
     until(lambda: old not in w.children(), "the old one to be gone")
-    until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death to be counted")
+    w.wait_deaths(1)
     assert w.wait_log(r"worker.*")
 
 
@@ -105,7 +105,7 @@ def test_counters_survive_a_death(weir, server):
         fetch(w.http)
     w.wait_metric("weir_requests_total", 5)
     os.kill(w.worker(), signal.SIGKILL)
-    until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death to be counted")
+    w.wait_deaths(1)
     assert fetch(w.http).status == 200
     w.wait_metric("weir_requests_total", 6)
     w.wait_metric("weir_requests", 0)
@@ -135,7 +135,7 @@ def test_many_deaths_are_paced(weir, server):
     w.deaths_expected = True
     for n in range(1, 6):
         os.kill(w.worker(), signal.SIGKILL)
-        until(lambda: w.metric("weir_worker_deaths_total") == n, f"{n} deaths")
+        w.wait_deaths(n)
         until(lambda: serves(w), "weir to serve", 15)
 
 

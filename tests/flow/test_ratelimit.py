@@ -89,7 +89,7 @@ def test_a_limit_survives_a_reload_and_a_death(weir):
     w.reload(text + " # changed")
     assert count(w, 3) == {429: 3}
     os.kill(w.worker(), signal.SIGKILL)
-    until(lambda: w.metric("weir_worker_deaths_total") == 1, "the death to be counted")
+    w.wait_deaths(1)
     assert count(w, 3) == {429: 3}
 
 

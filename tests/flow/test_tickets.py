@@ -192,7 +192,7 @@ def test_files_survive_a_worker(weir, ca):
     _, session = session_of(one, ctx)
     two.deaths_expected = True
     os.kill(two.worker(), 9)
-    until(lambda: two.metric("weir_worker_deaths_total") == 1, "the death")
+    two.wait_deaths(1)
     assert resumes(two, ctx, session)
 
 

@@ -262,7 +262,7 @@ def test_resumption(weir, ca, version, workers):
     assert session_of(w.https, ctx, session=session)[0]
     for pid in w.children():
         os.kill(pid, signal.SIGKILL)
-    until(lambda: w.metric("weir_worker_deaths_total") == workers, "the deaths to be counted")
+    w.wait_deaths(workers)
     assert session_of(w.https, ctx, session=session)[0]
     w.wait_metric("weir_tls_handshakes_total", 10, result="resumed")
 

@@ -144,7 +144,7 @@ def test_quarantine(weir, server):
 
     for n in range(1, 4):
         assert status("/bad") is None
-        until(lambda: w.metric("weir_worker_deaths_total") == n, f"{n} deaths")
+        w.wait_deaths(n)
         until(lambda: status("/") == 200, "weir to serve")
     assert w.metric("weir_function_strikes_total", module="crasher") == 3
     w.wait_log("crasher .*quarantined")

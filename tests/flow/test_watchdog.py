@@ -58,14 +58,7 @@ def test_a_loop_that_never_turns_is_aborted(weir, connect):
     line = w.wait_log("loop . of worker 0 has not turned for 1 s, it is in .*")[0].group(0)
     # The function (its name is hidden, its module is not), what it called and who called it.
     assert re.search(r"sleep.* < \S*sleeper\S*\+0x.* < .*weir", line), line
-
-    def replaced():
-        try:
-            return w.metric("weir_worker_deaths_total") == 1
-        except (OSError, EOFError):  # it died while it answered us
-            return False
-
-    until(replaced, "the worker to be aborted", 15)
+    w.wait_deaths(1, 15)
     assert fetch(w.http).status == 200
     assert w.metric("weir_function_strikes_total", module="sleeper") == 1
     w.wait_log("in module sleeper.*a new one is started")

@@ -202,6 +202,16 @@ class Weir:
         until(lambda: self.metric(name, **labels) == value,
               lambda: f"{name}{labels} == {value}, it is {self.metric(name, **labels)}")
 
+    def wait_deaths(self, count, seconds=5.0):
+        """Until so many workers have died; the one that is asked may be the next."""
+        def died():
+            try:
+                return self.metric("weir_worker_deaths_total") == count
+            except (OSError, EOFError):
+                return False
+
+        until(died, f"death {count}", seconds)
+
     def children(self):
         """pid -> command name of the direct children of the master."""
         pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
