@@ -457,39 +457,20 @@ static void on_log(weir_req *r, const void *inst, void *ctx)
 #define USERS                                                                                      \
         "{ realm \"a \\\"b\\\"\"; users \"# staff\n\nalice:$5$rounds=1000$abcdefghijklmnop$"       \
         "FzYoqjtuN.mjYqssIob4upmoKbZEpkdQMtytZuqNN/6:note\n\"; }"
-#define WITH(value) "GET / HTTP/1.1\nhost: a\n" value "\n"
+#define WITH(fields) "GET / HTTP/1.1\nhost: a\n" fields "\n"
+#define NOTHING      WITH("")
+#define OTHER_SCHEME WITH("authorization: Bearer YTpi\n")
+#define NO_COLON     WITH("authorization: Basic YWxp\n")
+#define NOT_BASE64   WITH("authorization: Basic YTpi=\n")
+#define WITH_NUL     WITH("authorization: Basic YQA6Yg==\n")
+#define TWICE        WITH("authorization: Basic YTpi\nauthorization: Basic YTpi\n")
 #define REFUSED_BY                                                                                 \
         "respond 401\nres www-authenticate: Basic realm=\"a \\\"b\\\"\", charset=\"UTF-8\""
 static const weir_case cases[] = {
         {.name = "no credentials, or none that can be read",
          .config = USERS,
-         .request = WITH("") "--\n" WITH("authorization: Bearer YTpi\n") "--\n" WITH(
-                 "authorization: "
-                 "Basic YWxp\n") "--\n" WITH("authorization: Basic YTpi=\n") "--\n" WITH("authoriza"
-                                                                                         "tion: "
-                                                                                         "Basic "
-                                                                                         "YQA6Yg=="
-                                                                                         "\n") "--"
-                                                                                               "\n" WITH(
-                                                                                                       "aut"
-                                                                                                       "hor"
-                                                                                                       "iza"
-                                                                                                       "tio"
-                                                                                                       "n: "
-                                                                                                       "Bas"
-                                                                                                       "ic "
-                                                                                                       "YTp"
-                                                                                                       "i\n"
-                                                                                                       "aut"
-                                                                                                       "hor"
-                                                                                                       "iza"
-                                                                                                       "tio"
-                                                                                                       "n: "
-                                                                                                       "Bas"
-                                                                                                       "ic "
-                                                                                                       "YTp"
-                                                                                                       "i"
-                                                                                                       "\n"),
+         .request = NOTHING "--\n" OTHER_SCHEME "--\n" NO_COLON "--\n" NOT_BASE64 "--\n" WITH_NUL
+                            "--\n" TWICE,
          .expect = REFUSED_BY "\n--\n" REFUSED_BY "\n--\n" REFUSED_BY "\n--\n" REFUSED_BY
                               "\n--\n" REFUSED_BY "\n--\n" REFUSED_BY},
 };

@@ -451,8 +451,8 @@ static void gone(struct master *m, struct child *c, const char *how, const char 
         }
         control_child_gone(m, c);
         reload_child_gone(m, c, started);
-        /* The other workers still have what is quarantined now. */
-        if (quarantined && !fallback_try(m, w.sha) && m->n_children > 1)
+        /* The other workers still have what is quarantined now.  (A reload would end a drain.) */
+        if (quarantined && m->drain == DRAIN_NO && !fallback_try(m, w.sha) && m->n_children > 1)
                 reload_rebuild(m);
         children_sweep_copies(m);
         master_exit_if_empty(m);

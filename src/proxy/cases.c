@@ -16,7 +16,6 @@
 #include "http/h1_parse.h"
 #include "http/reply.h"
 #include "proxy/filter.h"
-#include "proxy/vars.h"
 
 #include <stdio.h>
 #include <stdlib.h>
