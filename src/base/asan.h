@@ -7,10 +7,20 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #define WEIR_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define WEIR_TSAN 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define WEIR_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define WEIR_TSAN 1
 #endif
+#endif
+
+/* malloc is the sanitizer's own: what the C library tells of its heap is about one that nobody
+ * uses. */
+#if defined(WEIR_ASAN) || defined(WEIR_TSAN)
+#define WEIR_OTHER_HEAP 1
 #endif
 
 #ifdef WEIR_ASAN

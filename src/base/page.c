@@ -10,6 +10,7 @@
 #include "base/check.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -48,6 +49,13 @@ void page_unmap(void *p, size_t n)
 }
 
 #endif
+
+void page_trim_heap(void)
+{
+#ifndef WEIR_OTHER_HEAP /* asked at once by two threads, a heap never used crashes */
+        malloc_trim(0);
+#endif
+}
 
 #define TRIM_MAX 2048 /* a few ms */
 

@@ -16,6 +16,10 @@
 void *page_map(size_t n); /* n bytes, zeroed, at a page's begin; aborts when memory is out */
 void page_unmap(void *p, size_t n); /* the whole of what page_map(n) gave */
 
+/* The free pages that malloc keeps go back to the system.  Takes malloc's locks one after the
+ * other: not for each request. */
+void page_trim_heap(void);
+
 /* Recycled mappings of one size; belongs to one thread.  As many are kept as were in use at once,
  * until a trim finds that they are not needed: with a bound below what a load has in flight, each
  * request would map and unmap.  The first word of a kept one is the link to the next, the rest the

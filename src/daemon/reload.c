@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/page.h"
 #include "conf/conf.h"
 #include "daemon/bundle.h"
 #include "daemon/fetcher.h"
@@ -23,7 +24,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,7 +75,7 @@ static void clear(struct master *m)
         r->plan_fd = r->bundle_fd = -1;
         r->plan = NULL;
         r->state = RELOAD_IDLE;
-        malloc_trim(0); /* what a reload takes must not add up over a thousand of them */
+        page_trim_heap(); /* what a reload takes must not add up over a thousand of them */
 }
 
 static void count_end(struct master *m, enum reload_end how)

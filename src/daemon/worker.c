@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/crypto.h"
 #include "base/log.h"
+#include "base/page.h"
 #include "daemon/bundle.h"
 #include "daemon/master.h"
 #include "daemon/memfd.h"
@@ -20,7 +21,6 @@
 #include "proxy/accesslog.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -194,7 +194,7 @@ static void drop_gen(struct worker *w, struct gen *g)
                 free(wg);
         }
         gen_free(g);
-        malloc_trim(0); /* its memory goes back to the system, not into holes that the next one
+        page_trim_heap(); /* its memory goes back to the system, not into holes that the next one
                            misses */
         memory_copies_sweep(&w->memory);
         board_note_modules(w->board, w->index);

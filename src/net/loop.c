@@ -17,11 +17,11 @@
 #include "base/buf.h"
 #include "base/crumb.h"
 #include "base/log.h"
+#include "base/page.h"
 #include "base/slab.h"
 
 #include <errno.h>
 #include <event2/event_struct.h>
-#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -308,7 +308,7 @@ static void trim_due(struct deadline *d)
         /* After a burst only: at its height, and when it has ebbed away. */
         if (l->trimmed < (some > 0 ? TRIM_BYTES : TRIM_REST))
                 return;
-        malloc_trim(0); /* the pages go back to the system */
+        page_trim_heap(); /* the pages go back to the system */
         l->trimmed = 0;
 }
 
