@@ -5,25 +5,37 @@
 #include "lua_module.h"
 
 #include <lualib.h>
+#include <stdlib.h>
 
 /* ------------------------------------------------------------------ log */
 
-/* The arguments, as print would show them, with spaces between. */
-static weir_str sentence(lua_State *L)
+#define FIELDS_MAX 32
+
+/* The value at `at` as print would show it, in its place; its bytes are the state's while it is
+ * there. */
+static weir_str show(lua_State *L, int at)
 {
-        int n = lua_gettop(L);
         weir_str s;
 
+        lua_getglobal(L, "tostring");
+        lua_pushvalue(L, at);
+        lua_call(L, 1, 1);
+        lua_replace(L, at);
+        s.p = lua_tolstring(L, at, &s.n);
+        return s;
+}
+
+/* The first n values, as print would show them, with spaces between; on top of the stack then. */
+static weir_str sentence(lua_State *L, int n)
+{
+        weir_str s;
+
+        luaL_checkstack(L, 2 * n + 1, "too much to log");
         for (int i = 1; i <= n; i++) {
-                lua_getglobal(L, "tostring");
+                if (i > 1)
+                        lua_pushliteral(L, " ");
                 lua_pushvalue(L, i);
-                lua_call(L, 1, 1);
-                lua_replace(L, i);
-        }
-        luaL_checkstack(L, n + 1, "too much to log");
-        for (int i = 1; i < n; i++) {
-                lua_pushliteral(L, " ");
-                lua_insert(L, 2 * i);
+                (void)show(L, lua_gettop(L));
         }
         if (n == 0)
                 lua_pushliteral(L, "");
@@ -33,12 +45,42 @@ static weir_str sentence(lua_State *L)
         return s;
 }
 
+static int by_name(const void *a, const void *b)
+{
+        const weir_kv *x = a, *y = b;
+        int order = memcmp(x->name.p, y->name.p, x->name.n < y->name.n ? x->name.n : y->name.n);
+
+        return order != 0 ? order : (x->name.n > y->name.n) - (x->name.n < y->name.n);
+}
+
+/* The members of the table at `at`, by name; their strings stay on the stack. */
+static size_t named(lua_State *L, int at, weir_kv *kv)
+{
+        size_t n = 0;
+
+        luaL_checkstack(L, 2 * FIELDS_MAX + 8, "too much to log");
+        lua_pushnil(L);
+        while (n < FIELDS_MAX && lua_next(L, at) != 0) {
+                int value = lua_gettop(L);
+                lua_pushvalue(L, value - 1); /* show would change the key under lua_next */
+                lua_insert(L, value - 1);    /* copy, key, value */
+                lua_insert(L, value - 1);    /* value, copy, key: as lua_next wants it */
+                kv[n].name = show(L, value);
+                kv[n].value = show(L, value - 1);
+                n++;
+        }
+        qsort(kv, n, sizeof(*kv), by_name);
+        return n;
+}
+
 static int log_line(lua_State *L)
 {
-        weir_str s = sentence(L);
+        int32_t level = (int32_t)lua_tointeger(L, lua_upvalueindex(2));
+        int n = lua_gettop(L);
+        weir_kv kv[FIELDS_MAX];
+        size_t n_kv = n > 0 && lua_istable(L, n) ? named(L, n--, kv) : 0;
 
-        weir->log(state_of(L)->task, (int32_t)lua_tointeger(L, lua_upvalueindex(2)), "%.*s",
-                  WEIR_S(s));
+        weir->log_fields(state_of(L)->task, level, sentence(L, n), kv, n_kv);
         return 0;
 }
 

@@ -7,11 +7,13 @@
  */
 #include "base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -152,33 +154,97 @@ static void add_escaped(struct line *l, const char *p, size_t n)
         }
 }
 
+static void line_begin(struct line *l, enum log_level level, const char *subject)
+{
+        l->cut = false;
+        l->n = stamp(l->text, sizeof(l->text));
+        l->n += (size_t)snprintf(l->text + l->n, sizeof(l->text) - l->n, "%-5s ",
+                                 level_words[level]);
+        if (subject) {
+                l->text[l->n++] = '[';
+                add_escaped(l, subject, strnlen(subject, LOG_LINE / 4));
+                l->text[l->n++] = ']';
+                l->text[l->n++] = ' ';
+        }
+}
+
+static void line_end(struct line *l, enum log_level level)
+{
+        if (l->cut) {
+                l->n = MIN(l->n, (size_t)LOG_LINE - 4);
+                memcpy(l->text + l->n, "...", 3);
+                l->n += 3;
+        }
+        l->text[l->n] = '\n';
+        if (!put(l->text, l->n + 1))
+                atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+        if (log_tap)
+                log_tap(level, str_of(l->text, l->n));
+}
+
 void log_vwrite(enum log_level level, const char *subject, const char *fmt, va_list ap)
 {
         char raw[LOG_LINE];
         struct line l;
         int n;
 
-        l.cut = false;
-        l.n = stamp(l.text, sizeof(l.text));
-        l.n += (size_t)snprintf(l.text + l.n, sizeof(l.text) - l.n, "%-5s ", level_words[level]);
-        if (subject) {
-                l.text[l.n++] = '[';
-                add_escaped(&l, subject, strnlen(subject, LOG_LINE / 4));
-                l.text[l.n++] = ']';
-                l.text[l.n++] = ' ';
-        }
+        line_begin(&l, level, subject);
         n = vsnprintf(raw, sizeof(raw), fmt, ap);
         add_escaped(&l, raw, (size_t)MIN(MAX(n, 0), (int)sizeof(raw) - 1));
-        if (l.cut) {
-                l.n = MIN(l.n, (size_t)LOG_LINE - 4);
-                memcpy(l.text + l.n, "...", 3);
-                l.n += 3;
+        line_end(&l, level);
+}
+
+static bool is_word(unsigned char c)
+{
+        return isalnum(c) || c == '_' || c == '-' || c == '.';
+}
+
+static bool is_bare(unsigned char c)
+{
+        return is_word(c) || (c != '\0' && strchr("/:@%+,", c) != NULL);
+}
+
+static void add_name(struct line *l, str name)
+{
+        add_escaped(l, " ", 1);
+        for (size_t i = 0; i < name.n; i++)
+                add_escaped(l, is_word((unsigned char)name.p[i]) ? name.p + i : "_", 1);
+        add_escaped(l, "=", 1);
+}
+
+static void add_value(struct line *l, str value)
+{
+        bool bare = value.n > 0;
+
+        for (size_t i = 0; bare && i < value.n; i++)
+                bare = is_bare((unsigned char)value.p[i]);
+        if (bare) {
+                add_escaped(l, value.p, value.n);
+                return;
         }
-        l.text[l.n] = '\n';
-        if (!put(l.text, l.n + 1))
-                atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
-        if (log_tap)
-                log_tap(level, str_of(l.text, l.n));
+        add_escaped(l, "\"", 1);
+        for (size_t i = 0; i < value.n && !l->cut; i++) {
+                if (value.p[i] == '"' || value.p[i] == '\\')
+                        add_escaped(l, "\\", 1);
+                add_escaped(l, value.p + i, 1);
+        }
+        add_escaped(l, "\"", 1);
+}
+
+void log_write_fields(enum log_level level, const char *subject, str message,
+                      const struct log_field *fields, size_t n)
+{
+        struct line l;
+
+        line_begin(&l, level, subject);
+        add_escaped(&l, message.p, message.n);
+        for (size_t i = 0; i < n && !l.cut; i++) {
+                if (fields[i].value.p == NULL)
+                        continue;
+                add_name(&l, fields[i].name);
+                add_value(&l, fields[i].value);
+        }
+        line_end(&l, level);
 }
 
 void log_write(enum log_level level, const char *subject, const char *fmt, ...)

@@ -28,6 +28,18 @@ bool log_level_parse(str name, enum log_level *out); /* error warn info debug */
 void log_write(enum log_level level, const char *subject, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void log_vwrite(enum log_level level, const char *subject, const char *fmt, va_list ap);
 
+/* A message, and behind it what is known by name, for programs that read the log:
+ *     ... the token was refused reason=expired issuer="https://id.example/\"a\""
+ * A name's bytes other than letters, digits and _ - . become _.  A value stands in quotes, with \"
+ * and
+ * \\ for these two, unless it is all letters, digits and _ - . / : @ % + ,  An absent one is left
+ * out. */
+struct log_field {
+        str name, value;
+};
+void log_write_fields(enum log_level level, const char *subject, str message,
+                      const struct log_field *fields, size_t n);
+
 static inline bool log_wants(enum log_level level) /* lines of this level are built; any thread */
 {
         return (int)level <= (int)__atomic_load_n(&log_level, __ATOMIC_RELAXED);

@@ -245,29 +245,57 @@ static const void *host_cell_get(weir_task *t, weir_cell *cell)
 /* ------------------------------------------------------------------ observing */
 
 #define LINES_OF_THREADS 10 /* a second, of all threads that modules have made */
+#define LOG_SUBJECT      256
+#define LOG_FIELDS       64 /* more than fit into a line */
+
+/* Whether a line of this task's is wanted now, and what it is about. */
+static bool log_begin(weir_task *t, int32_t level, const char *call, enum log_level *l,
+                      char subject[static LOG_SUBJECT])
+{
+        static struct log_quota threads;
+
+        *l = level <= WEIR_LOG_ERROR   ? LOG_ERROR
+             : level >= WEIR_LOG_DEBUG ? LOG_DEBUG
+                                       : (enum log_level)(level - 1);
+        if (!log_wants(*l) || (t != NULL && !task_valid(t, ~0u, call)))
+                return false;
+        if (t == NULL ? !log_quota(&threads, LINES_OF_THREADS)
+                      : t->il != NULL && !instance_may_log(t->il, t->use->log_lines))
+                return false;
+        if (t != NULL && t->kind == TASK_REQUEST)
+                snprintf(subject, LOG_SUBJECT, "%s request %.*s", t->inst->subject,
+                         STR_ARG(str_head(t->txn->request_id, 64)));
+        else
+                snprintf(subject, LOG_SUBJECT, "%s", t ? t->inst->subject : "modules");
+        return true;
+}
 
 static void host_log(weir_task *t, int32_t level, const char *fmt, ...)
 {
-        enum log_level l = level <= WEIR_LOG_ERROR   ? LOG_ERROR
-                           : level >= WEIR_LOG_DEBUG ? LOG_DEBUG
-                                                     : (enum log_level)(level - 1);
-        static struct log_quota threads;
-        char subject[256];
+        enum log_level l;
+        char subject[LOG_SUBJECT];
         va_list ap;
 
-        if (!log_wants(l) || (t != NULL && !task_valid(t, ~0u, "log")))
+        if (!log_begin(t, level, "log", &l, subject))
                 return;
-        if (t == NULL ? !log_quota(&threads, LINES_OF_THREADS)
-                      : t->il != NULL && !instance_may_log(t->il, t->use->log_lines))
-                return;
-        if (t != NULL && t->kind == TASK_REQUEST)
-                snprintf(subject, sizeof(subject), "%s request %.*s", t->inst->subject,
-                         STR_ARG(str_head(t->txn->request_id, 64)));
-        else
-                snprintf(subject, sizeof(subject), "%s", t ? t->inst->subject : "modules");
         va_start(ap, fmt);
         log_vwrite(l, subject, fmt, ap);
         va_end(ap);
+}
+
+static void host_log_fields(weir_task *t, int32_t level, weir_str message, const weir_kv *fields,
+                            size_t n)
+{
+        struct log_field f[LOG_FIELDS];
+        enum log_level l;
+        char subject[LOG_SUBJECT];
+
+        if (!log_begin(t, level, "log_fields", &l, subject))
+                return;
+        n = MIN(n, (size_t)LOG_FIELDS);
+        for (size_t i = 0; i < n; i++)
+                f[i] = (struct log_field){api_str(fields[i].name), api_str(fields[i].value)};
+        log_write_fields(l, subject, api_str(message), f, n);
 }
 
 /* This thread's cells; another thread's (a module's own) use the control thread's. */
@@ -580,6 +608,7 @@ const weir_host api_host = {
         .cell_set = cell_put,
         .cell_get = host_cell_get,
         .log = host_log,
+        .log_fields = host_log_fields,
         .metric_add = host_metric_add,
         .metric_set = host_metric_set,
         .now_us = host_now_us,

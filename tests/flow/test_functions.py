@@ -281,6 +281,7 @@ def test_a_function_is_observed(every):
     assert w.metric("weir_every_call_size_bucket", function="f", le="1") == 0
     assert w.metric("weir_every_call_size_bucket", function="f", le="10") == calls
     w.wait_log(r"\[function every_call f \(weir\.conf:2\) request \w+\] a line of its own")
+    w.wait_log(re.escape(r'] said\x0aso plain=/a-b:1 a_name="two words" empty="" odd="\"\\\x0a"'))
 
 
 def test_a_loop_goes_on_while_functions_wait(every, connect):

@@ -302,6 +302,19 @@ def test_log_levels(weir):
         w.wait_log(rf"{level} +\[function lua f [^\]]*\] {text}\n")
 
 
+def test_log_fields(weir):
+    """The members of a last table, by name; whatever they are."""
+    w = weir(conf(request="""
+        log.warn("slow", 1, {path = request.path, ms = 12.5, ok = true, [7] = "a b", nothing = nil})
+        log.info({}) log.info({only = 1}) log.info("table", {}, "first")
+        local many = {} for i = 1, 100 do many["n" .. i] = i end log.info("many", many)"""))
+    fetch(w.http, "/a/b")
+    w.wait_log(r'warn  \[function lua f [^\]]*\] slow 1 7="a b" ms=12\.5 ok=true path=/a/b\n')
+    w.wait_log(r"\]  only=1\n")
+    w.wait_log(r"\] table table: 0x\w+ first\n")
+    assert len(re.findall(r" n\d+=\d+", w.wait_log(r"\] many n.*\n")[0].group(0))) == 32
+
+
 # ---------------------------------------------------------------- bodies
 
 

@@ -184,6 +184,11 @@ static weir_rc observe(weir_req *r, const struct conf *c)
         weir->metric_set(c->gauge, 5);
         weir->metric_set(c->histogram, 7);
         weir->log(r, WEIR_LOG_WARN, "a line of %s", "its own");
+        weir->log_fields(r, WEIR_LOG_WARN, WEIR_STR("said\nso"),
+                         WEIR_KVS({WEIR_STR("plain"), WEIR_STR("/a-b:1")},
+                                  {WEIR_STR("a name"), WEIR_STR("two words")},
+                                  {WEIR_STR("none"), {NULL, 0}}, {WEIR_STR("empty"), WEIR_STR("")},
+                                  {WEIR_STR("odd"), WEIR_STR("\"\\\n")}));
         return say(r, weir->format(r, "%d %d", mine ? (int)++*mine : 0, ticks ? *ticks : 0));
 }
 

@@ -98,6 +98,39 @@ static void escapes_input(void **state)
                             "info  [client \\x0a[x]] a\\x0d\\x0ab\\x1b[0m\\x7f\\x09c \xc3\xa4\n");
 }
 
+static void fields(void **state)
+{
+        const struct log_field some[] = {
+                {STR("path"), STR("/a/b.html")},
+                {STR("absent"), STR_NONE},
+                {STR("user agent"), STR("curl 7")},
+                {STR("q"), STR("a\"b\\")},
+                {STR("empty"), STR("")},
+                {STR("nul"), str_of("\0", 1)},
+                {STR("line"), STR("1\n2")},
+                {STR("eq"), STR("a=b")},
+                {STR("mail"), STR("a@b.test:25,c+d%")},
+                {STR(""), STR("x")},
+        };
+        struct log_field many[200];
+        char *line;
+
+        (void)state;
+        log_write_fields(LOG_WARN, "function f", STR("what\nwas"), some, COUNT(some));
+        assert_string_equal(line_read() + 25,
+                            "warn  [function f] what\\x0awas path=/a/b.html user_agent=\"curl 7\" "
+                            "q=\"a\\\"b\\\\\" empty=\"\" nul=\"\\x00\" line=\"1\\x0a2\" "
+                            "eq=\"a=b\" mail=a@b.test:25,c+d% =x\n");
+        for (size_t i = 0; i < COUNT(many); i++)
+                many[i] = (struct log_field){STR("name"), STR("two words")};
+        log_write_fields(LOG_INFO, NULL, STR("m"), many, COUNT(many));
+        line = line_read();
+        assert_int_equal(strlen(line), LOG_LINE);
+        assert_string_equal(line + LOG_LINE - 4, "...\n");
+        log_write_fields(LOG_INFO, NULL, STR_NONE, many, 0);
+        assert_string_equal(line_read() + 25, "info  \n");
+}
+
 static void cuts_long_lines(void **state)
 {
         char text[3 * LOG_LINE], *line;
@@ -268,6 +301,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(looks_as_described, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(levels, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(escapes_input, open_pipe, close_pipe),
+                cmocka_unit_test_setup_teardown(fields, open_pipe, close_pipe),
+                cmocka_unit_test_setup_teardown(fields, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(cuts_long_lines, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(full_pipe_drops, open_pipe, close_pipe),
                 cmocka_unit_test_setup_teardown(socket_does_not_block, open_pipe, close_pipe),
