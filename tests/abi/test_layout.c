@@ -3,7 +3,7 @@
  * of the released minors.
  *
  * A difference is a broken promise (V2 of the header): fields are appended, and nothing else. After
- * appending, write the new minor's table with:  test_layout > tests/abi/MAJOR.MINOR.txt
+ * appending, write the new minor's table with:  test_layout > tests/abi/MAJOR.MINOR/layout.txt
  */
 #include <weir/module.h>
 
@@ -210,7 +210,8 @@ int main(void)
                 char path[1024];
                 FILE *f;
 
-                snprintf(path, sizeof(path), "%s/tests/abi/%d.%d.txt", top, WEIR_ABI_MAJOR, minor);
+                snprintf(path, sizeof(path), "%s/tests/abi/%d.%d/layout.txt", top, WEIR_ABI_MAJOR,
+                         minor);
                 f = fopen(path, "r");
                 if (f == NULL) {
                         perror(path);

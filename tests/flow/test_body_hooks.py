@@ -14,7 +14,7 @@ from kit import h2 as h2c
 from kit import raw, until
 from kit.h2_peer import serve
 from kit.raw import answer, fetch, request
-from test_functions import ZOO, build
+from test_functions import FROZEN, build
 
 SIZES = [0, 1, 65537, 3_000_000]
 DATA = bytes(ord("a") + i % 26 for i in range(26 * 1000)) * 120
@@ -25,7 +25,7 @@ assert len(DATA) > 3_000_000
 def module():
     folder = Path(tempfile.mkdtemp(prefix="zoo", dir=Path.home()))
     folder.chmod(0o755)
-    yield build(ZOO / "bodies.c", folder / "bodies.so")
+    yield build(FROZEN / "bodies.c", folder / "bodies.so")
     shutil.rmtree(folder)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from kit import raw, until
 from kit.raw import answer, fetch, request
-from test_functions import ZOO, build, zoo  # noqa: F401 (a fixture)
+from test_functions import FROZEN, build, zoo  # noqa: F401 (a fixture)
 
 CONF = """
 threads 1; request_memory 256k;
@@ -27,7 +27,7 @@ CALLS = ["alloc", "dup", "format", "encode", "decode", "expand", "replace", "jso
 def hungry(weir, server, redis, zoo):  # noqa: F811
     store = redis()
     store("SET", "large", "x" * 5000)
-    path = build(ZOO / "hungry.c", zoo("null").with_name("hungry.so"))
+    path = build(FROZEN / "hungry.c", zoo("null").with_name("hungry.so"))
     return weir(CONF, module=path, redis=store, backend=server(answer(b"x" * 1000)))
 
 
@@ -65,7 +65,7 @@ def rss(pid):
 def test_many_hungry_ones_at_once(weir, server, zoo, connect):  # noqa: F811
     """All of them have what they may have, and keep it while their upstream is silent."""
     silent = server(script=lambda c: (c.server.take(c), c.read_all()))
-    path = build(ZOO / "hungry.c", zoo("null").with_name("hungry.so"))
+    path = build(FROZEN / "hungry.c", zoo("null").with_name("hungry.so"))
     w = weir(f"threads 1; request_memory 256k; module hungry {path}; listen 127.0.0.1:@http@; upstream u {{ server {silent}; }} "
              "host * { route / { function hungry on_error=fail_open; proxy u; } }")
     before = rss(w.worker())

@@ -15,13 +15,15 @@ from kit.raw import answer, fetch
 from kit.weir import TOP
 
 ZOO = TOP / "tests" / "modules"
+FROZEN = TOP / "tests" / "abi" / "1.0"  # modules that know no newer header than that beside them
 
 
 def build(source, out, cc=("cc", "-O1")):
-    """A module as its author would build it: the public header and nothing else."""
+    """A module as its author would build it: the public header, that beside it if there is one, and nothing else."""
+    include = Path(source).parent if (Path(source).parent / "weir").is_dir() else TOP / "src" / "include"
     flags = re.match(r"/\* flags:([^\n]*)", Path(source).read_text())
     subprocess.run([*cc, "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden",
-                    f"-I{TOP}/src/include", *(flags.group(1).split() if flags else []),
+                    f"-I{include}", *(flags.group(1).split() if flags else []),
                     "-o", str(out), str(source)], check=True)
     return out
 
@@ -161,7 +163,7 @@ WEIR_MODULE(.name = "stdio", .version = "1.0", .on_request = request);
 @pytest.mark.parametrize("compiler", ["cc", "clang"])
 def test_no_call_is_a_macro_of_the_c_library(weir, zoo, compiler):
     """clang with _FORTIFY_SOURCE makes printf and its kin macros: a call of that name would not compile."""
-    calls = re.findall(r"(?m)^weir_host\.(\w+) ", (TOP / "tests" / "abi" / "1.0.txt").read_text())
+    calls = re.findall(r"(?m)^weir_host\.(\w+) ", (FROZEN / "layout.txt").read_text())
     assert "format" in calls
     source = zoo("null").with_name("stdio.c")
     source.write_text(STDIO.replace("@no_macros@", "\n".join(
@@ -178,7 +180,7 @@ def test_no_call_is_a_macro_of_the_c_library(weir, zoo, compiler):
 @pytest.fixture
 def every(weir, zoo, redis):
     """A weir whose routes call the module that behaves."""
-    path = build(ZOO / "every_call.c", zoo("null").with_name("every_call.so"))
+    path = build(FROZEN / "every_call.c", zoo("null").with_name("every_call.so"))
     return weir(f"threads 1; module every_call {path}; redis main {{ server {redis()}; timeout command=2s; }} "
                 "listen 127.0.0.1:@http@; host * { route / { function every_call name=f store=main; "
                 "respond 200 $every_call_seen; } }")
@@ -204,7 +206,7 @@ def test_calls_of_the_host(every, path, body):
 @pytest.fixture
 def more(weir, zoo, redis, server, ca):
     """A weir whose routes call the other module that behaves; .main and .other are its servers."""
-    path = build(ZOO / "more_calls.c", zoo("null").with_name("more_calls.so"))
+    path = build(FROZEN / "more_calls.c", zoo("null").with_name("more_calls.so"))
     main = server(answer(b"main", fields=[("X-Server", "1")]))
     other = server(answer(b"other"))
     cert, key = ca.cert("a.test")
@@ -223,6 +225,7 @@ def more(weir, zoo, redis, server, ca):
     ("/peer", b"127.0.0.1 port http - - none"),
     ("/texts?q=7", b"127.0.0.1 7|10|a<bb-c><b-d>|f|{\"a\":[1.5,\"\xc3\xa4\"]}"),
     ("/digests", b'+/8= -_8 2 a%20b "\\"\\n" f7d8 1 1 0'),
+    ("/keys", b"1 0 0 0"),
     ("/other", b"other"),
     ("/named", b"other"),
     ("/plain", b"main"),
@@ -456,7 +459,7 @@ def test_pinned_ones_are_served_and_said_to_stay(weir, zoo):
 
 def test_a_function_chooses_the_server(weir, server, zoo):
     """As long as that one is up; otherwise, or if there is none of that name, the policy does."""
-    path = build(ZOO / "choose.c", zoo("null").with_name("choose.so"))
+    path = build(FROZEN / "choose.c", zoo("null").with_name("choose.so"))
     servers = [server(answer(b"%d" % n)) for n in range(3)]
     lines = " ".join(f"server {s};" for s in servers)
     w = weir(f"""module choose {path}; listen 127.0.0.1:@http@; upstream u {{ {lines} }}
@@ -479,7 +482,7 @@ def test_a_function_chooses_the_server(weir, server, zoo):
 @pytest.mark.parametrize("chosen", ["by the route", "by a function"])
 def test_an_upstreams_settings_hold_whoever_chose_it(weir, server, zoo, chosen):
     """Error pages are laid over each other status by status, its timeout is the nearest one's."""
-    path = build(ZOO / "choose.c", zoo("null").with_name("choose.so"))
+    path = build(FROZEN / "choose.c", zoo("null").with_name("choose.so"))
     silent = server(script=lambda c: (c.server.take(c), c.read_all()))
     w = weir(f"""module choose {path}; listen 127.0.0.1:@http@; error_page 502 503 504 text=top; timeout response=20s;
         upstream other {{ server {server()}; }}

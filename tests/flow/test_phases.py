@@ -5,7 +5,7 @@ import pytest
 
 from kit import until
 from kit.raw import answer, fetch
-from test_functions import ZOO, build, zoo  # noqa: F401 (a fixture)
+from test_functions import FROZEN, build, zoo  # noqa: F401 (a fixture)
 
 
 ALWAYS = dict(alloc=1, dup=1, format=1, expand=1, local_set=0, local_get=1, local_del=0, local_update=0, loop_data=1,
@@ -48,7 +48,7 @@ def said(w, place):
 
 @pytest.fixture
 def asked(weir, server, zoo):  # noqa: F811
-    path = build(ZOO / "phases.c", zoo("null").with_name("phases.so"))
+    path = build(FROZEN / "phases.c", zoo("null").with_name("phases.so"))
     w = weir(f"threads 1; module phases {path}; redis r {{ server 127.0.0.1:1; }} upstream u {{ server @s@; }} "
              "listen 127.0.0.1:@http@; host * { route / { function phases name=f store=r side=u log_lines=1000; "
              "proxy u; } }", s=server(answer(b"body")))

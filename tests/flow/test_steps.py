@@ -7,7 +7,7 @@ import pytest
 from kit import h2 as h2c
 from kit import raw, until
 from kit.raw import answer, fetch, request
-from test_functions import ZOO, build, zoo  # noqa: F401 (a fixture)
+from test_functions import FROZEN, build, zoo  # noqa: F401 (a fixture)
 
 HEADS = ["request", "response"]
 BODIES = ["request_body", "response_body"]
@@ -69,7 +69,7 @@ def steps(weir, server, zoo):  # noqa: F811
         side = Side(server)
         sides.append(side)
         s = server(script=backend) if backend else server(lambda q: answer(q.body))
-        path = build(ZOO / "steps.c", zoo("null").with_name("steps.so"))
+        path = build(FROZEN / "steps.c", zoo("null").with_name("steps.so"))
         w = weir(CONF % (command, timeout, timeout), module=path, backend=s, store=side.redis, side=side.http)
         w.side, w.server = side, s
         w.asked = 0

@@ -14,8 +14,7 @@ from kit import SLOW, proxy_header, raw, until
 from kit import h2 as h2_client
 from kit.h2_peer import ErrorCodes, serve
 from kit.raw import answer, fetch
-from test_functions import build
-from kit.weir import TOP
+from test_functions import FROZEN, build
 
 E_NOMEM, E_INVAL, E_DENIED, E_FULL, E_UNAVAIL, E_TIMEOUT = -1, -2, -4, -5, -7, -8
 
@@ -26,7 +25,7 @@ def modules():
     folder = Path(tempfile.mkdtemp(prefix="sub", dir=Path.home()))
     folder.chmod(0o755)
     for name in ("fanout", "work_http"):
-        build(TOP / "tests" / "modules" / f"{name}.c", folder / f"{name}.so")
+        build(FROZEN / f"{name}.c", folder / f"{name}.so")
     yield folder
     shutil.rmtree(folder)
 

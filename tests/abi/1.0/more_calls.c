@@ -189,6 +189,27 @@ static weir_rc digests(weir_req *r)
                                 memcmp(one, two, sizeof(one)) != 0, weir->equal(W("a"), W("b"))));
 }
 
+static weir_rc keys(weir_req *r)
+{
+        static const char secret[] = "0123456789abcdef0123456789abcdef";
+        weir_str raw = weir_bytes(secret, 32), said;
+        weir_key *key =
+                weir->key_new(r, weir->format(r, "{\"kty\":\"oct\",\"k\":\"%.*s\"}",
+                                              WEIR_S(weir->encode(r, WEIR_BASE64URL, raw))));
+        uint8_t mac[32];
+
+        if (key == NULL)
+                return WEIR_ERROR;
+        weir->hmac_sha256(raw, W("data"), mac);
+        said = weir->format(r, "%d %d %d %d",
+                            weir->key_verify(key, W("HS256"), W("data"), weir_bytes(mac, 32)),
+                            weir->key_verify(key, W("HS256"), W("other"), weir_bytes(mac, 32)),
+                            weir->key_verify(key, W("RS256"), W("data"), weir_bytes(mac, 32)),
+                            weir->key_new(r, W("{\"kty\":\"none\"}")) != NULL);
+        weir->key_free(key);
+        return say(r, said);
+}
+
 static weir_rc clocks(weir_req *r)
 {
         int64_t left = weir->time_left(r);
@@ -216,6 +237,7 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
                : weir_eq(path, W("/change"))  ? change(r)
                : weir_eq(path, W("/texts"))   ? texts(r, c)
                : weir_eq(path, W("/digests")) ? digests(r)
+               : weir_eq(path, W("/keys"))    ? keys(r)
                : weir_eq(path, W("/clocks"))  ? clocks(r)
                                               : WEIR_CONTINUE;
 }
