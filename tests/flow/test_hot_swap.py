@@ -136,7 +136,7 @@ def test_two_builds_to_and_fro(swap):
     held = []  # (its letter, its connection), two of each of the last two generations
     after20 = None
     with load(w) as wrk:
-        until(lambda: w.metric("weir_requests") > 0, "the load to begin")
+        until(lambda: w.metric("weir_connections") >= 128 and w.metric("weir_requests_total") > 1000, "the whole load")
         for n in range(1, RELOADS + 1):
             old, new = "ab"[(n - 1) % 2], "ab"[n % 2]
             for i in range(2):  # one in each hook, in turn
@@ -222,7 +222,7 @@ def test_the_installed_file_at_any_moment(swap, seed):
     spoiler = threading.Thread(target=spoil_on)
     codes = []
     with load(w) as wrk:
-        until(lambda: w.metric("weir_requests") > 0, "the load to begin")
+        until(lambda: w.metric("weir_connections") >= 128 and w.metric("weir_requests_total") > 1000, "the whole load")
         spoiler.start()
         try:
             while len(codes) < RELOADS // 8 or {0, 1} - set(codes) and len(codes) < RELOADS:

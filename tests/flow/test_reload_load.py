@@ -100,7 +100,7 @@ def test_a_hundred_reloads(parts, ca):
     w = parts
     ctx = ca.client()
     load = Load(f"https://127.0.0.1:{w.https}/hello", 32, "return status == 200")
-    until(lambda: w.metric("weir_requests") > 0, "the load to begin")
+    until(lambda: w.metric("weir_connections") >= 32 and w.metric("weir_requests_total") > 1000, "the whole load")
     opened = [Streams(w, ctx)]
     watch = raw.client(w.http)
     numbers, modules = set(), set()
