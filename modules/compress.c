@@ -11,21 +11,19 @@
  */
 #include <weir/module.h>
 
+#include "accept.h"
+
 #include <brotli/encode.h>
 #include <stdlib.h>
 #include <zlib.h>
 #include <zstd.h>
 
-enum { ZSTD, BROTLI, GZIP, ENCODINGS };
 enum { MORE, FLUSH, FINISH };
 
 #define OUT_SIZE    16384
 #define SHORT_CHUNK 4096
 #define WINDOW_LOG                                                                                 \
         18 /* 256 KiB: what a stream costs, here and at the client, is a few times that */
-
-static const weir_str tokens[ENCODINGS] = {
-        [ZSTD] = {"zstd", 4}, [BROTLI] = {"br", 2}, [GZIP] = {"gzip", 4}};
 
 struct conf {
         weir_list encodings, types;
@@ -67,10 +65,10 @@ struct stream {
 static int stream_begin(struct stream *s, int level)
 {
         switch (s->encoding) {
-        case GZIP:
+        case ACCEPT_GZIP:
                 return deflateInit2(&s->z, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) ==
                        Z_OK;
-        case BROTLI:
+        case ACCEPT_BROTLI:
                 s->br = BrotliEncoderCreateInstance(NULL, NULL, NULL);
                 return s->br &&
                        BrotliEncoderSetParameter(s->br, BROTLI_PARAM_QUALITY, (uint32_t)level) &&
@@ -86,7 +84,7 @@ static int stream_begin(struct stream *s, int level)
 
 static void stream_end(struct stream *s)
 {
-        if (s->encoding == GZIP)
+        if (s->encoding == ACCEPT_GZIP)
                 deflateEnd(&s->z);
         if (s->br)
                 BrotliEncoderDestroyInstance(s->br);
@@ -144,116 +142,38 @@ static int step_zstd(struct stream *s)
 
 static int step(struct stream *s)
 {
-        return s->encoding == GZIP     ? step_gzip(s)
-               : s->encoding == BROTLI ? step_brotli(s)
-                                       : step_zstd(s);
+        return s->encoding == ACCEPT_GZIP     ? step_gzip(s)
+               : s->encoding == ACCEPT_BROTLI ? step_brotli(s)
+                                              : step_zstd(s);
 }
 
 /* ------------------------------------------------------------------ what the client takes */
-
-static weir_str trim(weir_str s)
-{
-        while (s.n && (*s.p == ' ' || *s.p == '\t'))
-                s.p++, s.n--;
-        while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
-                s.n--;
-        return s;
-}
-
-/* The part before the next `at`, trimmed; *rest is what follows it, absent at the end. */
-static weir_str cut(weir_str *rest, char at)
-{
-        const char *end = rest->n ? memchr(rest->p, at, rest->n) : NULL;
-        weir_str part = {rest->p, end ? (size_t)(end - rest->p) : rest->n};
-
-        *rest = end ? weir_bytes(end + 1, rest->n - part.n - 1) : (weir_str){NULL, 0};
-        return trim(part);
-}
-
-/* "0.25" in thousandths; what is no weight counts as refused. */
-static int weight(weir_str s)
-{
-        int q, unit = 100;
-
-        if (s.n == 0 || s.n > 5 || (s.p[0] != '0' && s.p[0] != '1') || (s.n > 1 && s.p[1] != '.'))
-                return 0;
-        q = (s.p[0] - '0') * 1000;
-        for (size_t i = 2; i < s.n; i++, unit /= 10) {
-                if (s.p[i] < '0' || s.p[i] > '9')
-                        return 0;
-                q += (s.p[i] - '0') * unit;
-        }
-        return q > 1000 ? 0 : q;
-}
-
-struct wishes {
-        int of[ENCODINGS], any, identity; /* thousandths; -1: not named */
-};
-
-static void wish(struct wishes *w, weir_str element)
-{
-        weir_str name = cut(&element, ';'), parameter;
-        int q = 1000;
-
-        while (element.p) {
-                parameter = cut(&element, ';');
-                if (parameter.n > 1 && (parameter.p[0] | 32) == 'q' && parameter.p[1] == '=')
-                        q = weight(weir_bytes(parameter.p + 2, parameter.n - 2));
-        }
-        for (int i = 0; i < ENCODINGS; i++)
-                if (weir_eq_icase(name, tokens[i]))
-                        w->of[i] = q;
-        if (weir_eq_icase(name, WEIR_STR("x-gzip")))
-                w->of[GZIP] = q;
-        if (weir_eq(name, WEIR_STR("*")))
-                w->any = q;
-        if (weir_eq_icase(name, WEIR_STR("identity")))
-                w->identity = q;
-}
-
-/* Calls for each element of all fields of that name. */
-static void each(weir_req *r, int32_t where, weir_str name, void (*fn)(struct wishes *, weir_str),
-                 struct wishes *to)
-{
-        weir_kv kv;
-
-        for (size_t i = 0; weir->header_at(r, where, i, &kv); i++)
-                while (weir_eq_icase(kv.name, name) && kv.value.p)
-                        fn(to, cut(&kv.value, ','));
-}
 
 /* The encoding it gets; -1: none.  As the client asks: functions behind this one may want to have
  * bodies uncompressed. */
 static int32_t negotiate(weir_req *r, const struct conf *c)
 {
-        struct wishes w = {{-1, -1, -1}, -1, -1};
-        int32_t best = -1;
-        int best_q = 0;
+        struct accept_wishes w = ACCEPT_NOTHING_SAID;
+        weir_kv kv;
 
-        each(r, WEIR_REQUEST, WEIR_STR("accept-encoding"), wish, &w);
-        WEIR_EACH (int32_t, e, c->encodings) {
-                int q = w.of[*e] >= 0 ? w.of[*e] : w.any;
-                if (q > best_q) {
-                        best = *e;
-                        best_q = q;
-                }
-        }
-        return w.identity > best_q ? -1 : best;
+        for (size_t i = 0; weir->header_at(r, WEIR_REQUEST, i, &kv); i++)
+                if (weir_eq_icase(kv.name, WEIR_STR("accept-encoding")))
+                        accept_read(&w, kv.value);
+        return accept_best(&w, c->encodings.v, c->encodings.n);
 }
 
 /* ------------------------------------------------------------------ which responses */
 
-static void note_no_transform(struct wishes *w, weir_str directive)
+/* Whether a list of the response has the element. */
+static int lists(weir_req *r, weir_str field, weir_str element)
 {
-        w->any |= weir_eq_icase(directive, WEIR_STR("no-transform"));
-}
+        weir_kv kv;
 
-static int no_transform(weir_req *r)
-{
-        struct wishes w = {.any = 0};
-
-        each(r, WEIR_RESPONSE, WEIR_STR("cache-control"), note_no_transform, &w);
-        return w.any;
+        for (size_t i = 0; weir->header_at(r, WEIR_RESPONSE, i, &kv); i++)
+                while (weir_eq_icase(kv.name, field) && kv.value.p)
+                        if (weir_eq_icase(accept_cut(&kv.value, ','), element))
+                                return 1;
+        return 0;
 }
 
 /* One `*` in a pattern stands for any text. */
@@ -286,7 +206,8 @@ static int eligible(weir_req *r, const struct conf *c)
         if (weir_eq(method, WEIR_STR("HEAD")) || weir_eq(status, WEIR_STR("101")) ||
             weir_eq(status, WEIR_STR("204")) || weir_eq(status, WEIR_STR("206")) ||
             weir_eq(status, WEIR_STR("304")) || has(r, WEIR_STR("content-encoding")) ||
-            has(r, WEIR_STR("content-range")) || no_transform(r))
+            has(r, WEIR_STR("content-range")) ||
+            lists(r, WEIR_STR("cache-control"), WEIR_STR("no-transform")))
                 return 0;
         if (weir->header_get(r, WEIR_RESPONSE, WEIR_STR("content-length"), &v) == 1) {
                 for (size_t i = 0; i < v.n && length < c->min_length; i++)
@@ -296,27 +217,21 @@ static int eligible(weir_req *r, const struct conf *c)
         }
         if (!weir->header_get(r, WEIR_RESPONSE, WEIR_STR("content-type"), &v))
                 return 0;
-        v = cut(&v, ';');
+        v = accept_cut(&v, ';');
         WEIR_EACH (weir_str, type, c->types)
                 if (type_is(v, *type))
                         return 1;
         return 0;
 }
 
-static void note_vary(struct wishes *w, weir_str name)
-{
-        w->any |= weir_eq(name, WEIR_STR("*")) || weir_eq_icase(name, WEIR_STR("accept-encoding"));
-}
-
 /* Caches must ask again for who takes other encodings. */
 static weir_err say_vary(weir_req *r)
 {
-        struct wishes w = {.any = 0};
+        weir_str field = WEIR_STR("vary"), value = WEIR_STR("Accept-Encoding");
 
-        each(r, WEIR_RESPONSE, WEIR_STR("vary"), note_vary, &w);
-        return w.any ? WEIR_OK
-                     : weir->header_add(r, WEIR_RESPONSE, WEIR_STR("vary"),
-                                        WEIR_STR("Accept-Encoding"));
+        return lists(r, field, WEIR_STR("*")) || lists(r, field, value)
+                       ? WEIR_OK
+                       : weir->header_add(r, WEIR_RESPONSE, field, value);
 }
 
 /* The same content, but no longer the same bytes. */
@@ -370,7 +285,8 @@ static weir_rc response(weir_req *r, const void *inst, void *ctx)
                 return WEIR_CONTINUE;
         tagged = weir->header_get(r, WEIR_RESPONSE, WEIR_STR("etag"), &etag) == 1;
         if (weir->body_mode(r, WEIR_BODY_REWRITE, 0) ||
-            weir->header_set(r, WEIR_RESPONSE, WEIR_STR("content-encoding"), tokens[encoding]) ||
+            weir->header_set(r, WEIR_RESPONSE, WEIR_STR("content-encoding"),
+                             accept_tokens[encoding]) ||
             (tagged && weaken(r, etag)))
                 return WEIR_ERROR;
         return WEIR_CONTINUE;

@@ -94,6 +94,20 @@ uint64_t jwt_fetch_count(const struct jwt_conf *c);
 
 /* ---- tokens (jwt_token.c) ---- */
 
+/* header.payload.signature, as they were sent; input is what is signed.  Empty ones are found, too.
+ */
+struct jwt_parts {
+        weir_str header, payload, signature, input;
+};
+
+/* Pure, the three of them.  0: there are not two dots. */
+int jwt_split(weir_str text, struct jwt_parts *parts);
+/* Algorithm and name of the key; header may be NULL or of any type.  NULL, or what is wrong. */
+const char *jwt_header(const weir_value *header, uint32_t allowed, struct jwt_token *token);
+/* As jwt_check, of claims that may be NULL or of any type. */
+const char *jwt_claims(const struct jwt_conf *c, const weir_value *claims, int64_t wall,
+                       int64_t *until);
+
 /* NULL, or why it is none. */
 const char *jwt_read(weir_task *t, const struct jwt_conf *c, weir_str text,
                      struct jwt_token *token);

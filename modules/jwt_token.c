@@ -15,11 +15,11 @@ const char *const jwt_algorithms[JWT_ALGORITHMS] = {
         "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 };
 
-static int is_allowed(const struct jwt_conf *c, weir_str algorithm)
+static int is_allowed(uint32_t allowed, weir_str algorithm)
 {
         for (size_t i = 0; i < JWT_ALGORITHMS; i++)
                 if (weir_eq(algorithm, weir_bytes(jwt_algorithms[i], strlen(jwt_algorithms[i]))))
-                        return (c->allowed >> i) & 1;
+                        return (allowed >> i) & 1;
         return 0;
 }
 
@@ -34,26 +34,26 @@ static weir_str part(weir_str *rest)
         return one;
 }
 
-const char *jwt_read(weir_task *t, const struct jwt_conf *c, weir_str text, struct jwt_token *token)
+int jwt_split(weir_str text, struct jwt_parts *p)
 {
-        weir_str rest = text, head = part(&rest);
-        const weir_value *header, *id;
+        weir_str rest = text;
 
-        *token = (struct jwt_token){.payload = {NULL, 0}};
-        if (text.n > (size_t)c->max_token)
-                return "the token is too long";
-        if (head.p == NULL)
-                return MALFORMED;
-        token->payload = part(&rest);
-        if (token->payload.p == NULL || memchr(rest.p, '.', rest.n) != NULL)
-                return MALFORMED;
-        token->input = weir_bytes(text.p, head.n + 1 + token->payload.n);
-        token->signature = weir->decode(t, WEIR_BASE64URL, rest);
-        header = weir->json_parse(t, weir->decode(t, WEIR_BASE64URL, head));
-        if (header == NULL || header->type != WEIR_V_OBJECT || token->signature.p == NULL)
-                return MALFORMED;
+        p->header = part(&rest);
+        if (p->header.p == NULL)
+                return 0;
+        p->payload = part(&rest);
+        if (p->payload.p == NULL || memchr(rest.p, '.', rest.n) != NULL)
+                return 0;
+        p->signature = rest;
+        p->input = weir_bytes(text.p, p->header.n + 1 + p->payload.n);
+        return 1;
+}
+
+const char *jwt_header(const weir_value *header, uint32_t allowed, struct jwt_token *token)
+{
+        const weir_value *id = weir_get(header, WEIR_STR("kid"));
+
         token->algorithm = weir_get_str(header, WEIR_STR("alg"));
-        id = weir_get(header, WEIR_STR("kid"));
         if (token->algorithm.p == NULL || (id != NULL && id->type != WEIR_V_STRING))
                 return MALFORMED;
         if (id != NULL)
@@ -61,7 +61,26 @@ const char *jwt_read(weir_task *t, const struct jwt_conf *c, weir_str text, stru
         /* RFC 7515 4.1.11: what must be understood and is not */
         if (weir_get(header, WEIR_STR("crit")) != NULL || weir_get(header, WEIR_STR("b64")) != NULL)
                 return "the token uses an extension";
-        return is_allowed(c, token->algorithm) ? NULL : "the token's algorithm is not allowed";
+        return is_allowed(allowed, token->algorithm) ? NULL
+                                                     : "the token's algorithm is not allowed";
+}
+
+const char *jwt_read(weir_task *t, const struct jwt_conf *c, weir_str text, struct jwt_token *token)
+{
+        struct jwt_parts parts;
+
+        *token = (struct jwt_token){.payload = {NULL, 0}};
+        if (text.n > (size_t)c->max_token)
+                return "the token is too long";
+        if (!jwt_split(text, &parts))
+                return MALFORMED;
+        token->input = parts.input;
+        token->payload = parts.payload;
+        token->signature = weir->decode(t, WEIR_BASE64URL, parts.signature);
+        if (token->signature.p == NULL)
+                return MALFORMED;
+        return jwt_header(weir->json_parse(t, weir->decode(t, WEIR_BASE64URL, parts.header)),
+                          c->allowed, token);
 }
 
 /* ------------------------------------------------------------------ claims */
@@ -101,9 +120,9 @@ static int date_of(const weir_value *claims, weir_str name, double *seconds)
         return 1;
 }
 
-static const char *check_times(const struct jwt_conf *c, const weir_value *claims, int64_t *until)
+static const char *check_times(const struct jwt_conf *c, const weir_value *claims, int64_t wall,
+                               int64_t *until)
 {
-        int64_t wall = weir->wall_us();
         double now = (double)wall / 1e6, leeway = (double)c->leeway / 1e6;
         double exp = 0, nbf = 0;
         int has_exp = date_of(claims, WEIR_STR("exp"), &exp);
@@ -123,17 +142,14 @@ static const char *check_times(const struct jwt_conf *c, const weir_value *claim
         return NULL;
 }
 
-const char *jwt_check(weir_task *t, const struct jwt_conf *c, struct jwt_token *token,
-                      int64_t *until)
+const char *jwt_claims(const struct jwt_conf *c, const weir_value *claims, int64_t wall,
+                       int64_t *until)
 {
-        const weir_value *claims =
-                weir->json_parse(t, weir->decode(t, WEIR_BASE64URL, token->payload));
         const char *why;
 
         if (claims == NULL || claims->type != WEIR_V_OBJECT)
                 return MALFORMED;
-        token->claims = claims;
-        why = check_times(c, claims, until);
+        why = check_times(c, claims, wall, until);
         if (why != NULL)
                 return why;
         if (c->issuer.n > 0 && !is_listed(&c->issuer, weir_get_str(claims, WEIR_STR("iss"))))
@@ -141,4 +157,11 @@ const char *jwt_check(weir_task *t, const struct jwt_conf *c, struct jwt_token *
         if (c->audience.n > 0 && !is_for_us(c, weir_get(claims, WEIR_STR("aud"))))
                 return "the token is for another audience";
         return NULL;
+}
+
+const char *jwt_check(weir_task *t, const struct jwt_conf *c, struct jwt_token *token,
+                      int64_t *until)
+{
+        token->claims = weir->json_parse(t, weir->decode(t, WEIR_BASE64URL, token->payload));
+        return jwt_claims(c, token->claims, weir->wall_us(), until);
 }
