@@ -94,6 +94,25 @@ def test_what_is_negotiated(world, accept, encoding):
     assert fetch(w.http).get("content-encoding") is None
 
 
+@pytest.mark.parametrize("accepts, encoding", [
+    (["gzip;q=0.5", "br;q=0.9"], "br"), (["zstd, br;q=0", "gzip, zstd;q=0"], "gzip"), (["", "gzip"], "gzip"), (["gzip", "*;q=0"], "gzip"),
+])
+def test_a_list_in_several_fields(world, accepts, encoding):
+    w = world(answer(TEXT[:5000], fields=[TYPE]))
+    r = fetch(w.http, fields=[("accept-encoding", a) for a in accepts])
+    assert r.get("content-encoding") == encoding
+
+
+@pytest.mark.parametrize("vary, now", [
+    (["Origin"], ["Origin", "Accept-Encoding"]), (["Origin, accept-encoding"], ["Origin, accept-encoding"]),
+    (["Origin", "Accept-Encoding ,X"], ["Origin", "Accept-Encoding ,X"]), (["*"], ["*"]),
+    (["X-Accept-Encoding"], ["X-Accept-Encoding", "Accept-Encoding"]),
+], ids=str)
+def test_vary_is_said_once(world, vary, now):
+    w = world(answer(TEXT[:5000], fields=[TYPE, *(("Vary", v) for v in vary)]))
+    assert fetch(w.http, fields={"accept-encoding": "gzip"}).all("vary") == now
+
+
 @pytest.mark.parametrize("status, fields, method", [
     ("200 OK", [("content-type", "image/png")], "GET"), ("200 OK", [], "GET"),
     ("200 OK", [TYPE, ("content-encoding", "gzip")], "GET"),
