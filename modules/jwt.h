@@ -44,7 +44,7 @@ struct jwt_key_line {
 struct jwt_source {
         weir_upstream *upstream;
         weir_str path, host;
-        int64_t refresh, retry;
+        int64_t refresh, min_refresh, max_refresh, retry; /* but for retry 0: not given */
 };
 
 struct jwt_conf {
@@ -91,6 +91,12 @@ weir_err jwt_fetch_begin(weir_task *t, const struct jwt_conf *c); /* in loop_ini
  * wait until the count of fetches has changed; 0: they were not long ago. */
 int jwt_fetch_early(weir_task *t, const struct jwt_conf *c);
 uint64_t jwt_fetch_count(const struct jwt_conf *c);
+
+/* ---- how long an answer is good (jwt_lifetime.c) ---- */
+
+/* What Cache-Control says (max-age less the Age; no-store and no-cache: 0), in us; -1: nothing.
+ * Pure. */
+int64_t jwt_lifetime(const weir_kv *fields, size_t n);
 
 /* ---- tokens (jwt_token.c) ---- */
 

@@ -2,9 +2,11 @@
  * Keys that a server publishes: fetched by background work, kept in a cell that all loops read.
  *
  * The difficulty is who asks when.  Every loop has work that looks whether it is time, and the
- * first one to find so asks for all.  A token that names a key nobody knows makes it time at once,
- * for keys change; but not within `retry` of the last time, or anybody could make us ask for ever.
- * What cannot be had or read changes nothing: the last keys stay.
+ * first one to find so asks for all.  When it is time the server says itself (Cache-Control), but
+ * it can neither make us ask all the time nor keep a key in force for ever.  A token that names a
+ * key nobody knows makes it time at once, for keys change; but not within `retry` of the last time,
+ * or anybody could make us ask for ever. What cannot be had or read changes nothing: the last keys
+ * stay.
  */
 #include "jwt.h"
 
@@ -12,15 +14,46 @@
 
 #define TIMEOUT_US INT64_C(5000000)
 #define BODY_MAX   (128 * 1024)
+#define MINUTE_US  INT64_C(60000000)
+#define HOUR_US    (60 * MINUTE_US)
+#define DAY_US     (24 * HOUR_US)
 
 /* Of one instance, for all loops of the process. */
 struct jwt_fetch {
         const struct jwt_source *source;
         weir_metric *fetched, *failed;
-        _Atomic int64_t last; /* when the last one began */
+        int64_t refresh, min_refresh, max_refresh; /* min <= refresh <= max */
+        _Atomic int64_t last;                      /* when the last one began */
+        _Atomic int64_t gap;                       /* from that one to the next */
         _Atomic int under_way, has_failed;
         _Atomic uint64_t finished; /* how many have ended, in whatever way */
 };
+
+static int64_t less(int64_t a, int64_t b)
+{
+        return a < b ? a : b;
+}
+
+/* What is not given follows from what is.  0: an error is reported. */
+static int find_times(weir_conf *conf, struct jwt_fetch *f)
+{
+        const struct jwt_source *s = f->source;
+        const int64_t *wrong = s->min_refresh ? &s->min_refresh : &s->max_refresh;
+
+        f->max_refresh = s->max_refresh ? s->max_refresh : s->refresh ? s->refresh : DAY_US;
+        f->min_refresh = s->min_refresh ? s->min_refresh
+                                        : less(MINUTE_US, s->refresh ? s->refresh : f->max_refresh);
+        f->refresh = s->refresh ? s->refresh : less(HOUR_US, f->max_refresh);
+        if (s->refresh == 0 && f->refresh < f->min_refresh)
+                f->refresh = f->min_refresh;
+        atomic_init(&f->gap, f->refresh);
+        if (f->min_refresh <= f->refresh && f->refresh <= f->max_refresh)
+                return 1;
+        weir->conf_error(conf, wrong,
+                         "refresh must be between min_refresh (%lld ms) and max_refresh (%lld ms)",
+                         (long long)(f->min_refresh / 1000), (long long)(f->max_refresh / 1000));
+        return 0;
+}
 
 int jwt_fetch_create(weir_conf *conf, struct jwt_conf *c)
 {
@@ -33,6 +66,8 @@ int jwt_fetch_create(weir_conf *conf, struct jwt_conf *c)
         }
         c->fetch = weir->alloc(conf, sizeof(*c->fetch));
         c->fetch->source = c->sources.v;
+        if (!find_times(conf, c->fetch))
+                return 0;
         atomic_init(&c->fetch->last, INT64_MIN / 2);
         c->fetch->fetched =
                 weir->conf_metric(conf, WEIR_COUNTER, "fetches_total{result=\"fetched\"}",
@@ -62,6 +97,15 @@ static void ended(struct jwt_fetch *f, int good)
         atomic_fetch_add(&f->finished, 1);
 }
 
+static int64_t gap_after(const struct jwt_fetch *f, const weir_http_res *res)
+{
+        int64_t said = jwt_lifetime(res->fields, res->n_fields);
+
+        if (said < 0)
+                return f->refresh;
+        return said < f->min_refresh ? f->min_refresh : less(said, f->max_refresh);
+}
+
 static weir_rc answered(weir_task *t, const void *inst, void *ctx, const weir_http_res *res,
                         void *arg)
 {
@@ -77,6 +121,8 @@ static weir_rc answered(weir_task *t, const void *inst, void *ctx, const weir_ht
         else if (set == NULL)
                 weir->log(t, WEIR_LOG_WARN,
                           "what was fetched is no JWKS document with a key to verify with");
+        if (set != NULL)
+                atomic_store(&c->fetch->gap, gap_after(c->fetch, res));
         if (set != NULL && before != NULL && memcmp(set->digest, before->digest, 32) == 0)
                 jwt_set_free(set); /* what was verified with the same keys stays so */
         else if (set != NULL)
@@ -107,13 +153,15 @@ static weir_rc ask(weir_task *t, const void *inst, void *ctx, void *arg)
 static weir_rc look(weir_task *t, const void *inst, void *ctx, void *arg)
 {
         const struct jwt_conf *c = inst;
-        const struct jwt_source *s = c->fetch->source;
-        int64_t soon = s->retry < s->refresh ? s->retry : s->refresh;
-        int64_t gap = atomic_load(&c->fetch->has_failed) ? soon : s->refresh;
+        struct jwt_fetch *f = c->fetch;
+        int64_t soon = less(f->source->retry, f->min_refresh), gap = atomic_load(&f->gap);
+
+        if (atomic_load(&f->has_failed))
+                gap = less(gap, f->source->retry);
 
         if (weir->spawn(t, soon, look, NULL, 0))
                 return WEIR_ERROR;
-        return claim(c->fetch, gap) ? ask(t, inst, ctx, arg) : WEIR_DONE;
+        return claim(f, gap) ? ask(t, inst, ctx, arg) : WEIR_DONE;
 }
 
 weir_err jwt_fetch_begin(weir_task *t, const struct jwt_conf *c)

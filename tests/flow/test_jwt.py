@@ -259,6 +259,8 @@ def test_issuer_and_audience(weir, keys):
         refused(fetch(w.http, fields=bearer(keys.token(claims={**good, **change}))), why)
     refused(fetch(w.http, fields=bearer(keys.token(claims={"aud": "shop"}))), "issuer")
     refused(fetch(w.http, fields=bearer(keys.token(claims={"iss": "https://a.test"}))), "audience")
+    w.reload(conf(SECRET_LINE))  # nobody has said who we are
+    assert fetch(w.http, fields=bearer(keys.token(claims=good))).status == 200
 
 
 def test_which_key(weir, keys):
@@ -365,13 +367,14 @@ def test_mistakes(weir, keys, words, says):
 class Issuer:
     """Publishes keys; what it answers can be changed."""
 
-    def __init__(self, server, *sets):
+    def __init__(self, server, *sets, fields=()):
+        self.fields = fields
         self.publish(*sets)
         self.server = server(lambda q: self.reply)
 
     def publish(self, *sets):
         """(keys, algorithm, kid)..."""
-        self.reply = answer(json.dumps({"keys": [k.jwk(a, kid=i) for k, a, i in sets]}).encode())
+        self.reply = answer(json.dumps({"keys": [k.jwk(a, kid=i) for k, a, i in sets]}).encode(), fields=self.fields)
 
     @property
     def asked(self):
@@ -421,6 +424,39 @@ def test_keys_are_fetched_again(weir, server, keys):
     assert w.metric("weir_jwt_total", function="f", result="cached") >= 1, "the same keys make nothing be forgotten"
     s.publish((Keys(), "RS256", "1"))
     until(lambda: fetch(w.http, fields=old).status == 401, "the new key to be in force")
+
+
+@pytest.mark.parametrize("said, words, again", [
+    (["no-store"], "min_refresh=50ms", True), (["no-cache", "max-age=3600"], "min_refresh=50ms", True),
+    (["max-age=0"], "min_refresh=50ms", True), (["public, max-age=1"], "min_refresh=50ms", True),
+    (["max-age=604800"], "max_refresh=50ms", True), (["max-age=604800"], "refresh=50ms", True),
+    (["no-store"], "", False), (["no-store"], "min_refresh=1h refresh=1h", False), (["max-age=1"], "min_refresh=1h", False),
+    (["max-age=3600"], "refresh=50ms max_refresh=1d", False), (["private"], "min_refresh=50ms", False),
+], ids=str)
+def test_the_server_says_how_long_its_keys_are_good(weir, server, keys, said, words, again):
+    """Within what the configuration allows.  Another issuer, which says nothing, is the clock."""
+    s = Issuer(server, (keys, "RS256", "1"), fields=[("Cache-Control", v) for v in said])
+    clock = Issuer(server, (keys, "RS256", "1"))
+    w = weir(f"""module jwt; upstream id {{ server @id@; }} upstream clock {{ server @clock@; }} listen 127.0.0.1:@http@;
+        host * {{ route /c {{ function jwt {{ name c; jwks_upstream clock refresh=50ms; }} respond 200; }}
+                 route / {{ function jwt {{ name f; jwks_upstream id retry=50ms {words}; }} respond 200; }} }}""",
+             id=s.server, clock=clock.server)
+    good = bearer(keys.token("RS256", header={"kid": "1"}))
+    if again:
+        until(lambda: s.asked >= 3, "it to be asked again")
+    until(lambda: clock.asked >= 12, "time to pass")
+    assert fetch(w.http, fields=good).status == 200
+    assert again or s.asked == 1
+
+
+def test_a_key_that_is_gone_is_taken_back_when_its_time_is_over(weir, server, keys):
+    """The time since the answer was made counts, too."""
+    s = Issuer(server, (keys, "RS256", "1"), fields=[("Cache-Control", "max-age=3600"), ("Age", "3599")])
+    w = weir(published("refresh=1h min_refresh=50ms"), id=s.server)
+    old = bearer(keys.token("RS256", header={"kid": "1"}))
+    assert fetch(w.http, fields=old).status == 200
+    s.publish((Keys(), "RS256", "2"))
+    until(lambda: fetch(w.http, fields=old).status == 401, "the key to be taken back", 10)
 
 
 @pytest.mark.parametrize("reply", [
@@ -497,6 +533,10 @@ def test_keys_of_both(weir, server, keys):
     ("jwks_upstream idd;", "there is no upstream idd"), ("jwks_upstream;", "needs upstream"),
     ("jwks_upstream id; jwks_upstream id;", "there can be one jwks_upstream"),
     ("jwks_upstream id refresh=1ms;", "refresh must be between"),
+    ("jwks_upstream id min_refresh=2h max_refresh=1h;", "between min_refresh (7200000 ms) and max_refresh (3600000 ms)"),
+    ("jwks_upstream id refresh=2h max_refresh=1h;", "refresh must be between"),
+    ("jwks_upstream id refresh=1m min_refresh=2m;", "refresh must be between"),
+    ("jwks_upstream id min_refresh=2d;", "refresh must be between"),
 ])
 def test_mistakes_of_jwks_upstream(weir, line, says):
     w = weir(f"module jwt; listen 127.0.0.1:1; upstream id {{ server 127.0.0.1:1; }} host * {{ route / {{\nfunction jwt {{ {line} }} "
