@@ -9,11 +9,13 @@
  * The difficulty: such hashes are slow by design, a tenth of a second, and a loop may not block.
  * So a few threads of this instance hash, one behind the other; at most `queue` requests wait, and
  * what has been right is believed for `ttl`.  Names that do not exist cost as much as those that
- * do.
+ * do.  What a hash costs stands in itself, so one that would take a thread for long is refused when
+ * the file is read.
  */
 #include <weir/module.h>
 
 #include "credential.h"
+#include "crypt_cost.h"
 
 #include <crypt.h>
 #include <pthread.h>
@@ -24,8 +26,6 @@
 #define PASSWORD_MAX    512 /* of crypt(3) */
 #define CREDENTIALS_MAX 2048
 #define THREADS_MAX     16
-#define BCRYPT_COST_MAX 15      /* some 3 s */
-#define ROUNDS_MAX      5000000 /* of $5$ and $6$: some 3 s */
 
 enum { ACCEPTED, CACHED, REFUSED, MISSING, BUSY, RESULTS };
 
@@ -59,7 +59,7 @@ struct pool {
 struct conf {
         weir_text users;
         weir_str realm, variable;
-        int64_t ttl, threads, queue;
+        int64_t ttl, threads, queue, max_bcrypt, max_rounds, max_yescrypt;
         int32_t forward, weak;
         /* worked out by create */
         const struct user *user; /* sorted by name */
@@ -91,35 +91,26 @@ static const weir_arg args[] = {
                  .max = 10000),
         WEIR_ARG(struct conf, weak, BOOL, 0, "off",
                  "Also take hashes that can be guessed fast: MD5 and DES."),
+        /* Each some 0.7 s of one core. */
+        WEIR_ARG(struct conf, max_bcrypt, INT, 0, "13", "Highest cost of a bcrypt hash.", .min = 4,
+                 .max = 31),
+        WEIR_ARG(struct conf, max_rounds, INT, 0, "1000000", "Most rounds of a SHA hash.",
+                 .min = 1000, .max = 999999999),
+        WEIR_ARG(struct conf, max_yescrypt, SIZE, 0, "64m",
+                 "Most memory that it takes to try a yescrypt hash.", .min = 65536,
+                 .max = INT64_C(1) << 40),
 };
 
 /* ------------------------------------------------------------------ the hashes */
 
-static const struct form {
-        const char *prefix;
-        size_t n_hash; /* what follows the last $ */
-} strong[] = {
-        {"$2a$", 53}, {"$2b$", 53}, {"$2y$", 53}, {"$5$", 43}, {"$6$", 86}, {"$y$", 43},
-};
-
-/* Of $5$ and $6$; 0 when it does not say. */
-static long rounds_of(const char *hash)
-{
-        const char *at = strstr(hash, "$rounds=");
-        return at ? strtol(at + 8, NULL, 10) : 0;
-}
-
 /* NULL, or what is wrong with it. */
 static const char *fault_of(const char *hash, int weak)
 {
-        const struct form *f = NULL;
+        const struct crypt_form *f = crypt_form_of(hash);
 
-        for (size_t i = 0; i < WEIR_COUNT(strong); i++)
-                if (strncmp(hash, strong[i].prefix, strlen(strong[i].prefix)) == 0)
-                        f = &strong[i];
         if (strncmp(hash, "$apr1$", 6) == 0)
                 return "is Apache's own MD5, which crypt(3) does not know: use htpasswd -B";
-        if (f == NULL && !weak)
+        if (f == NULL && !(weak && crypt_is_weak(hash)))
                 return "is no bcrypt ($2y$), yescrypt ($y$) or SHA ($5$, $6$) hash: use htpasswd "
                        "-B";
         if (crypt_checksalt(hash) == CRYPT_SALT_INVALID ||
@@ -127,13 +118,34 @@ static const char *fault_of(const char *hash, int weak)
                 return "is no hash that crypt(3) knows";
         if (f == NULL)
                 return NULL;
-        if (strlen(strrchr(hash, '$') + 1) != f->n_hash)
+        if (!crypt_is_whole(hash, f))
                 return "is a hash that is not whole";
-        if (hash[1] == '2' && atoi(hash + 4) > BCRYPT_COST_MAX)
-                return "takes many seconds to try: its cost is above 15";
-        if (rounds_of(hash) > ROUNDS_MAX)
-                return "takes many seconds to try: its rounds are above 5000000";
+        if (crypt_cost(hash, f) < 0)
+                return "has parameters that nobody can judge the price of";
         return NULL;
+}
+
+/* Each try takes a thread for as long as the hash asks for, and of yescrypt the memory. */
+static void check_cost(weir_conf *conf, const struct conf *c, const struct user *u, const char *at)
+{
+        static const struct {
+                const char *name, *unit;
+                int64_t of;
+        } limits[CRYPT_KINDS] = {
+                [CRYPT_BCRYPT] = {"max_bcrypt", "as its cost", 1},
+                [CRYPT_ROUNDS] = {"max_rounds", "rounds", 1},
+                [CRYPT_YESCRYPT] = {"max_yescrypt", "KiB", 1024},
+        };
+        const int64_t most[CRYPT_KINDS] = {c->max_bcrypt, c->max_rounds, c->max_yescrypt};
+        const struct crypt_form *f = crypt_form_of(u->hash);
+        int64_t cost = f ? crypt_cost(u->hash, f) : 0;
+
+        if (f == NULL || cost <= most[f->kind])
+                return;
+        weir->conf_error(
+                conf, at, "the hash of %.*s takes too long to try: it has %lld %s, and %s= is %lld",
+                WEIR_S(u->name), (long long)(cost / limits[f->kind].of), limits[f->kind].unit,
+                limits[f->kind].name, (long long)(most[f->kind] / limits[f->kind].of));
 }
 
 /* ------------------------------------------------------------------ create */
@@ -171,6 +183,8 @@ static int read_user(weir_conf *conf, const struct conf *c, weir_str line, struc
         fault = fault_of(u->hash, c->weak);
         if (fault != NULL)
                 weir->conf_error(conf, hash.p, "the hash of %.*s %s", WEIR_S(u->name), fault);
+        else
+                check_cost(conf, c, u, hash.p);
         return 1;
 }
 

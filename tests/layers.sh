@@ -20,7 +20,7 @@ http    base/ net/ http/
 proxy   base/ module/ net/ http/ proxy/ weir/module.h conf/model.h conf/template.h conf/variable.tbl
 daemon  base/ module/ conf/ net/ http/ proxy/ daemon/ weir/module.h
 include
-modules weir/module.h accept.h credential.h jwt.h
+modules weir/module.h accept.h credential.h crypt_cost.h jwt.h
 '
 # FILE INCLUDE: what a path or a field's name may be only http knows, in two files that are pure;
 # a generation is where a model becomes something that runs, and its functions say what is wrong with it;

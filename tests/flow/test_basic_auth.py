@@ -96,7 +96,7 @@ def test_what_was_right_is_believed_for_a_while(weir):
 
 
 def test_a_loop_goes_on_while_passwords_are_tried(weir, connect):
-    w = weir(conf("threads 1; timeout 30s;"), slow(cost=14))
+    w = weir(conf("threads 1; timeout 30s; max_bcrypt 14;"), slow(cost=14))
     waiting = [connect(w.http).send(raw.request(target="/in", fields=basic("alice", p))) for p in ("wrong", "alice")]
     served = 0
     while waiting[0].silent(0.001):
@@ -171,6 +171,7 @@ def test_a_timeout(weir):
 
 
 GOOD = "alice:" + hashed("a") + "\n"
+YESCRYPT = "$y${}$ac8pVaJ/qKDs9YWehiYko.$D1.b1sEUlkZuXZUZnQrbY.X2E1bej6ukO55JFtWFXs8"
 
 
 @pytest.mark.parametrize("users, line, column, says", [
@@ -184,8 +185,11 @@ GOOD = "alice:" + hashed("a") + "\n"
     (GOOD + "bob:$6$abc$def\n", 2, 5, "not whole"),
     (GOOD + "bob:$2y$10$short\n", 2, 5, "not whole"),
     (GOOD + "bob:!" + hashed("a") + "\n", 2, 5, "is no bcrypt"),
-    (GOOD + "bob:$2y$31$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n", 2, 5, "many seconds"),
-    (GOOD + "bob:" + hashed("a").replace("rounds=1000", "rounds=99999999") + "\n", 2, 5, "many seconds"),
+    (GOOD + "bob:$2y$31$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n", 2, 5, "it has 31 as its cost, and max_bcrypt= is 13"),
+    (GOOD + "bob:" + hashed("a").replace("rounds=1000", "rounds=99999999") + "\n", 2, 5,
+     "it has 99999999 rounds, and max_rounds= is 1000000"),
+    (GOOD + "bob:" + YESCRYPT.format("jFT") + "\n", 2, 5, "it has 1048576 KiB, and max_yescrypt= is 65536"),
+    (GOOD + "bob:" + YESCRYPT.format("j9T/.") + "\n", 2, 5, "nobody can judge"),
     (GOOD + "bob:" + hashed("b") + "\n" + GOOD, 3, 1, "alice is there twice"),
     ("# nobody\n", 2, None, "it holds no user"),
 ], ids=lambda v: v if isinstance(v, str) and "$" not in v else "")
@@ -198,6 +202,36 @@ def test_mistakes_in_the_file(weir, users, line, column, says):
     assert not any(line.partition(":")[2] in done.stderr for line in users.split() if len(line) > 9), "hashes are not shown"
 
 
+@pytest.mark.parametrize("word, low, high, prefix, cost", [
+    ("max_bcrypt", "4", "5", "$2y$", 5), ("max_rounds", "4999", "5000", "$6$", 5000), ("max_rounds", "4999", "5000", "$5$", 5000),
+    ("max_rounds", "1000", "1001", "$5$", 1001), ("max_yescrypt", "1m", "2m", "$y$", 2),
+])
+def test_what_may_be_costly_can_be_said(weir, word, low, high, prefix, cost):
+    w = weir(conf(f"{word} {low};"), {"users": f"alice:{hashed('a', prefix, cost)}\n"}, start=False)
+    done = w.command("-t")
+    assert done.returncode == 1 and f"{word}= is " in done.stderr and "users:1:7: " in done.stderr, done.stderr
+    w.configure(conf(f"{word} {high};"))
+    w.start()
+    assert fetch(w.http, "/in", fields=basic("alice", "a")).status == 200
+
+
+def test_a_file_that_became_costly_is_not_loaded(weir):
+    w = weir(conf(), {"users": GOOD})
+    w.file("users", GOOD + "bob:" + YESCRYPT.format("jFT") + "\n")
+    done = w.reload(ok=False)
+    assert re.search(r"users:2:5: .*max_yescrypt= is 65536", done.stdout + done.stderr + w.log())
+    assert fetch(w.http, "/in", fields=basic("alice", "a")).status == 200
+
+
+@pytest.mark.parametrize("users", ["bob:$7$CU..../....MPXlIonmm288y6f5Kb8Vl0$wD9NyvhKqZs9PeVgcOPZV..TkW/mSz2nIbj8ks4Yng5",
+                                   "bob:_zzzzrasmBYk8r9AiWNc", "bob:$sha1$99999999$iHQ6ZOJkWOR5rSvqaOQ4$LN5gq.qfMuQVj0CVwDbe2SAkketP"])
+def test_weak_is_md5_and_des_alone(weir, users):
+    """The others say how long they take, and could say anything."""
+    w = weir(conf("weak on;"), {"users": users + "\n"}, start=False)
+    done = w.command("-t")
+    assert done.returncode == 1 and "users:1:5: " in done.stderr and "is no bcrypt" in done.stderr, done.stderr
+
+
 def test_weak_hashes_only_when_asked(weir):
     w = weir(conf("weak on;"), {"users": "md5:$1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1\ndes:abNANd1rDfiNc\n"})
     for user in ("md5", "des"):
@@ -208,7 +242,8 @@ def test_weak_hashes_only_when_asked(weir):
 def test_mistakes_in_the_words(weir):
     w = weir("", {"users": GOOD}, start=False)
     for words, says in (('realm "a\\nb";', "it holds a control character"),
-                        ("threads 17;", "threads must be between 1 and 16"), ("ttl 2d;", "ttl must be between")):
+                        ("threads 17;", "threads must be between 1 and 16"), ("max_bcrypt 3;", "max_bcrypt must be between"),
+                        ("max_rounds 10;", "max_rounds must be between"), ("max_yescrypt 1k;", "max_yescrypt must be between"), ("ttl 2d;", "ttl must be between")):
         w.configure(conf(words))
         done = w.command("-t")
         assert done.returncode == 1 and says in done.stderr and re.search(r"weir\.conf:2:\d+: ", done.stderr)
