@@ -13,7 +13,8 @@
  *
  * The difficulty is to ask Redis rarely without believing a key for long that was taken back: what
  * it said is kept in the local store for `ttl`, that a key is unknown for `negative_ttl`, and while
- * Redis is away what was said before may serve for `stale` more.
+ * Redis is away what was said before may serve for `stale` more.  Anybody can make up keys, so
+ * those that are unknown share `max_unknown` places, and push out each other but no one else.
  */
 #include <weir/module.h>
 
@@ -32,7 +33,7 @@ struct conf {
         weir_str header, scheme, query, cookie, prefix, owner, realm;
         weir_redis *store;
         weir_list fields;
-        int64_t ttl, negative_ttl, stale;
+        int64_t ttl, negative_ttl, stale, max_unknown;
         int32_t record, forward;
         /* worked out by create */
         struct credential_places places;
@@ -40,18 +41,21 @@ struct conf {
         weir_str cache; /* what the names in the local store begin with */
         struct field *field;
         size_t n_fields; /* the owner is the first */
-        weir_metric *metric[RESULTS];
+        weir_metric *metric[RESULTS], *forgotten;
 };
 
-/* What is kept of a key: this, and behind it the fields of one that is known. */
+/* What is kept of a key that is known: this, and behind it the fields. */
 struct kept {
         int64_t fresh_until; /* now_us */
-        int64_t known;
 };
 
+/* Names are those in the local store. */
 struct ctx {
-        weir_str cached; /* name in the local store */
-        weir_str stale;  /* what was kept, and is not fresh any more; else absent */
+        weir_str cached;
+        weir_str stale; /* what was kept, and is not fresh any more; else absent */
+        uint8_t digest[32];
+        weir_str place; /* where it would be kept that it is unknown, as its digest */
+        int taken;      /* there another one is, that is still believed */
 };
 
 static const weir_arg field[] = {
@@ -79,6 +83,8 @@ static const weir_arg args[] = {
         WEIR_ARG(struct conf, negative_ttl, TIME, 0, "5s",
                  "How long it is believed that a key is unknown.", .min = 0,
                  .max = INT64_C(86400000000)),
+        WEIR_ARG(struct conf, max_unknown, INT, 0, "1024",
+                 "Of how many unknown keys it is remembered.", .min = 0, .max = 1000000),
         WEIR_ARG(struct conf, stale, TIME, 0, "0s",
                  "How much longer than ttl a known key is let in while Redis does not answer.",
                  .min = 0, .max = INT64_C(604800000000)),
@@ -88,13 +94,14 @@ static const weir_arg args[] = {
 
 /* ------------------------------------------------------------------ create */
 
-/* Answers kept by a use that reads something else are not for this one. */
+/* Answers kept by a use that reads something else, or in another form (the first digit), are not
+ * for this one. */
 static weir_str cache_name(weir_conf *conf, const struct conf *c)
 {
         weir_str all, name = weir->conf_name(conf);
         uint8_t md[32];
 
-        all = weir->format(conf, "%.*s\n%d\n%.*s", WEIR_S(name), c->record, WEIR_S(c->prefix));
+        all = weir->format(conf, "2\n%.*s\n%d\n%.*s", WEIR_S(name), c->record, WEIR_S(c->prefix));
         for (size_t i = 0; i < c->n_fields; i++)
                 all = weir->format(conf, "%.*s\n%.*s", WEIR_S(all), WEIR_S(c->field[i].name));
         weir->sha256(all, md);
@@ -128,6 +135,10 @@ static weir_err create(weir_conf *conf, void *inst)
         for (int i = 0; i < RESULTS; i++)
                 c->metric[i] = weir->conf_metric(conf, WEIR_COUNTER, names[i],
                                                  "Requests by what became of their key.", NULL, 0);
+        c->forgotten = weir->conf_metric(
+                conf, WEIR_COUNTER, "forgotten_total",
+                "Unknown keys that were forgotten early, for there were more than max_unknown.",
+                NULL, 0);
         return WEIR_OK;
 }
 
@@ -160,7 +171,7 @@ static weir_rc accept(weir_req *r, const struct conf *c, const weir_str *values,
 static void keep_known(weir_req *r, const struct conf *c, const struct ctx *x,
                        const weir_str *values)
 {
-        struct kept head = {weir->now_us() + c->ttl, 1};
+        struct kept head = {weir->now_us() + c->ttl};
         weir_str kept;
 
         if (c->ttl + c->stale == 0)
@@ -172,12 +183,29 @@ static void keep_known(weir_req *r, const struct conf *c, const struct ctx *x,
 
 static void keep_unknown(weir_req *r, const struct conf *c, const struct ctx *x)
 {
-        struct kept head = {weir->now_us() + c->negative_ttl, 0};
+        weir->local_del(r, x->cached);
+        if (x->place.p == NULL)
+                return;
+        if (x->taken)
+                weir->metric_add(c->forgotten, 1);
+        weir->local_set(r, x->place, weir_bytes(x->digest, sizeof(x->digest)), c->negative_ttl);
+}
 
-        if (c->negative_ttl > 0)
-                weir->local_set(r, x->cached, weir_bytes(&head, sizeof(head)), c->negative_ttl);
-        else
-                weir->local_del(r, x->cached);
+/* Whether Redis has said so not long ago. */
+static int is_unknown(weir_req *r, const struct conf *c, struct ctx *x)
+{
+        weir_str other;
+        uint64_t h;
+
+        if (c->negative_ttl == 0 || c->max_unknown == 0)
+                return 0;
+        memcpy(&h, x->digest, sizeof(h)); /* a SHA-256 is spread well already */
+        x->place = weir->format(r, "%.*s-%llu", WEIR_S(c->cache),
+                                (unsigned long long)(h % (uint64_t)c->max_unknown));
+        if (!weir->local_get(r, x->place, &other))
+                return 0;
+        x->taken = !weir_eq(other, weir_bytes(x->digest, sizeof(x->digest)));
+        return !x->taken;
 }
 
 static weir_rc accept_kept(weir_req *r, const struct conf *c, weir_str kept, int result)
@@ -284,24 +312,21 @@ static weir_rc request(weir_req *r, const void *inst, void *ctx)
         struct ctx *x = ctx;
         weir_str key, hex, found;
         struct kept head;
-        uint8_t md[32];
 
         if (credential_find(r, &c->places, &key) != CREDENTIAL_FOUND || key.n == 0)
                 return missing(r, c);
         if (key.n > KEY_MAX)
                 return unknown(r, c);
-        weir->sha256(key, md);
-        hex = weir->encode(r, WEIR_HEX, weir_bytes(md, sizeof(md)));
+        weir->sha256(key, x->digest);
+        hex = weir->encode(r, WEIR_HEX, weir_bytes(x->digest, sizeof(x->digest)));
         x->cached = weir->format(r, "%.*s%.*s", WEIR_S(c->cache), WEIR_S(hex));
-        if (!weir->local_get(r, x->cached, &found) || found.n < sizeof(head))
-                return ask(r, c, hex);
-        memcpy(&head, found.p, sizeof(head));
-        if (head.fresh_until <= weir->now_us()) {
-                if (head.known)
-                        x->stale = found;
-                return ask(r, c, hex);
+        if (weir->local_get(r, x->cached, &found) && found.n >= sizeof(head)) {
+                memcpy(&head, found.p, sizeof(head));
+                if (head.fresh_until > weir->now_us())
+                        return accept_kept(r, c, found, CACHED);
+                x->stale = found;
         }
-        return head.known ? accept_kept(r, c, found, CACHED) : unknown(r, c);
+        return is_unknown(r, c, x) ? unknown(r, c) : ask(r, c, hex);
 }
 
 /* ------------------------------------------------------------------ cases */
@@ -323,6 +348,11 @@ static const weir_case cases[] = {
          .redis = "_\n$alice",
          .request = KEY "-- 4s\n" KEY "-- 2s\n" KEY,
          .expect = "respond 403\n--\nrespond 403\n--\ncontinue\nvar api_key_owner=alice"},
+        {.name = "unknown ones share a place",
+         .config = "store=main max_unknown=1",
+         .redis = "_\n_\n$alice",
+         .request = KEY "--\n" KEY "--\n" GET("x-api-key: j\n") "--\n" KEY,
+         .expect = "respond 403\n--\nrespond 403\n--\nrespond 403\n--\ncontinue"},
         {.name = "none, an empty one, two",
          .config = "store=main",
          .request = GET("") "--\n" GET("x-api-key:\n") "--\n" GET("x-api-key: k\nx-api-key: k\n"),

@@ -59,6 +59,42 @@ def test_redis_is_asked_rarely(weir, alice):
     w.wait_metric("weir_api_key_total", 10, function="f", result="cached")
 
 
+def test_unknown_keys_push_out_nobody_else(weir, alice):
+    """As many as anybody makes up, in the smallest store there is."""
+    w = weir("store_size 64k; threads 1; " + conf("ttl 1h; negative_ttl 1h; max_unknown 16;"), redis=alice)
+
+    def asked():
+        return w.metric("weir_redis_commands_total", store="main")
+
+    for i in range(20):
+        alice("SET", name(f"known {i}"), f"owner {i}")
+        assert fetch(w.http, fields=key(f"known {i}")).status == 200
+    with raw.client(w.http) as c:
+        for i in range(2000):
+            assert c.send(raw.request(fields=key(f"made up {i}"))).response().status == 403
+    once = asked()
+    for i in range(20):
+        assert fetch(w.http, fields=key(f"known {i}")).body == f"owner {i}".encode()
+    assert asked() == once, "those that are known are remembered"
+    assert fetch(w.http, fields=key("made up 1999")).status == 403
+    assert asked() == once, "so is the last one that is not"
+    assert fetch(w.http, fields=key("made up 0")).status == 403
+    assert asked() == once + 1
+    assert w.metric("weir_local_store_evictions_total") == 0
+    assert w.metric("weir_api_key_forgotten_total", function="f") == 2001 - 16
+
+
+@pytest.mark.parametrize("words", ["max_unknown 0;", "negative_ttl 0s;"])
+def test_nothing_is_remembered_of_unknown_keys(weir, alice, words):
+    w = weir(conf(words), redis=alice)
+    once = w.metric("weir_redis_commands_total", store="main")
+    for _ in range(3):
+        assert fetch(w.http, fields=key("bobs key")).status == 403
+    assert w.metric("weir_redis_commands_total", store="main") == once + 3
+    alice("SET", name("bobs key"), "bob")
+    assert fetch(w.http, fields=key("bobs key")).body == b"bob"
+
+
 def test_what_changes_is_seen(weir, alice):
     w = weir(conf("ttl 50ms; negative_ttl 50ms;"), redis=alice)
     assert fetch(w.http, fields=key("alices key")).body == b"alice"
@@ -221,6 +257,7 @@ def test_clients_that_leave(weir, alice, connect):
     ("record hsah;", "hsah", 'did you mean "hash"'),
     ('realm "a\\tb";', '"a', "control character"),
     ("stale 8d;", "8d", "between 0s and 7d"),
+    ("max_unknown 1000001;", "1000001", "between 0 and 1000000"),
     ("header Connection;", "Connection", "weir itself decides"),
     ("owner a-b;", "a-b", "is not the name of a variable"),
 ])
