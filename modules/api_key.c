@@ -25,10 +25,6 @@
 enum { RECORD_STRING, RECORD_HASH, RECORD_JSON };
 enum { ACCEPTED, CACHED, STALE, UNKNOWN, MISSING, FAILED, RESULTS };
 
-struct field {
-        weir_str name, variable;
-};
-
 struct conf {
         weir_str header, scheme, query, cookie, prefix, owner, realm;
         weir_redis *store;
@@ -39,7 +35,7 @@ struct conf {
         struct credential_places places;
         weir_str challenge;
         weir_str cache; /* what the names in the local store begin with */
-        struct field *field;
+        struct credential_field *field;
         size_t n_fields; /* the owner is the first */
         weir_metric *metric[RESULTS], *forgotten;
 };
@@ -58,12 +54,6 @@ struct ctx {
         int taken;      /* there another one is, that is still believed */
 };
 
-static const weir_arg field[] = {
-        WEIR_ARG(struct field, name, STR, WEIR_BARE | WEIR_REQUIRED, NULL, "Field of the record."),
-        WEIR_LITERAL("as"),
-        WEIR_ARG(struct field, variable, VAR, WEIR_BARE | WEIR_REQUIRED, NULL,
-                 "Variable that receives it."),
-};
 static const weir_arg args[] = {
         WEIR_ARG(struct conf, store, REDIS, WEIR_REQUIRED, NULL, "The Redis that knows the keys."),
         WEIR_ARG(struct conf, header, FIELD, 0, NULL,
@@ -76,8 +66,8 @@ static const weir_arg args[] = {
         WEIR_ARG(struct conf, record, ENUM, 0, "string", "What Redis has under that name.",
                  .choices = "string hash json"),
         WEIR_ARG(struct conf, owner, VAR, 0, "owner", "Variable that receives the owner."),
-        WEIR_LINES("field", struct conf, fields, 0, struct field, field, 3,
-                   "Another field of the record, as a variable."),
+        WEIR_LINES("field", struct conf, fields, 0, struct credential_field, credential_field_line,
+                   3, "Another field of the record, as a variable."),
         WEIR_ARG(struct conf, ttl, TIME, 0, "30s", "How long an answer of Redis is believed.",
                  .min = 0, .max = INT64_C(86400000000)),
         WEIR_ARG(struct conf, negative_ttl, TIME, 0, "5s",
@@ -126,8 +116,8 @@ static weir_err create(weir_conf *conf, void *inst)
                                  "a string has no fields: say record hash or json");
         c->places = (struct credential_places){c->header, c->scheme, c->query, c->cookie};
         c->field = weir->alloc(conf, (c->fields.n + 1) * sizeof(*c->field));
-        c->field[c->n_fields++] = (struct field){WEIR_STR("owner"), c->owner};
-        WEIR_EACH (struct field, f, c->fields)
+        c->field[c->n_fields++] = (struct credential_field){WEIR_STR("owner"), c->owner};
+        WEIR_EACH (struct credential_field, f, c->fields)
                 c->field[c->n_fields++] = *f;
         c->cache = cache_name(conf, c);
         c->challenge =
@@ -160,10 +150,7 @@ static weir_rc unknown(weir_req *r, const struct conf *c)
 static weir_rc accept(weir_req *r, const struct conf *c, const weir_str *values, int result)
 {
         weir->metric_add(c->metric[result], 1);
-        for (size_t i = 0; i < c->n_fields; i++)
-                if (values[i].p != NULL && weir->var_set(r, c->field[i].variable, values[i]))
-                        return WEIR_ERROR;
-        return c->forward ? WEIR_CONTINUE : credential_remove(r, &c->places);
+        return credential_accept(r, c->field, c->n_fields, values, c->forward ? NULL : &c->places);
 }
 
 /* ------------------------------------------------------------------ what is kept */
@@ -266,8 +253,7 @@ static int read_record(weir_req *r, const struct conf *c, const weir_value *v, w
         json = weir->json_parse(r, v->str);
         if (json == NULL || json->type != WEIR_V_OBJECT)
                 return READ_WRONG;
-        for (size_t i = 0; i < c->n_fields; i++)
-                values[i] = credential_text(r, credential_member(json, c->field[i].name));
+        credential_read(r, json, c->field, c->n_fields, values);
         return READ_ALL;
 }
 

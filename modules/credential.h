@@ -224,6 +224,39 @@ static inline weir_str credential_text(weir_task *t, const weir_value *v)
         return out;
 }
 
+/* A line `field NAME as VARIABLE`. */
+struct credential_field {
+        weir_str name, variable;
+};
+
+static WEIR_UNUSED const weir_arg credential_field_line[] = {
+        WEIR_ARG(struct credential_field, name, STR, WEIR_BARE | WEIR_REQUIRED, NULL,
+                 "What is wanted."),
+        WEIR_LITERAL("as"),
+        WEIR_ARG(struct credential_field, variable, VAR, WEIR_BARE | WEIR_REQUIRED, NULL,
+                 "Variable that receives it."),
+};
+
+/* The n fields of an object, as text; absent ones are absent. */
+static inline void credential_read(weir_task *t, const weir_value *object,
+                                   const struct credential_field *field, size_t n, weir_str *values)
+{
+        for (size_t i = 0; i < n; i++)
+                values[i] = credential_text(t, credential_member(object, field[i].name));
+}
+
+/* Who it is, is known: sets the variables, and takes out the credential, from no places if the
+ * server may see it. */
+static inline weir_rc credential_accept(weir_req *r, const struct credential_field *field, size_t n,
+                                        const weir_str *values,
+                                        const struct credential_places *places)
+{
+        for (size_t i = 0; i < n; i++)
+                if (values[i].p != NULL && weir->var_set(r, field[i].variable, values[i]))
+                        return WEIR_ERROR;
+        return places ? credential_remove(r, places) : WEIR_CONTINUE;
+}
+
 /* Several texts as one, which can be kept outside of a task: `head` bytes of the caller's own, and
  * of each text its length and its bytes.  Failed when memory is used up. */
 #define CREDENTIAL_ABSENT UINT32_MAX /* in place of a length */

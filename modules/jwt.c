@@ -52,12 +52,6 @@ static const weir_arg source_line[] = {
                  "1d.",
                  .min = 10000, .max = INT64_C(604800000000)),
 };
-static const weir_arg claim_line[] = {
-        WEIR_ARG(struct jwt_claim, name, STR, WEIR_BARE | WEIR_REQUIRED, NULL, "The claim."),
-        WEIR_LITERAL("as"),
-        WEIR_ARG(struct jwt_claim, variable, VAR, WEIR_BARE | WEIR_REQUIRED, NULL,
-                 "Variable that receives it."),
-};
 static const weir_arg args[] = {
         WEIR_LINES("key", struct jwt_conf, keys, 0, struct jwt_key_line, key_line, 2,
                    "A key to verify with: a PEM public key, a JWK, or a secret of 32 bytes and "
@@ -73,8 +67,8 @@ static const weir_arg args[] = {
         WEIR_LIST(struct jwt_conf, issuer, STR, 0, NULL, "Who may have made it (iss)."),
         WEIR_LIST(struct jwt_conf, audience, STR, 0, NULL,
                   "Whom it must be for, one of them (aud)."),
-        WEIR_LINES("claim", struct jwt_conf, claims, 0, struct jwt_claim, claim_line, 3,
-                   "A claim as a variable."),
+        WEIR_LINES("claim", struct jwt_conf, claims, 0, struct credential_field,
+                   credential_field_line, 3, "A claim as a variable."),
         WEIR_ARG(struct jwt_conf, exp, ENUM, 0, "required",
                  "Whether a token must say when it expires.", .choices = "required optional"),
         WEIR_ARG(struct jwt_conf, leeway, TIME, 0, "10s", "How much clocks may differ.", .min = 0,
@@ -193,15 +187,9 @@ static weir_rc several(weir_req *r, const struct jwt_conf *c)
 
 static weir_rc accept(weir_req *r, const struct jwt_conf *c, const weir_str *values, int result)
 {
-        const weir_str *value = values;
-
         weir->metric_add(c->metric[result], 1);
-        WEIR_EACH (struct jwt_claim, claim, c->claims) {
-                if (value->p != NULL && weir->var_set(r, claim->variable, *value))
-                        return WEIR_ERROR;
-                value++;
-        }
-        return c->forward ? WEIR_CONTINUE : credential_remove(r, &c->places);
+        return credential_accept(r, c->claims.v, c->claims.n, values,
+                                 c->forward ? NULL : &c->places);
 }
 
 /* ------------------------------------------------------------------ the hook */
@@ -223,15 +211,13 @@ static weir_rc accept_new(weir_req *r, const struct jwt_conf *c, struct ctx *x,
         weir_str *values = weir->alloc(r, (c->claims.n + 1) * sizeof(*values));
         const char *why;
         int64_t until;
-        size_t i = 0;
 
         if (values == NULL)
                 return WEIR_ERROR;
         why = jwt_check(r, c, &x->token, &until);
         if (why != NULL)
                 return refuse(r, c, why);
-        WEIR_EACH (struct jwt_claim, claim, c->claims)
-                values[i++] = credential_text(r, credential_member(x->token.claims, claim->name));
+        credential_read(r, x->token.claims, c->claims.v, c->claims.n, values);
         jwt_cache_put(weir->loop_data(r), x->digest, serial_of(c, set), until,
                       credential_pack(r, "", 0, values, c->claims.n));
         return accept(r, c, values, ACCEPTED);

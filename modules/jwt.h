@@ -30,10 +30,6 @@ struct jwt_set {
         struct jwt_key key[];
 };
 
-struct jwt_claim {
-        weir_str name, variable;
-};
-
 /* A line `key`. */
 struct jwt_key_line {
         weir_text text;
@@ -51,7 +47,8 @@ struct jwt_conf {
         weir_list keys; /* struct jwt_key_line */
         weir_text jwks;
         weir_list sources; /* struct jwt_source */
-        weir_list algorithms, issuer, audience, claims;
+        weir_list algorithms, issuer, audience;
+        weir_list claims; /* struct credential_field */
         int64_t leeway, max_token, cache;
         int32_t exp, optional, forward;
         weir_str header, scheme, cookie, query, realm;
