@@ -94,10 +94,11 @@ static inline int credential_find(weir_req *r, const struct credential_places *p
         return p->cookie.n > 0 ? credential_in_cookies(r, p->cookie, value) : CREDENTIAL_NONE;
 }
 
-/* The value of one Cookie field without the pairs of that name. */
+/* The value of one Cookie field without the pairs of that name.  It may become longer: a blank
+ * follows each semicolon. */
 static inline weir_str credential_without(weir_req *r, weir_str field, weir_str wanted)
 {
-        char *out = weir->alloc(r, field.n + 1), *to = out;
+        char *out = weir->alloc(r, 2 * field.n + 1), *to = out;
         weir_str pair, name, value;
 
         if (out == NULL)
