@@ -19,6 +19,11 @@ static weir_task *pure_task(struct arena *a)
         return (weir_task *)(void *)a;
 }
 
+static void *pure_alloc(weir_task *t, size_t n)
+{
+        return arena_alloc((struct arena *)(void *)t, n);
+}
+
 static weir_str pure_decode(weir_task *t, int32_t how, weir_str s)
 {
         str out;
@@ -44,6 +49,7 @@ static int64_t pure_wall_us(void)
 }
 
 static const weir_host pure_host = {.size = sizeof(weir_host),
+                                    .alloc = pure_alloc,
                                     .decode = pure_decode,
                                     .json_parse = pure_json_parse,
                                     .wall_us = pure_wall_us};
