@@ -77,7 +77,7 @@ static int log_line(lua_State *L)
 {
         int32_t level = (int32_t)lua_tointeger(L, lua_upvalueindex(2));
         int n = lua_gettop(L);
-        weir_kv kv[FIELDS_MAX];
+        weir_kv kv[FIELDS_MAX] = {{{NULL, 0}, {NULL, 0}}};
         size_t n_kv = n > 0 && lua_istable(L, n) ? named(L, n--, kv) : 0;
 
         weir->log_fields(state_of(L)->task, level, sentence(L, n), kv, n_kv);
