@@ -2,9 +2,9 @@
  * What a loop is doing, and the last words of a process.
  *
  * The difficulty: the handlers run in a process whose heap and stack may be gone.  They use an
- * alternate stack, touch only the crumb, and call nothing but write, sigaction, raise and the
- * unwinder.  A fault recurs when the handler returns; a signal that was *sent* does not, and is
- * raised again.
+ * alternate stack, touch only the crumb and the names that it points to, and call nothing but
+ * write, sigaction, raise and the unwinder.  A fault recurs when the handler returns; a signal that
+ * was *sent* does not, and is raised again.
  */
 #include "base/crumb.h"
 
@@ -13,6 +13,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -34,6 +35,34 @@ void crumb_use(struct crumb *c)
 {
         crumb_self = c;
         atomic_store_explicit(&c->tid, (uint32_t)gettid(), memory_order_relaxed);
+}
+
+static void put_name(char *to, size_t cap, const str *s)
+{
+        size_t n = s ? MIN(s->n, cap - 1) : 0;
+
+        if (n > 0)
+                memcpy(to, s->p, n);
+        to[n] = 0;
+}
+
+void crumb_names(const struct crumb *c, char function[CRUMB_FUNCTION], char route[CRUMB_ROUTE])
+{
+        const str *f = NULL, *r = NULL;
+
+        if (atomic_load_explicit(&c->where, memory_order_acquire) != 0) {
+                f = atomic_load_explicit(&c->function, memory_order_relaxed);
+                r = atomic_load_explicit(&c->route, memory_order_relaxed);
+        }
+        put_name(function, CRUMB_FUNCTION, f);
+        put_name(route, CRUMB_ROUTE, r);
+}
+
+/* For the master.  Whoever wrote over the crumb has the names' addresses wrong as well: then this
+ * is a second fault, which the kernel ends at once. */
+static void leave_names(void)
+{
+        crumb_names(crumb_self, crumb_self->function_text, crumb_self->route_text);
 }
 
 static uintptr_t program_counter(const void *context)
@@ -59,6 +88,7 @@ static void on_fatal(int sig, siginfo_t *info, void *context)
         atomic_store_explicit(&c->addr, (uint64_t)(uintptr_t)info->si_addr, memory_order_relaxed);
         atomic_store_explicit(&c->pc, program_counter(context), memory_order_relaxed);
         atomic_store_explicit(&c->sig, (uint64_t)sig, memory_order_release);
+        leave_names();
         if (notify >= 0)
                 while (write(notify, &byte, 1) < 0 && errno == EINTR)
                         ;
@@ -95,6 +125,7 @@ void crumb_catch_faults(int notify_fd)
         struct sigaction act = {.sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO | SA_ONSTACK}, old;
 
         crumb_thread_stack();
+        CHECK(atexit(leave_names) == 0);
         notify = notify_fd;
         sigemptyset(&act.sa_mask);
         for (size_t i = 0; i < COUNT(fatal); i++) {

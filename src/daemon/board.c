@@ -293,6 +293,10 @@ bool board_last_words(struct board *b, unsigned row, struct board_word *out)
                 found.sig = sig;
                 found.pc = atomic_load(&c->pc);
                 found.addr = atomic_load(&c->addr);
+                copy_text(found.function, sizeof(found.function),
+                          str_of(c->function_text, strnlen(c->function_text, CRUMB_FUNCTION)));
+                copy_text(found.route, sizeof(found.route),
+                          str_of(c->route_text, strnlen(c->route_text, CRUMB_ROUTE)));
                 any = true;
                 if (sig != 0)
                         break;
@@ -304,26 +308,54 @@ bool board_last_words(struct board *b, unsigned row, struct board_word *out)
         return true;
 }
 
-void board_obituary(struct board *b, unsigned row, int status, char *out, size_t cap)
+bool board_where(struct board *b, unsigned row, unsigned loop, struct board_word *out)
 {
+        struct crumb *c = board_crumb(b, row, loop);
+
+        *out = (struct board_word){.loop = loop,
+                                   .where = atomic_load_explicit(&c->where, memory_order_acquire)};
+        if (out->where == 0)
+                return false;
+        crumb_names(c, out->function, out->route);
+        out->known = board_module(b, row, (uint32_t)(out->where >> 32), out->name, out->sha);
+        return true;
+}
+
+void board_put_place(const struct board_word *w, char out[BOARD_PLACE])
+{
+        char number[16];
+
+        if (w->where == 0) {
+                snprintf(out, BOARD_PLACE, "in no function");
+                return;
+        }
+        snprintf(number, sizeof(number), "%u", (unsigned)(w->where >> 8 & 0xffffff));
+        snprintf(out, BOARD_PLACE, "in module %s: %s of function %s%s%s",
+                 w->known ? w->name : "unknown", module_phase_name(w->where & 0xff),
+                 w->function[0] ? w->function : number, w->route[0] ? " on route " : "", w->route);
+}
+
+void board_obituary(struct board *b, unsigned row, int status, char out[BOARD_OBITUARY])
+{
+        char place[BOARD_PLACE];
         struct board_word w;
         size_t n;
 
         if (WIFSIGNALED(status))
-                n = (size_t)snprintf(out, cap, "signal %d (%s)", WTERMSIG(status),
+                n = (size_t)snprintf(out, BOARD_OBITUARY, "signal %d (%.40s)", WTERMSIG(status),
                                      strsignal(WTERMSIG(status)));
         else
-                n = (size_t)snprintf(out, cap, "exit status %d", WEXITSTATUS(status));
-        if (n >= cap || !board_last_words(b, row, &w))
+                n = (size_t)snprintf(out, BOARD_OBITUARY, "exit status %d", WEXITSTATUS(status));
+        if (!board_last_words(b, row, &w))
                 return;
-        if (w.where != 0)
-                n += (size_t)snprintf(out + n, cap - n, " in module %s (function %u, %s)",
-                                      w.known ? w.name : "unknown",
-                                      (unsigned)(w.where >> 8 & 0xffffff),
-                                      module_phase_name(w.where & 0xff));
-        if (n < cap && w.loop != BOARD_CONTROL)
-                n += (size_t)snprintf(out + n, cap - n, " on loop %u", w.loop);
-        if (n < cap && w.sig != 0)
-                snprintf(out + n, cap - n, ", pc 0x%llx, address 0x%llx", (unsigned long long)w.pc,
-                         (unsigned long long)w.addr);
+        if (w.where != 0) {
+                board_put_place(&w, place);
+                n += (size_t)snprintf(out + n, BOARD_OBITUARY - n, " %s", place);
+        }
+        if (w.loop != BOARD_CONTROL)
+                n += (size_t)snprintf(out + n, BOARD_OBITUARY - n, "%s on loop %u",
+                                      w.where != 0 ? "," : "", w.loop);
+        if (w.sig != 0)
+                snprintf(out + n, BOARD_OBITUARY - n, ", pc 0x%llx, address 0x%llx",
+                         (unsigned long long)w.pc, (unsigned long long)w.addr);
 }

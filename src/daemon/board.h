@@ -90,15 +90,24 @@ struct board_word {
         uint64_t sig, pc, addr;
         bool known; /* the module has a name */
         char name[MODULE_NAME_MAX + 1];
+        char function[CRUMB_FUNCTION], route[CRUMB_ROUTE]; /* empty: not known, or none */
         uint8_t sha[32];
 };
 /* The loop that took a signal, else the first that was in a function; false: nothing is known. */
 bool board_last_words(struct board *b, unsigned row, struct board_word *out);
+/* In what that was, in words: "in module x: on_request of function x f (weir.conf:3) on route /f",
+ * or "in no function". */
+#define BOARD_PLACE (MODULE_NAME_MAX + CRUMB_FUNCTION + CRUMB_ROUTE + 96)
+void board_put_place(const struct board_word *w, char out[BOARD_PLACE]);
+/* In what a loop of this process is now, by the same means.  Control thread: it is the one that
+ * frees what has the names.  False: in no function. */
+bool board_where(struct board *b, unsigned row, unsigned loop, struct board_word *out);
 /* Names the module of a copy number; false: not on the board. */
 bool board_module(struct board *b, unsigned row, uint32_t copy, char name[MODULE_NAME_MAX + 1],
                   uint8_t sha[32]);
-/* How the process of that row ended, in words: "exit status 3", "signal 11 in module x on loop 2,
- * pc 0x...".  status: of waitpid. */
-void board_obituary(struct board *b, unsigned row, int status, char *out, size_t cap);
+/* How the process of that row ended, in words: "exit status 3", "signal 11 (...) in module x: ...,
+ * on loop 2, pc 0x...".  status: of waitpid. */
+#define BOARD_OBITUARY (BOARD_PLACE + 128)
+void board_obituary(struct board *b, unsigned row, int status, char out[BOARD_OBITUARY]);
 
 #endif

@@ -349,8 +349,8 @@ int checker_foreground(const struct options *o)
                 kill(c.pid, SIGKILL);
         waitpid(c.pid, &status, 0);
         if (!came) {
-                char how[256];
-                board_obituary(board, 0, status, how, sizeof(how));
+                char how[BOARD_OBITUARY];
+                board_obituary(board, 0, status, how);
                 fprintf(stderr, "weir: the check ended without a verdict: %s\n", how);
         } else if (ok)
                 fprintf(stderr, "weir: %.*s is good\n", STR_ARG(o->config));

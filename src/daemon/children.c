@@ -462,7 +462,7 @@ static void gone(struct master *m, struct child *c, const char *how, const char 
 static void crash_readable(struct master *m, void *arg)
 {
         struct child *c = arg;
-        char how[256];
+        char how[BOARD_OBITUARY];
         unsigned char sig;
         ssize_t n = read(c->crash_fd, &sig, 1);
 
@@ -472,20 +472,20 @@ static void crash_readable(struct master *m, void *arg)
                 master_unwatch(m, c->crash_fd);
                 return;
         }
-        board_obituary(m->board, c->index, sig & 0x7f, how, sizeof(how));
+        board_obituary(m->board, c->index, sig & 0x7f, how);
         gone(m, c, how, "signal");
 }
 
 void children_reaped(struct master *m, pid_t pid, int status)
 {
-        char how[256];
+        char how[BOARD_OBITUARY];
 
         store_clear_dead(m->store, (int)pid);
         for (unsigned i = 0; i < m->n_children; i++) {
                 struct child *c = &m->children[i];
                 if (c->pid != pid || c->state == CHILD_NONE)
                         continue;
-                board_obituary(m->board, i, status, how, sizeof(how));
+                board_obituary(m->board, i, status, how);
                 gone(m, c, how, WIFSIGNALED(status) ? "signal" : "exit");
                 return;
         }

@@ -226,7 +226,7 @@ void reload_checker_reaped(struct master *m, int status)
 static void checker_gone(struct master *m)
 {
         struct reload *r = &m->reload;
-        char how[256] = "it was gone";
+        char how[BOARD_OBITUARY] = "it was gone";
         int status;
 
         drop_checker(m);
@@ -234,7 +234,7 @@ static void checker_gone(struct master *m)
                 reload_checker_reaped(m, status);
         r->checker.pid = 0;
         if (r->checker_reaped)
-                board_obituary(m->checker_board, 0, r->checker_status, how, sizeof(how));
+                board_obituary(m->checker_board, 0, r->checker_status, how);
         fail(m, "the check ended without a verdict: %s", how);
 }
 

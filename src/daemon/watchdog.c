@@ -91,18 +91,20 @@ static void find_adopter(struct watchdog *d, unsigned other)
                 ask(d, other, adopt_on_loop);
 }
 
-static void say_stalled(struct watchdog *d, unsigned i, struct crumb *c)
+/* Where a loop is.  What has the names is freed by this very thread, later. */
+static void put_place(struct watchdog *d, unsigned i, char place[BOARD_PLACE])
 {
-        uint64_t where = atomic_load_explicit(&c->where, memory_order_relaxed);
-        char name[MODULE_NAME_MAX + 1], place[MODULE_NAME_MAX + 64] = "in no function";
-        uint8_t sha[32];
+        struct board_word w;
 
-        if (where != 0)
-                snprintf(place, sizeof(place), "in module %s (function %u, %s)",
-                         board_module(d->w->board, d->w->index, (uint32_t)(where >> 32), name, sha)
-                                 ? name
-                                 : "unknown",
-                         (unsigned)(where >> 8 & 0xffffff), module_phase_name(where & 0xff));
+        (void)board_where(d->w->board, d->w->index, i, &w);
+        board_put_place(&w, place);
+}
+
+static void say_stalled(struct watchdog *d, unsigned i)
+{
+        char place[BOARD_PLACE];
+
+        put_place(d, i, place);
         metric_add(metric_series(d->w->house.control->metrics, METRIC_STALLS, STR("")), 1);
         log_warn("watchdog", "loop %u of worker %u does not turn: %s", i, d->w->index, place);
 }
@@ -115,9 +117,11 @@ static void ask_for_stack(struct crumb *c)
 
 static void say_stack(struct watchdog *d, unsigned i, struct crumb *c)
 {
+        char place[BOARD_PLACE];
         struct buf b = BUF_INIT;
         str text;
 
+        put_place(d, i, place);
         for (size_t k = 0; k < COUNT(c->frames); k++) {
                 uint64_t address = atomic_load(&c->frames[k]);
                 if (address == 0)
@@ -126,15 +130,19 @@ static void say_stack(struct watchdog *d, unsigned i, struct crumb *c)
                 module_put_place(&b, (const void *)(uintptr_t)address);
         }
         text = buf_pullup(&b, b.n);
-        log_warn("watchdog", "loop %u of worker %u has not turned for %d s, it is in %.*s", i,
-                 d->w->index, (int)(DUMP_AFTER / SEC), STR_ARG(text));
+        log_warn("watchdog", "loop %u of worker %u has not turned for %d s: %s; it is in %.*s", i,
+                 d->w->index, (int)(DUMP_AFTER / SEC), place, STR_ARG(text));
         buf_clear(&b);
 }
 
 static void kill_on(struct watchdog *d, unsigned i, struct crumb *c)
 {
-        log_error("watchdog", "loop %u of worker %u has not turned for %d s: the worker is aborted",
-                  i, d->w->index, (int)(KILL_AFTER / SEC));
+        char place[BOARD_PLACE];
+
+        put_place(d, i, place);
+        log_error("watchdog",
+                  "loop %u of worker %u has not turned for %d s: %s; the worker is aborted", i,
+                  d->w->index, (int)(KILL_AFTER / SEC), place);
         syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGABRT);
 }
 
@@ -169,7 +177,7 @@ static void look_at(struct watchdog *d, unsigned i, int64_t now)
         }
         if (now - v->since >= STALL && !v->stalled) {
                 v->stalled = true;
-                say_stalled(d, i, c);
+                say_stalled(d, i);
                 find_adopter(d, i);
         }
         if (v->asked && !v->dumped && atomic_load(&c->frames[0]) != 0) {

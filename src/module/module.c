@@ -142,7 +142,7 @@ static bool bring_up(struct module *m, const struct module_file *f, const weir_h
         }
         m->pinned = facts.pinned;
         memcpy(m->build_id, facts.build_id, sizeof(m->build_id));
-        crumb_enter(m->copy, 0, MODULE_LOAD);
+        crumb_enter(m->copy, 0, MODULE_LOAD, NULL, NULL);
         ok = open_object(m, f->path, a, error) && call_entry(m, host, a, error);
         crumb_leave();
         return ok;

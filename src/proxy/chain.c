@@ -64,6 +64,7 @@ struct chain *chain_new(struct txn *t, struct function_conf *const *functions, s
         c->at = t->r->loop->index;
         task_init(&c->task, TASK_REQUEST, NULL, t->r->loop, a);
         c->task.txn = t;
+        c->task.route = &t->match.route->label;
         c->task.verdict = verdict;
         return c;
 }

@@ -411,6 +411,7 @@ static void stage_task(struct stage *s, struct weir_task *head)
         t->ctx = head->ctx;
         t->used = head->used;
         t->head = head;
+        t->route = head->route;
         t->stage = s;
         t->verdict = stage_verdict;
 }

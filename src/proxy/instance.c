@@ -267,7 +267,7 @@ static void part_end(struct instance *i, const struct loop *l)
         task_drop_works(il, true);
         tell_held(il);
         if (il->inited && i->desc->loop_fini != NULL) {
-                crumb_enter(i->copy, i->index, MODULE_LOOP_FINI);
+                crumb_enter(i->copy, i->index, MODULE_LOOP_FINI, &i->conf->label, NULL);
                 i->desc->loop_fini(i->inst, il->data);
                 crumb_leave();
         }
@@ -406,7 +406,7 @@ static void instance_free(struct instance *i)
         for (struct weir_cell *c = i->cells; c != NULL; c = cell_next(c))
                 cell_end(c);
         if (i->created && i->desc->destroy != NULL) {
-                crumb_enter(i->copy, i->index, MODULE_DESTROY);
+                crumb_enter(i->copy, i->index, MODULE_DESTROY, &i->conf->label, NULL);
                 i->desc->destroy(i->inst);
                 crumb_leave();
         }

@@ -106,7 +106,7 @@ static inline int64_t task_enter(struct weir_task *t, enum module_phase phase)
 
         t->phase = (uint8_t)phase;
         task_current = t;
-        crumb_enter(t->inst->copy, t->inst->index, (uint8_t)phase);
+        crumb_enter(t->inst->copy, t->inst->index, (uint8_t)phase, &t->use->label, t->route);
         if (LIKELY(il != NULL && il->unmeasured != 0)) {
                 il->unmeasured--;
                 return 0;
@@ -163,12 +163,17 @@ struct chain_plan {
  * cell_set in a hook. */
 static inline void instance_drop(const struct instance *i, void (*drop)(void *), void *value)
 {
-        uint64_t outer = atomic_load_explicit(&crumb_self->where, memory_order_relaxed);
+        struct crumb *c = crumb_self;
+        uint64_t outer = atomic_load_explicit(&c->where, memory_order_relaxed);
+        const str *function = atomic_load_explicit(&c->function, memory_order_relaxed);
+        const str *route = atomic_load_explicit(&c->route, memory_order_relaxed);
 
-        crumb_enter(i->copy, i->index, MODULE_DROP);
+        crumb_enter(i->copy, i->index, MODULE_DROP, &i->conf->label, NULL);
         drop(value);
         crumb_leave();
-        atomic_store_explicit(&crumb_self->where, outer, memory_order_relaxed);
+        atomic_store_explicit(&c->function, function, memory_order_relaxed);
+        atomic_store_explicit(&c->route, route, memory_order_relaxed);
+        atomic_store_explicit(&c->where, outer, memory_order_release);
 }
 
 /* ---- cells (cell.c): one pointer that all loops read, freed after its last reader. */

@@ -112,11 +112,14 @@ int64_t task_measure(const struct weir_task *t)
 
 static COLD void ran_over(struct weir_task *t, int64_t took)
 {
+        str route = t->route ? *t->route : STR("");
+
         if (t->il->over != NULL)
                 metric_add(t->il->over, 1);
         if (log_quota(&t->il->quota, 2))
-                log_warn(t->inst->subject, "%s ran for %lld us, budget= is %lld us",
-                         module_phase_name(t->phase), (long long)took, (long long)t->use->budget);
+                log_warn(t->inst->subject, "%s%s%.*s ran for %lld us, budget= is %lld us",
+                         module_phase_name(t->phase), t->route ? " on route " : "", STR_ARG(route),
+                         (long long)took, (long long)t->use->budget);
         t->il->measured = 0;
 }
 

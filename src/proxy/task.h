@@ -54,7 +54,8 @@ struct weir_task {
         struct arena *arena;
         struct txn *txn; /* requests only */
         void *ctx;
-        const struct function_conf *use; /* timeout, budget, memory */
+        const struct function_conf *use; /* label, timeout, budget, memory */
+        const str *route;                /* its label; NULL: not of a request */
         size_t *used; /* bytes of the request's arena that this function has taken; NULL: the arena
                          is its own */
         struct list ops;

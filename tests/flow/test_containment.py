@@ -118,6 +118,8 @@ def test_other_routes_while_one_crashes(crashing, workers, on_error):
             dead, begin, longest = crash(w, longest)
             until(lambda: serves_all(w, workers), "all workers to be there", 20)
             w.wait_deaths(n)
+            w.wait_log(r"ended: signal 11 .* in module crasher: on_request of function crasher f \(weir\.conf:\d+\) "
+                       r"on route /f, on loop 0, pc 0x\w+, address 0x0; a new one", n)
             restarts.append((dead, begin, time.monotonic()))
         until(lambda: "quarantined" in w.log(), "the quarantine")
         expected = (200, b"served") if on_error == "fail_open" else (503, None)
@@ -140,3 +142,60 @@ def test_other_routes_while_one_crashes(crashing, workers, on_error):
             assert pid is None or pid in {dead for dead, _, _ in restarts}, "a connection of a worker that lives"
         assert len(c.broken) <= 2 * len(restarts)
     assert longest < 1.0 * SLOW, f"{longest} s from the crash to an answer on a new connection"
+
+
+DYING = """
+#include <weir/module.h>
+#include <stdlib.h>
+static int *volatile nowhere; /* the compiler would leave out what it knows to end badly */
+static weir_rc die(weir_task *t, const void *i, void *c, void *arg)
+{ (void)t, (void)i, (void)c, (void)arg; *nowhere = 1; return WEIR_DONE; }
+static weir_rc on_request(weir_req *r, const void *i, void *c)
+{
+        weir_str path;
+        (void)i, (void)c;
+        weir->var_get(r, WEIR_STR("path"), &path);
+        if (weir_eq(path, WEIR_STR("/f/exit")))
+                exit(3);
+        if (weir_eq(path, WEIR_STR("/f/timer")))
+                return weir->timer(r, 1000, die, NULL);
+        if (weir_eq(path, WEIR_STR("/f/work")))
+                weir->spawn(r, 0, die, NULL, 0);
+        if (weir_eq(path, WEIR_STR("/f/body")))
+                weir->body_mode(r, WEIR_BODY_BUFFER, 0);
+        return WEIR_CONTINUE;
+}
+static weir_rc on_request_body(weir_req *r, const void *i, void *c, const weir_chunk *b)
+{ (void)b; return die(r, i, c, NULL); }
+static void on_log(weir_req *r, const void *i, void *c)
+{
+        weir_str path;
+        if (weir->var_get(r, WEIR_STR("path"), &path) && weir_eq(path, WEIR_STR("/f/log")))
+                die(r, i, c, NULL);
+}
+WEIR_MODULE(.name = "dying", .version = "1", .on_request = on_request, .on_request_body = on_request_body,
+            .on_log = on_log);
+"""
+
+
+@pytest.mark.parametrize("where, phase, route", [
+    ("exit", "on_request", " on route /f"),
+    ("timer", "a completion", " on route /f"),
+    ("body", "on_request_body", " on route /f"),
+    ("log", "on_log", " on route /f"),
+    ("work", "background work", ""),  # which is of no request
+])
+def test_a_death_is_told_with_function_and_route(weir, server, where, phase, route):
+    w = weir("module dying @dir@/dying.so; listen 127.0.0.1:@http@; upstream u { server @backend@; } "
+             "host * { function dying name=f; route /f { proxy u; } route / { respond 200; } }",
+             start=False, backend=server())
+    w.deaths_expected = True
+    build(w.file("dying.c", DYING), w.dir / "dying.so")
+    w.start()
+    assert fetch(w.http, "/f").status == 200
+    with raw.client(w.http) as c:
+        c.send(request("POST", f"/f/{where}", body=b"body"))
+        w.wait_deaths(1)
+    how = r"exit status \d+" if where == "exit" else r"signal 11 \(.*\)"
+    w.wait_log(rf"ended: {how} in module dying: {phase} of function dying f \(weir\.conf:2\){route}, on loop \d")
+    assert w.metric("weir_function_strikes_total", module="dying") == 1

@@ -428,7 +428,7 @@ def test_too_slow_is_counted(weir, zoo):
     w = weir(one(zoo("slow"), "bad_slow", "name=f budget=5ms"))
     assert fetch(w.http).status == 200
     w.wait_metric("weir_function_over_budget_total", 1, function="f")
-    w.wait_log(r"bad_slow.*on_request ran for \d+ us, budget= is 5000 us")
+    w.wait_log(r"bad_slow.*on_request on route / ran for \d+ us, budget= is 5000 us")
 
 
 @pytest.mark.parametrize("name", ["null", "stack"])

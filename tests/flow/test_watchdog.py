@@ -12,7 +12,9 @@ from kit.weir import TOP
 
 CONF = ("module sleeper @dir@/sleeper.so; threads 2; listen 127.0.0.1:@http@; admin 127.0.0.1:@admin@; "
         "upstream u { server 127.0.0.1:1; } "
-        "host * { route /sleep { function sleeper; proxy u; } route / { respond 200; } }")
+        "host * { route /sleep { function sleeper name=naps; proxy u; } route / { respond 200; } }")
+
+PLACE = r"in module sleeper: on_request of function sleeper naps \(weir\.conf:\d+\) on route /sleep"
 
 
 def sleeper(w, us):
@@ -34,7 +36,7 @@ def test_a_stalled_loop_is_named_and_helped(weir, connect):
     w.start()
     c = connect(w.http)
     c.send(request(target="/sleep"))
-    w.wait_log("watchdog.*loop . of worker 0 does not turn: in module sleeper")
+    w.wait_log("watchdog.*loop . of worker 0 does not turn: " + PLACE)
     # Half of these come to the stalled loop's sockets; the other loop takes them.
     started = time.monotonic()
     for _ in range(12):
@@ -43,6 +45,7 @@ def test_a_stalled_loop_is_named_and_helped(weir, connect):
     assert w.metric("weir_loop_stalls_total") == 1
     assert c.response().body == b"slept"
     w.wait_log("watchdog.*turns again")
+    w.wait_log(r"function sleeper naps \(weir\.conf:\d+\)\] on_request on route /sleep ran for \d+ us, budget= is")
     for _ in range(12):
         assert fetch(w.http).status == 200
     assert w.metric("weir_worker_deaths_total") == 0
@@ -55,13 +58,14 @@ def test_a_loop_that_never_turns_is_aborted(weir, connect):
     w.start()
     c = connect(w.http)
     c.send(request(target="/sleep"))
-    line = w.wait_log("loop . of worker 0 has not turned for 1 s, it is in .*")[0].group(0)
+    line = w.wait_log(f"loop . of worker 0 has not turned for 1 s: {PLACE}; it is in .*")[0].group(0)
     # The function (its name is hidden, its module is not), what it called and who called it.
     assert re.search(r"sleep.* < \S*sleeper\S*\+0x.* < .*weir", line), line
     w.wait_deaths(1, 15)
     assert fetch(w.http).status == 200
     assert w.metric("weir_function_strikes_total", module="sleeper") == 1
-    w.wait_log("in module sleeper.*a new one is started")
+    w.wait_log(f"loop . of worker 0 has not turned for 10 s: {PLACE}; the worker is aborted")
+    w.wait_log(rf"worker 0 \(\d+\) ended: signal 6 \(Aborted\) {PLACE}, on loop \d.*a new one is started")
 
 
 def test_drain_delay(weir):

@@ -11,6 +11,7 @@
 
 static struct crumb *shared;
 static int notes[2];
+static const str function = STR_INIT("the function"), route = STR_INIT("/a/route");
 
 static int make_shared(void **state)
 {
@@ -40,7 +41,7 @@ static void begin(void)
         crumb_use(shared);
         crumb_catch_faults(notes[1]);
         crumb_catch_faults(notes[1]); /* again is fine */
-        crumb_enter(7, 3, 2);
+        crumb_enter(7, 3, 2, &function, &route);
 }
 
 static char *volatile nowhere = (char *)16;
@@ -89,11 +90,24 @@ static void overflow(void *arg)
         _exit(deeper(NULL, 0));
 }
 
+static void astray(void *arg)
+{
+        begin();
+        atomic_store(&crumb_self->function, (const str *)16); /* was written over */
+        *(char *volatile)arg = 1;
+}
+
+static void exits(void *arg)
+{
+        begin();
+        exit(*(int *)arg);
+}
+
 static void *thread_segv(void *arg)
 {
         crumb_thread_stack();
         crumb_use(shared);
-        crumb_enter(9, 1, 1);
+        crumb_enter(9, 1, 1, &function, NULL);
         *(char *volatile)arg = 1;
         return NULL;
 }
@@ -125,6 +139,56 @@ static void dies(void (*fn)(void *), void *arg, int sig, uint64_t where)
         assert_int_equal(shared->where, where);
         assert_int_equal(read(notes[0], &note, 1), 1);
         assert_int_equal(note, sig);
+        assert_string_equal(shared->function_text, "the function");
+        assert_string_equal(shared->route_text, fn == other_thread ? "" : "/a/route");
+}
+
+/* Then the record lacks names, but all is over as it should be. */
+static void wrong_names_do_no_harm(void **state)
+{
+        int status;
+
+        (void)state;
+        memset(shared, 0, sizeof(*shared));
+        status = in_child(astray, nowhere);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGSEGV);
+        assert_int_equal(shared->sig, SIGSEGV);
+        assert_int_not_equal(shared->where, 0);
+        assert_string_equal(shared->function_text, "");
+}
+
+static void exit_leaves_names(void **state)
+{
+        int three = 3, status;
+
+        (void)state;
+        memset(shared, 0, sizeof(*shared));
+        status = in_child(exits, &three);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 3);
+        assert_int_not_equal(shared->where, 0);
+        assert_string_equal(shared->function_text, "the function");
+}
+
+static void names_of_what_it_is_in(void **state)
+{
+        char long_name[300], f[CRUMB_FUNCTION], r[CRUMB_ROUTE];
+        str name = {long_name, sizeof(long_name)};
+        struct crumb c = {0}, *before_it = crumb_self;
+
+        (void)state;
+        memset(long_name, 'x', sizeof(long_name));
+        crumb_self = &c;
+        crumb_enter(1, 2, 3, &name, &name);
+        crumb_names(&c, f, r);
+        assert_int_equal(strlen(f), CRUMB_FUNCTION - 1);
+        assert_int_equal(strlen(r), CRUMB_ROUTE - 1);
+        crumb_leave(); /* from here on the names may go */
+        crumb_names(&c, f, r);
+        assert_string_equal(f, "");
+        assert_string_equal(r, "");
+        crumb_self = before_it;
 }
 
 static void every_fault_leaves_a_record(void **state)
@@ -151,7 +215,7 @@ static void enter_and_leave(void **state)
 {
         (void)state;
         assert_non_null(crumb_self);
-        crumb_enter(1, 0x1000002, 3);
+        crumb_enter(1, 0x1000002, 3, NULL, NULL);
         assert_int_equal(crumb_self->where, UINT64_C(1) << 32 | 2 << 8 | 3);
         crumb_leave();
         assert_int_equal(crumb_self->where, 0);
@@ -198,6 +262,9 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(every_fault_leaves_a_record, make_shared,
                                                 drop_shared),
+                cmocka_unit_test_setup_teardown(wrong_names_do_no_harm, make_shared, drop_shared),
+                cmocka_unit_test_setup_teardown(exit_leaves_names, make_shared, drop_shared),
+                cmocka_unit_test(names_of_what_it_is_in),
                 cmocka_unit_test(enter_and_leave),
                 cmocka_unit_test_setup_teardown(stalled_thread_says_where, make_shared,
                                                 drop_shared),

@@ -25,14 +25,14 @@ static void nothing_is_known_of_the_silent(void **state)
 {
         struct board *b = board_new(2, 2);
         struct board_word w = {.loop = 77};
-        char how[128];
+        char how[BOARD_OBITUARY];
 
         (void)state;
         assert_false(board_last_words(b, 0, &w));
         assert_int_equal(w.loop, 77); /* untouched */
-        board_obituary(b, 0, SIGKILL, how, sizeof(how));
+        board_obituary(b, 0, SIGKILL, how);
         assert_string_equal(how, "signal 9 (Killed)");
-        board_obituary(b, 0, 3 << 8, how, sizeof(how));
+        board_obituary(b, 0, 3 << 8, how);
         assert_string_equal(how, "exit status 3");
         board_free(b);
 }
@@ -41,7 +41,7 @@ static void the_loop_with_the_signal_speaks(void **state)
 {
         struct board *b = board_new(2, 3);
         struct board_word w;
-        char how[256];
+        char how[BOARD_OBITUARY], place[BOARD_PLACE];
 
         (void)state;
         put_copy(b, 1, 0, 7, "lua");
@@ -54,12 +54,57 @@ static void the_loop_with_the_signal_speaks(void **state)
         assert_true(w.known);
         assert_string_equal(w.name, "jwt");
         assert_int_equal(w.sha[0], 8);
-        board_obituary(b, 1, SIGSEGV, how, sizeof(how));
+        board_obituary(b, 1, SIGSEGV, how);
         assert_non_null(strstr(how, "signal 11"));
-        assert_non_null(strstr(how, "in module jwt (function 5, create) on loop 2, pc 0x1234"));
-        assert_false(board_last_words(b, 0, &w)); /* rows do not mix */
+        assert_non_null(strstr(how, "in module jwt: create of function 5, on loop 2, pc 0x1234"));
+        strcpy(board_crumb(b, 1, 2)->function_text, "jwt users (weir.conf:3)");
+        strcpy(board_crumb(b, 1, 2)->route_text, "/users");
+        board_obituary(b, 1, SIGSEGV, how);
+        assert_non_null(strstr(how, "in module jwt: create of function jwt users (weir.conf:3) on "
+                                    "route /users, on loop 2, pc 0x1234"));
+        memset(board_crumb(b, 1, 2)->function_text, 'f', CRUMB_FUNCTION); /* no end */
+        memset(board_crumb(b, 1, 2)->route_text, 'r', CRUMB_ROUTE);
+        assert_true(board_last_words(b, 1, &w));
+        assert_int_equal(strlen(w.function), CRUMB_FUNCTION - 1);
+        assert_int_equal(strlen(w.route), CRUMB_ROUTE - 1);
+        memset(w.name, 'm', MODULE_NAME_MAX);
+        board_put_place(&w, place);
+        assert_string_equal(place + strlen(place) - 3, "rrr"); /* the longest has room */
+        assert_false(board_last_words(b, 0, &w));              /* rows do not mix */
         board_clear(b, 1);
         assert_false(board_last_words(b, 1, &w));
+        board_free(b);
+}
+
+/* While the process lives its own thread reads the names where they are. */
+static void where_a_loop_is(void **state)
+{
+        struct board *b = board_new(1, 2);
+        struct crumb *before = crumb_self;
+        const str function = STR_INIT("jwt users (weir.conf:3)"), route = STR_INIT("/users");
+        struct board_word w;
+        char place[BOARD_PLACE];
+
+        (void)state;
+        put_copy(b, 0, 0, 8, "jwt");
+        assert_false(board_where(b, 0, 1, &w));
+        board_put_place(&w, place);
+        assert_string_equal(place, "in no function");
+        crumb_self = board_crumb(b, 0, 1);
+        crumb_enter(8, 5, MODULE_REQUEST, &function, &route);
+        assert_true(board_where(b, 0, 1, &w));
+        assert_int_equal(w.sha[0], 8);
+        board_put_place(&w, place);
+        assert_string_equal(place, "in module jwt: on_request of function jwt users (weir.conf:3) "
+                                   "on route /users");
+        crumb_enter(8, 5, MODULE_WORK, &function, NULL);
+        assert_true(board_where(b, 0, 1, &w));
+        board_put_place(&w, place);
+        assert_string_equal(place,
+                            "in module jwt: background work of function jwt users (weir.conf:3)");
+        crumb_leave();
+        assert_false(board_where(b, 0, 1, &w));
+        crumb_self = before;
         board_free(b);
 }
 
@@ -204,6 +249,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(nothing_is_known_of_the_silent),
                 cmocka_unit_test(the_loop_with_the_signal_speaks),
+                cmocka_unit_test(where_a_loop_is),
                 cmocka_unit_test(who_was_busy_speaks_without_a_signal),
                 cmocka_unit_test(a_crash_of_the_control_thread_is_heard),
                 cmocka_unit_test(what_a_canary_has_counted),
