@@ -159,6 +159,7 @@ static enum chain_result decide(struct chain *c, const struct chain_hook *h, wei
 static COLD enum chain_result quarantined(struct chain *c, const struct chain_hook *h)
 {
         aim(c, h->inst, h->use, h->order, h->ctx);
+        c->task.phase = MODULE_REQUEST;
         task_count(&c->task, CALL_QUARANTINED);
         task_say_failed(&c->task, "is not called: the module is quarantined");
         return failed(c, REASON_FUNCTION_QUARANTINED);
