@@ -200,13 +200,14 @@ void control_ended(struct master *m)
         }
 }
 
-void control_drained(struct master *m)
+void control_drained(struct master *m, bool closed)
 {
         LIST_EACH (n, &m->clients) {
                 struct control_client *c = CONTAINER_OF(n, struct control_client, link);
                 if (c->wait == WAIT_CLOSED)
-                        answerf(m, c, true,
-                                "the listeners are closed; a reload opens them again\n");
+                        answerf(m, c, closed,
+                                closed ? "the listeners are closed; a reload opens them again\n"
+                                       : "a reload has ended the drain\n");
         }
 }
 

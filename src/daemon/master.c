@@ -193,7 +193,7 @@ static void close_listeners(struct master *m, struct master_timer *t)
         if (m->leave && m->plan->head->shutdown_timeout > 0)
                 master_timer_set(m, &m->drain_timer, m->plan->head->shutdown_timeout,
                                  shutdown_timed_out);
-        control_drained(m);
+        control_drained(m, true);
         master_exit_if_empty(m);
 }
 
@@ -235,6 +235,7 @@ void master_end_drain(struct master *m)
                 if (c->state == CHILD_NONE && !list_linked(&c->respawn.link))
                         children_spawn(m, c);
         }
+        control_drained(m, false);
         log_info("weir", "the drain has ended");
 }
 

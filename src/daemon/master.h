@@ -265,7 +265,7 @@ void control_words(struct master *m, uint32_t question, struct child *c, str tex
 void control_cleared(struct master *m, bool ok, str text); /* what reload_rebuild came to */
 void control_child_gone(struct master *m, struct child *c);
 void control_ended(struct master *m); /* just before the exit: answers who waits for it */
-void control_drained(struct master *m);
+void control_drained(struct master *m, bool closed); /* or a reload has ended the drain */
 
 /* ---- upgrade.c */
 bool upgrade_is_one(void); /* was this process started by a weir that wants to be replaced? */

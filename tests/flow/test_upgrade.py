@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from kit import need, until
+from kit import SLOW, need, until
 from kit.certs import openssl
 from kit.ocsp import Responder, response
 from kit.raw import fetch, request
@@ -210,7 +210,42 @@ def test_a_quarantine_holds_for_all_workers(weir, server):
     die(w, 3)
     w.wait_log("in force after .*: the same, built again")
     assert {status(w, "/bad") for _ in range(20)} == {503}
+    w.wait_log(r"function crasher .*\] on_request is not called: the module is quarantined")
     assert w.metric("weir_worker_deaths_total") == 3
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["built again", "put back"])
+def test_a_quarantine_leaves_a_drain_alone(weir, server, before):
+    """What a quarantine brings about, elsewhere and in place of the version, is a reload; and that would end it."""
+    w = weir("drain_delay 600s; " + CRASHING, backend=server(), workers="2", start=False)
+    w.deaths_expected = True
+    crasher(w, not before)
+    w.start()
+    if before:
+        crasher(w, 1)
+        w.reload()
+    number = 2 if before else 1
+    drain = subprocess.Popen([w.binary, "-c", w.conf, "-s", "drain"], stderr=subprocess.PIPE, text=True)
+    try:
+        w.wait_log("draining")
+        until(lambda: w.get("/readyz").status == 503, "the drain to be announced")
+        die(w, 3)
+        w.wait_log("crasher .*quarantined")
+        until(lambda: f"configuration {number}\nworkers 2 of 2" in w.command("-s", "status").stdout, "both workers")
+        assert "\ndraining\n" in w.command("-s", "status").stdout
+        assert w.get("/readyz").status == 503
+        # The next number, so there was none between; and then the quarantine holds everywhere.
+        w.reload(CRASHING)
+        w.wait_log(f"configuration {number + 1} is in force")
+        until(lambda: w.get("/readyz").status == 200, "the drain to end")
+        assert {status(w, "/bad") for _ in range(20)} == {503}
+        assert not re.search("built again|comes back", w.log())
+        # The listeners were never closed, which that command waited for.
+        assert "a reload has ended the drain" in drain.communicate(timeout=10 * SLOW)[1]
+        assert drain.returncode == 1
+    finally:
+        drain.kill()
+        drain.wait()
 
 
 def test_nothing_else_goes_back_with_a_quarantined_version(weir, server):
