@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 #include <unwind.h>
@@ -168,8 +169,25 @@ static _Unwind_Reason_Code add_frame(struct _Unwind_Context *context, void *arg)
         return is_loaded(pc) ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
-/* The unwinder of this C library takes no lock and no memory once it has been used; what lies below
- * the interrupted function is this handler's own. */
+/* The unwinder's own code: perhaps with its lock held. */
+static bool is_unwinder(void *pc)
+{
+#ifdef DLFO_STRUCT_HAS_EH_DBASE
+        struct dl_find_object it, unwinder, program;
+        return _dl_find_object(pc, &it) == 0 &&
+               _dl_find_object((void *)_Unwind_Backtrace, &unwinder) == 0 &&
+               _dl_find_object((void *)is_unwinder, &program) == 0 &&
+               it.dlfo_link_map == unwinder.dlfo_link_map &&
+               it.dlfo_link_map != program.dlfo_link_map;
+#else
+        (void)pc;
+        return false;
+#endif
+}
+
+/* The unwinder takes no memory once it has sorted what code made at run time has registered (as
+ * that of LuaJIT does), which crumb_ask_dump sees to; its lock is held by nobody who waits for this
+ * thread. What lies below the interrupted function is this handler's own. */
 static void on_dump(int sig, siginfo_t *info, void *context)
 {
         struct crumb *c = crumb_self;
@@ -179,7 +197,8 @@ static void on_dump(int sig, siginfo_t *info, void *context)
 
         (void)sig;
         (void)info;
-        (void)_Unwind_Backtrace(add_frame, &t);
+        if (!is_unwinder((void *)pc))
+                (void)_Unwind_Backtrace(add_frame, &t);
         while (from < t.n && (uintptr_t)t.at[from] != pc)
                 from++;
         for (size_t i = 1; i < COUNT(c->frames); i++)
@@ -191,14 +210,26 @@ static void on_dump(int sig, siginfo_t *info, void *context)
         errno = saved;
 }
 
+static void prepare_unwinder(void)
+{
+        struct trace warm = {.n = 0};
+
+        (void)_Unwind_Backtrace(add_frame, &warm); /* its first use prepares tables */
+}
+
+void crumb_ask_dump(struct crumb *c)
+{
+        prepare_unwinder();
+        atomic_store(&c->frames[0], 0);
+        syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGUSR2);
+}
+
 void crumb_catch_dump(void)
 {
         struct sigaction act = {.sa_sigaction = on_dump,
                                 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
 
-        struct trace warm = {.n = 0};
-
-        (void)_Unwind_Backtrace(add_frame, &warm); /* its first use prepares tables */
+        prepare_unwinder();
         sigemptyset(&act.sa_mask);
         CHECK(sigaction(SIGUSR2, &act, NULL) == 0);
 }

@@ -68,9 +68,10 @@ void crumb_names(const struct crumb *c, char function[CRUMB_FUNCTION], char rout
 void crumb_catch_faults(int notify_fd);
 void crumb_thread_stack(void); /* each further thread: its own alternate stack */
 
-/* SIGUSR2, sent to one thread, fills frames of its crumb: frames[0] is the pc, then return
- * addresses as far as the unwinder finds them, then 0; frames[0] is stored last, so whoever waits
- * for it sees all. */
+/* SIGUSR2, which crumb_ask_dump sends to the thread of c, fills frames of its crumb: frames[0] is
+ * the pc, then return addresses as far as the unwinder finds them, then 0; frames[0] is stored
+ * last, so whoever waits for it sees all.  Ask from another thread of the process. */
 void crumb_catch_dump(void);
+void crumb_ask_dump(struct crumb *c);
 
 #endif

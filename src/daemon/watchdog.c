@@ -34,6 +34,7 @@ struct watched {
         bool stalled;  /* counted and logged */
         bool asked;    /* for its stack */
         bool dumped;   /* and that was logged */
+        bool aborted;  /* that was logged */
         struct loop *adopter;
 };
 
@@ -109,12 +110,6 @@ static void say_stalled(struct watchdog *d, unsigned i)
         log_warn("watchdog", "loop %u of worker %u does not turn: %s", i, d->w->index, place);
 }
 
-static void ask_for_stack(struct crumb *c)
-{
-        atomic_store(&c->frames[0], 0);
-        syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGUSR2);
-}
-
 static void say_stack(struct watchdog *d, unsigned i, struct crumb *c)
 {
         char place[BOARD_PLACE];
@@ -139,10 +134,13 @@ static void kill_on(struct watchdog *d, unsigned i, struct crumb *c)
 {
         char place[BOARD_PLACE];
 
-        put_place(d, i, place);
-        log_error("watchdog",
-                  "loop %u of worker %u has not turned for %d s: %s; the worker is aborted", i,
-                  d->w->index, (int)(KILL_AFTER / SEC), place);
+        if (!d->loops[i].aborted) { /* else it is busy with its core */
+                put_place(d, i, place);
+                log_error("watchdog",
+                          "loop %u of worker %u has not turned for %d s: %s; the worker is aborted",
+                          i, d->w->index, (int)(KILL_AFTER / SEC), place);
+        }
+        d->loops[i].aborted = true;
         syscall(SYS_tgkill, getpid(), (pid_t)atomic_load(&c->tid), SIGABRT);
 }
 
@@ -155,7 +153,7 @@ static void turns(struct watchdog *d, unsigned i)
         if (v->adopter)
                 ask(d, i, return_on_loop);
         v->adopter = NULL;
-        v->stalled = v->asked = v->dumped = false;
+        v->stalled = v->asked = v->dumped = v->aborted = false;
         v->since = 0;
 }
 
@@ -186,7 +184,7 @@ static void look_at(struct watchdog *d, unsigned i, int64_t now)
         }
         if (now - v->since >= DUMP_AFTER && !v->asked) {
                 v->asked = true;
-                ask_for_stack(c);
+                crumb_ask_dump(c);
         }
         if (now - v->since >= KILL_AFTER)
                 kill_on(d, i, c);

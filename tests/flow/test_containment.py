@@ -119,7 +119,7 @@ def test_other_routes_while_one_crashes(crashing, workers, on_error):
             until(lambda: serves_all(w, workers), "all workers to be there", 20)
             w.wait_deaths(n)
             w.wait_log(r"ended: signal 11 .* in module crasher: on_request of function crasher f \(weir\.conf:\d+\) "
-                       r"on route /f, on loop 0, pc 0x\w+, address 0x0; a new one", n)
+                       r"on route /f, on loop \d, pc 0x\w+, address 0x0; a new one", n)
             restarts.append((dead, begin, time.monotonic()))
         until(lambda: "quarantined" in w.log(), "the quarantine")
         expected = (200, b"served") if on_error == "fail_open" else (503, None)

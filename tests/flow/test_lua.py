@@ -286,7 +286,7 @@ def test_the_store(weir):
 
 
 def test_metrics(weir):
-    w = weir(conf("counter hits; gauge depth 'How deep.';", request="""
+    w = weir(conf("counter hits; gauge depth 'How deep.';", top="threads 1;", request="""
         metric.add("hits") metric.add("hits", 2) metric.set("depth", 7) metric.add("depth", -1)"""))
     for _ in range(3):
         assert fetch(w.http).status == 200
@@ -792,7 +792,8 @@ def test_what_no_count_ends_the_watchdog_does(weir, connect, code, use):
     w = weir(conf(use=use, top="threads 2;", request=f"if request.path == '/loop' then {code} end"))
     w.deaths_expected = True
     connect(w.http).send(raw.request(target="/loop"))
-    w.wait_log("loop . of worker 0 has not turned for 1 s, it is in .*", seconds=10)
+    w.wait_log("loop . of worker 0 has not turned for 1 s: in module lua: on_request of function lua f .* on route /; "
+               "it is in .*", seconds=10)
     assert fetch(w.http).status == 200, "by the other loop"
     w.wait_deaths(1, 20)
     assert fetch(w.http).status == 200

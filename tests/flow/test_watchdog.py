@@ -64,7 +64,7 @@ def test_a_loop_that_never_turns_is_aborted(weir, connect):
     w.wait_deaths(1, 15)
     assert fetch(w.http).status == 200
     assert w.metric("weir_function_strikes_total", module="sleeper") == 1
-    w.wait_log(f"loop . of worker 0 has not turned for 10 s: {PLACE}; the worker is aborted")
+    assert len(w.wait_log(f"loop . of worker 0 has not turned for 10 s: {PLACE}; the worker is aborted")) == 1
     w.wait_log(rf"worker 0 \(\d+\) ended: signal 6 \(Aborted\) {PLACE}, on loop \d.*a new one is started")
 
 

@@ -249,7 +249,7 @@ static void stalled_thread_says_where(void **state)
         assert_int_equal(pthread_create(&t, NULL, stalls, NULL), 0);
         while (atomic_load(&shared->waiting) == 0)
                 sched_yield();
-        assert_int_equal(pthread_kill(t, SIGUSR2), 0);
+        crumb_ask_dump(shared);
         pthread_join(t, NULL); /* ends only when frames[0] was stored */
         assert_int_not_equal(shared->frames[0], 0);
         /* the function itself, its caller, then what began the thread */
