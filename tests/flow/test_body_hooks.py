@@ -521,7 +521,7 @@ def test_a_client_that_goes(world, op, side, client_h2):
     for _ in range(3):
         if client_h2:
             c = h2c.Client(w.http, window=65535)
-            s = c.request("POST", body=b"y" * 30000, end=False)
+            c.request("POST", body=b"y" * 30000, end=False)
             c.sock.settimeout(0.2)
             c.stream.close()
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import HOST, SLOW, h2, raw, until, ws
+from kit import SLOW, h2, until, ws
 from kit import proxy_header as ph
 from kit.raw import answer, client, fetch, request
 from kit.weir import TOP

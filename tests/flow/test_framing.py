@@ -1,7 +1,7 @@
 """HTTP/1 as strict as it must be on both sides: what is ambiguous is refused, never passed on."""
 import pytest
 
-from kit import raw, until
+from kit import until
 from kit.raw import answer, fetch, request
 
 CONF = """

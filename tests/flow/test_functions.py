@@ -434,16 +434,7 @@ def test_too_slow_is_counted(weir, zoo):
 @pytest.mark.parametrize("name", ["null", "stack"])
 def test_a_crash_names_the_function_and_the_third_is_the_last(weir, zoo, name):
     w = weir(one(zoo(name), f"bad_{name}", "name=f"))
-    w.deaths_expected = True
-    for death in range(1, 4):
-        until(lambda: fetch(w.http).status in (200, 503), "an answer")
-        try:
-            with raw.client(w.http) as c:
-                c.send(raw.request(target="/crash"))
-                c.read_all()
-        except OSError:
-            pass
-        w.wait_deaths(death)
+    w.crash(times=3)
     w.wait_log(rf"bad_{name}.*quarantined")
     until(lambda: fetch(w.http).status == 503, "the quarantined function to fail closed")
     w.wait_metric("weir_function_strikes_total", 3, module=f"bad_{name}")

@@ -20,40 +20,6 @@ def content(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
-def crash_at(w, times):
-    """The same through one route of several, which may be in quarantine already."""
-    w.deaths_expected = True
-    for death in range(1, times + 1):
-        try:
-            with raw.client(w.http) as c:
-                c.send(raw.request(target="/crash"))
-                c.read_all()
-        except OSError:
-            pass
-        w.wait_deaths(death)
-
-
-def crash(w, times, begin=0):
-    w.deaths_expected = True
-    for death in range(begin + 1, begin + times + 1):
-        until(lambda: fetch(w.http).status in (200, 503), "an answer")
-        try:
-            with raw.client(w.http) as c:
-                c.send(raw.request(target="/crash"))
-                c.read_all()
-        except OSError:
-            pass
-        w.wait_deaths(death)
-    until(lambda: _serves(w), "a worker that serves")
-
-
-def _serves(w):
-    try:
-        return w.get("/readyz").status == 200
-    except (OSError, EOFError):
-        return False
-
-
 def module(w, name, source):
     return build(w.file(f"{name}.c", "#include <weir/module.h>\n" + source), w.dir / f"{name}.so")
 
@@ -169,10 +135,10 @@ def test_nobody_is_there(weir):
 def test_clear_ends_a_quarantine_at_once(weir, zoo):  # noqa: F811
     w = weir(one(zoo("null"), "bad_null", "name=f"))
     assert fetch(w.http).status == 200
-    crash(w, 2)
+    w.crash(times=2)
     modules, _ = listed(w)
     assert (modules["bad_null"]["strikes"], modules["bad_null"]["quarantined"]) == (2, False)
-    crash(w, 1, 2)
+    w.crash()
     until(lambda: fetch(w.http).status == 503, "the quarantine")
     modules, functions = listed(w)
     assert (modules["bad_null"]["strikes"], modules["bad_null"]["quarantined"]) == (3, True)
@@ -191,7 +157,7 @@ def test_clear_ends_a_quarantine_at_once(weir, zoo):  # noqa: F811
     assert (modules["bad_null"]["strikes"], modules["bad_null"]["quarantined"]) == (0, False)
     w.wait_log("module bad_null: its quarantine was ended by hand")
     # The history is gone too: it takes another three.
-    crash(w, 1, 3)
+    w.crash()
     assert fetch(w.http).status == 200
 
 
@@ -200,7 +166,7 @@ def test_clear_does_not_read_what_is_on_disk(weir, zoo):  # noqa: F811
     w = weir("listen 127.0.0.1:@http@; host * { route / { respond 200 ok; } }")
     path = shutil.copy(zoo("null"), w.dir / "bad_null.so")
     w.reload(one(path, "bad_null", "name=f"))
-    crash(w, 3)
+    w.crash(times=3)
     until(lambda: fetch(w.http).status == 503, "the quarantine")
     path.unlink()
     w.configure("this is no configuration")
@@ -239,7 +205,7 @@ def test_clear_in_all_workers_under_load(weir, zoo):  # noqa: F811
     w = weir(f"workers 2; module bad_null {zoo('null')}; listen 127.0.0.1:@http@; "
              "host * { route /f { function bad_null name=f; respond 200 f; } "
              "route /crash { function bad_null name=c; respond 200; } route / { respond 200 ok; } }")
-    crash_at(w, 3)
+    w.crash(times=3)
     until(lambda: fetch(w.http, "/f").status == 503, "the quarantine")
     clients = [raw.client(w.http) for _ in range(8)]
     stop, failed = threading.Event(), []
@@ -268,7 +234,7 @@ def test_clear_in_all_workers_under_load(weir, zoo):  # noqa: F811
 def test_clear_while_a_reload_is_under_way(weir, zoo):  # noqa: F811
     """Both happen, and both are answered."""
     w = weir(one(zoo("null"), "bad_null", "name=f"))
-    crash(w, 3)
+    w.crash(times=3)
     until(lambda: fetch(w.http).status == 503, "the quarantine")
     slow = module(w, "slow", """#include <unistd.h>
         __attribute__((constructor)) static void wait(void) { usleep(700000); }

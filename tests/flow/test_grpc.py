@@ -2,7 +2,7 @@
 import time
 
 from kit import SLOW
-from kit.raw import answer, fetch, request
+from kit.raw import answer, fetch
 
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
 CONF = """

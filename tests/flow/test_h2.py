@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kit import SLOW, h2, need, until
-from kit.raw import answer, client, fetch, request
+from kit.raw import answer, fetch, request
 from test_tls import listener
 
 PLAIN = "listen 127.0.0.1:@http@ { protocols h2c http/1.1; %s } "

@@ -2,14 +2,13 @@
 and fall silent."""
 import hashlib
 import os
-import socket
 import threading
 import time
 
 import pytest
 
-from kit import HOST, need, services, until
-from kit.h2_peer import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, SETTINGS, ErrorCodes,
+from kit import need, services, until
+from kit.h2_peer import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, ErrorCodes,
                     Peer, SettingCodes, frame, serve)
 from kit import raw
 

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from kit import raw
-from kit.raw import answer, fetch, request
+from kit.raw import answer, request
 
 CONF = """
 header max=2k fields=8 line=512;

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kit import SLOW, until
-from kit.raw import answer, client, fetch, request
+from kit.raw import client, fetch, request
 
 CONF = """
 %s

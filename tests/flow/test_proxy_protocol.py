@@ -259,8 +259,8 @@ def test_trusted_proxies_settle_the_client(weir, told, connect):
     s = told()
     w = weir(to(s, "v1", top="trusted_proxies 127.0.0.0/8;"))
     c = connect(w.http)
-    for client in "192.0.2.1", "192.0.2.2", "192.0.2.1", "2001:db8::1":
-        c.send(request(fields={"x-forwarded-for": client}))
+    for who in "192.0.2.1", "192.0.2.2", "192.0.2.1", "2001:db8::1":
+        c.send(request(fields={"x-forwarded-for": who}))
         assert c.response().status == 200
     assert [(r.header.words[2], r.conn) for r in s.requests] == [
         ("192.0.2.1", 1), ("192.0.2.2", 2), ("192.0.2.1", 1), ("2001:db8::1", 3)]

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from kit import SLOW, free_port, raw, until
-from kit.raw import answer, fetch
+from kit.raw import fetch
 
 
 def conf(limit, top=""):

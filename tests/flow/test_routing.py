@@ -1,5 +1,4 @@
 """How a request finds its action."""
-import base64
 import collections
 import re
 

@@ -127,38 +127,6 @@ def crasher(w, crashes):
     (w.dir / "crasher.so.new").rename(w.dir / "crasher.so")
 
 
-def test_quarantine(weir, server):
-    """Three deaths in a function within a minute: its uses answer 503, everything else goes on."""
-    conf = ("module crasher @dir@/crasher.so; listen 127.0.0.1:@http@; upstream u { server @backend@; } "
-            "host * { route /bad { function crasher; proxy u; } route / { proxy u; } }")
-    w = weir(conf, backend=server(), start=False)
-    w.deaths_expected = True
-    crasher(w, 1)
-    w.start()
-
-    def status(target):
-        try:
-            return fetch(w.http, target).status
-        except (OSError, EOFError):
-            return None
-
-    for n in range(1, 4):
-        assert status("/bad") is None
-        w.wait_deaths(n)
-        until(lambda: status("/") == 200, "weir to serve")
-    assert w.metric("weir_function_strikes_total", module="crasher") == 3
-    w.wait_log("crasher .*quarantined")
-    assert status("/bad") == 503
-    assert status("/") == 200
-    assert w.metric("weir_worker_deaths_total") == 3
-    # The same content stays where it is; another one starts anew.
-    w.reload()
-    assert status("/bad") == 503
-    crasher(w, 0)
-    w.reload()
-    assert fetch(w.http, "/bad").body == b"ok"
-
-
 CRASHING = ("workers @workers@; module crasher @dir@/crasher.so; listen 127.0.0.1:@http@; "
             "upstream u { server @backend@; } "
             "host * { route /bad { function crasher; proxy u; } route / { proxy u; } }")
@@ -171,25 +139,36 @@ def status(w, target):
         return None
 
 
-def die(w, times):
-    for _ in range(times):
-        before = w.metric("weir_worker_deaths_total")
-        assert status(w, "/bad") is None
-        until(lambda: status(w, "/") == 200, "weir to serve")
-        assert w.metric("weir_worker_deaths_total") == before + 1
+def test_quarantine(weir, server):
+    """Three deaths in a function within a minute: its uses answer 503, everything else goes on."""
+    w = weir(CRASHING, backend=server(), workers="1", start=False)
+    crasher(w, 1)
+    w.start()
+
+    w.crash("/bad", 3)
+    assert w.metric("weir_function_strikes_total", module="crasher") == 3
+    w.wait_log("crasher .*quarantined")
+    assert status(w, "/bad") == 503
+    assert status(w, "/") == 200
+    assert w.metric("weir_worker_deaths_total") == 3
+    # The same content stays where it is; another one starts anew.
+    w.reload()
+    assert status(w, "/bad") == 503
+    crasher(w, 0)
+    w.reload()
+    assert fetch(w.http, "/bad").body == b"ok"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_version_before_a_quarantined_one_comes_back(weir, server, workers):
     w = weir(CRASHING, backend=server(), workers=str(workers), start=False)
-    w.deaths_expected = True
     crasher(w, 0)
     w.start()
     assert fetch(w.http, "/bad").body == b"ok"
     crasher(w, 1)
     w.reload()
     w.reload()  # changes nothing, and what came before stays known
-    die(w, 3)
+    w.crash("/bad", 3)
     w.wait_log("crasher .*quarantined")
     w.wait_log("module crasher: the version before it .* comes back")
     w.wait_log("configuration 4 is in force")  # in the other worker too, which had the bad one
@@ -199,15 +178,14 @@ def test_the_version_before_a_quarantined_one_comes_back(weir, server, workers):
     assert w.metric("weir_worker_deaths_total") == 3
     # Whoever asks for what is on disk gets it, and it counts anew.
     w.reload()
-    die(w, 1)
+    w.crash("/bad")
 
 
 def test_a_quarantine_holds_for_all_workers(weir, server):
     w = weir(CRASHING, backend=server(), workers="2", start=False)
-    w.deaths_expected = True
     crasher(w, 1)
     w.start()
-    die(w, 3)
+    w.crash("/bad", 3)
     w.wait_log("in force after .*: the same, built again")
     assert {status(w, "/bad") for _ in range(20)} == {503}
     w.wait_log(r"function crasher .*\] on_request is not called: the module is quarantined")
@@ -218,7 +196,6 @@ def test_a_quarantine_holds_for_all_workers(weir, server):
 def test_a_quarantine_leaves_a_drain_alone(weir, server, before):
     """What a quarantine brings about, elsewhere and in place of the version, is a reload; and that would end it."""
     w = weir("drain_delay 600s; " + CRASHING, backend=server(), workers="2", start=False)
-    w.deaths_expected = True
     crasher(w, not before)
     w.start()
     if before:
@@ -229,7 +206,7 @@ def test_a_quarantine_leaves_a_drain_alone(weir, server, before):
     try:
         w.wait_log("draining")
         until(lambda: w.get("/readyz").status == 503, "the drain to be announced")
-        die(w, 3)
+        w.crash("/bad", 3)
         w.wait_log("crasher .*quarantined")
         until(lambda: f"configuration {number}\nworkers 2 of 2" in w.command("-s", "status").stdout, "both workers")
         assert "\ndraining\n" in w.command("-s", "status").stdout
@@ -250,12 +227,11 @@ def test_a_quarantine_leaves_a_drain_alone(weir, server, before):
 
 def test_nothing_else_goes_back_with_a_quarantined_version(weir, server):
     w = weir(CRASHING, backend=server(), workers="1", start=False)
-    w.deaths_expected = True
     crasher(w, 0)
     w.start()
     crasher(w, 1)
     w.reload(CRASHING + " # changed")
-    die(w, 3)
+    w.crash("/bad", 3)
     w.wait_log("crasher .*quarantined")
     assert status(w, "/bad") == 503  # its policy serves
     assert not re.search("comes back", w.log())

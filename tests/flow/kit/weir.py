@@ -7,10 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
-from . import HOST, SLOW, free_port, raw, temp_dir, until
+from . import SLOW, free_port, raw, temp_dir, until
 
 TOP = Path(__file__).resolve().parents[3]
 RACES = re.compile(r"WARNING: ThreadSanitizer.*")
@@ -222,6 +221,26 @@ class Weir:
         return until(self.children, "a worker process")[0]
 
     # ------------------------------------------------------------- acting
+
+    @staticmethod
+    def kill_by(client, target):
+        """A request of which the client's worker dies; nobody must answer."""
+        client.send(raw.request(target=target))
+        try:
+            answer = client.response()
+        except (EOFError, ConnectionError):
+            return
+        raise AssertionError(f"{target} was answered: {answer}")
+
+    def crash(self, target="/crash", times=1):
+        """The same so many times, each until the death is known and another worker in that one's place."""
+        self.deaths_expected = True
+        for _ in range(times):
+            deaths, children = self.metric("weir_worker_deaths_total"), len(self.children())
+            with raw.client(self.http) as c:
+                self.kill_by(c, target)
+            self.wait_deaths(deaths + 1)
+            until(lambda: len(self.children()) == children, "another worker")
 
     def reload(self, config=None, ok=True):
         """weir -s reload with a new configuration, which must (not) be taken."""
