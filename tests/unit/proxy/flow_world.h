@@ -12,7 +12,9 @@
 #include "../base/unit.h"
 #include "../net/pump.h"
 
+#include "base/log.h"
 #include "http/reply.h"
+#include "proxy/vars.h"
 
 #include <stdlib.h>
 
