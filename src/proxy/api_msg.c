@@ -54,11 +54,6 @@ static struct fields *fields_of(const struct weir_task *t, int32_t where)
         return NULL;
 }
 
-static bool same_name(const struct field *f, enum field_id id, str name)
-{
-        return f->id == id && (id != FIELD_OTHER || str_ieq(f->name, name));
-}
-
 int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *value)
 {
         const struct fields *fs;
@@ -70,7 +65,7 @@ int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *valu
         id = field_id_of(api_str(name));
         FIELDS_EACH(f, fs)
         {
-                if (same_name(f, id, api_str(name)) && n++ == 0 && value != NULL)
+                if (field_is(f, id, api_str(name)) && n++ == 0 && value != NULL)
                         *value = api_weir(f->value);
         }
         return n;
@@ -129,8 +124,8 @@ static void apply(struct weir_task *t, struct fields *fs, int verb, enum field_i
         struct arena *a = t->txn->r->arena;
         struct field *own = NULL;
 
-        if (verb == EARLY_SET && fields_set(a, fs, id, name, value))
-                own = fields_find(fs, name);
+        if (verb == EARLY_SET)
+                own = fields_set(a, fs, id, name, value);
         else if (verb == EARLY_ADD)
                 own = fields_add(a, fs, id, name, value);
         else if (verb == EARLY_DEL)
@@ -155,7 +150,7 @@ static weir_err early(struct weir_task *t, int verb, enum field_id id, str name,
 
 static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir_str value)
 {
-        str n = api_str(name), v = str_trim(api_str(value));
+        str n = api_str(name), v = str_trim(api_str(value)), copy;
         enum field_id id;
         struct fields *fs;
         size_t before;
@@ -168,10 +163,11 @@ static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir
         if (!api_room(t, n.n + v.n + 2))
                 return WEIR_E_NOMEM;
         before = arena_used(t->arena);
-        n = arena_dup(t->arena, n);
-        v = arena_dup(t->arena, v);
-        if (n.p == NULL || v.p == NULL)
+        copy = arena_cat(t->arena, (const str[]){n, v}, 2);
+        if (copy.p == NULL)
                 return WEIR_E_NOMEM;
+        v = str_from(copy, n.n);
+        n = str_head(copy, n.n);
         fs = fields_of(t, where);
         if (fs != NULL)
                 apply(t, fs, verb, id, n, v);
