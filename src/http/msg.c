@@ -132,9 +132,10 @@ enum field_id field_id_of(str name)
         if (id == FIELD_OTHER)
                 return FIELD_OTHER;
         const char *want = field_rows[id].name.p;
-        /* Most senders write the canonical spelling; of those that do not, few are that field. */
-        if (LIKELY(field_rows[id].name.n == name.n && want[0] == name.p[0] &&
-                   memcmp(want, name.p, name.n) == 0))
+        if (((want[0] ^ name.p[0]) & ~0x20) != 0)
+                return FIELD_OTHER;
+        /* Most senders write the canonical spelling. */
+        if (LIKELY(field_rows[id].name.n == name.n && memcmp(want, name.p, name.n) == 0))
                 return id;
         return str_ieq(field_rows[id].name, name) ? id : FIELD_OTHER;
 }

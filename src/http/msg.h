@@ -112,7 +112,7 @@ static inline bool field_is(const struct field *f, enum field_id id, str name)
         if (f->id != id || id != FIELD_OTHER)
                 return f->id == id;
         return f->name.n == name.n && name.n > 0 &&
-               str_lower(f->name.p[name.n - 1]) == str_lower(name.p[name.n - 1]) &&
+               ((f->name.p[name.n - 1] ^ name.p[name.n - 1]) & ~0x20) == 0 &&
                str_ieq(f->name, name);
 }
 

@@ -150,24 +150,27 @@ static weir_err early(struct weir_task *t, int verb, enum field_id id, str name,
 
 static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir_str value)
 {
-        str n = api_str(name), v = str_trim(api_str(value)), copy;
+        str n = api_str(name), v = str_trim(api_str(value));
         enum field_id id;
         struct fields *fs;
         size_t before;
+        char *copy;
         weir_err err = settable(t, where, n, &id);
 
         if (err != WEIR_OK)
                 return err;
         if (value.p == NULL || !field_value_ok(v))
                 return WEIR_E_INVAL;
-        if (!api_room(t, n.n + v.n + 2))
+        if (!api_room(t, n.n + v.n))
                 return WEIR_E_NOMEM;
         before = arena_used(t->arena);
-        copy = arena_cat(t->arena, (const str[]){n, v}, 2);
-        if (copy.p == NULL)
+        copy = arena_alloc(t->arena, n.n + v.n);
+        if (copy == NULL)
                 return WEIR_E_NOMEM;
-        v = str_from(copy, n.n);
-        n = str_head(copy, n.n);
+        memcpy(copy, n.p, n.n);
+        memcpy(copy + n.n, v.p, v.n);
+        n.p = copy;
+        v.p = copy + n.n;
         fs = fields_of(t, where);
         if (fs != NULL)
                 apply(t, fs, verb, id, n, v);
