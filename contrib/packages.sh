@@ -8,7 +8,7 @@ demo_packages="python3 openssl curl ca-certificates"
 
 test_packages="$demo_packages libcmocka-dev python3-pytest python3-pytest-xdist python3-cryptography python3-h2 python3-grpcio
 nghttp2-client nghttp2-server redis-server nginx-light nodejs haproxy h2o wrk testssl.sh
-strace clang libclang-rt-14-dev llvm clang-format cppcheck mandoc xz-utils util-linux procps"
+strace valgrind clang libclang-rt-14-dev llvm clang-format cppcheck mandoc xz-utils util-linux procps"
 
 # Prints the packages of the list that are not installed.
 missing_packages() {

@@ -93,20 +93,18 @@ void body_wrap(lua_State *L)
         lua_call(L, 1, 1);
 }
 
-void body_open(lua_State *L, struct state *s)
+void body_open(lua_State *L)
 {
         static const lua_CFunction functions[] = {put, drain, chunk};
 
         lua_pushlightuserdata(L, (void *)(uintptr_t)wrapper);
         if (luaL_loadbuffer(L, code, sizeof(code) - 1, "=lua") != 0)
                 lua_error(L);
-        for (size_t i = 0; i < WEIR_COUNT(functions); i++) {
-                lua_pushlightuserdata(L, s);
-                lua_pushcclosure(L, functions[i], 1);
-        }
+        for (size_t i = 0; i < WEIR_COUNT(functions); i++)
+                lua_pushcfunction(L, functions[i]);
         lua_call(L, 3, 1);
         lua_rawset(L, LUA_REGISTRYINDEX);
         lua_pushvalue(L, LUA_GLOBALSINDEX);
-        state_add(L, s, "body_mode", body_mode, 0);
+        state_add(L, "body_mode", body_mode, 0);
         lua_pop(L, 1);
 }

@@ -75,7 +75,7 @@ static size_t named(lua_State *L, int at, weir_kv *kv)
 
 static int log_line(lua_State *L)
 {
-        int32_t level = (int32_t)lua_tointeger(L, lua_upvalueindex(2));
+        int32_t level = (int32_t)lua_tointeger(L, lua_upvalueindex(1));
         int n = lua_gettop(L);
         weir_kv kv[FIELDS_MAX] = {{{NULL, 0}, {NULL, 0}}};
         size_t n_kv = n > 0 && lua_istable(L, n) ? named(L, n--, kv) : 0;
@@ -248,34 +248,34 @@ static int equal(lua_State *L)
 
 /* ------------------------------------------------------------------ opening */
 
-void host_open(lua_State *L, struct state *s)
+void host_open(lua_State *L)
 {
         lua_newtable(L);
-        state_add(L, s, "error", log_line, WEIR_LOG_ERROR);
-        state_add(L, s, "warn", log_line, WEIR_LOG_WARN);
-        state_add(L, s, "info", log_line, WEIR_LOG_INFO);
-        state_add(L, s, "debug", log_line, WEIR_LOG_DEBUG);
+        state_add(L, "error", log_line, WEIR_LOG_ERROR);
+        state_add(L, "warn", log_line, WEIR_LOG_WARN);
+        state_add(L, "info", log_line, WEIR_LOG_INFO);
+        state_add(L, "debug", log_line, WEIR_LOG_DEBUG);
         lua_setglobal(L, "log");
 
         lua_newtable(L);
-        state_add(L, s, "add", metric_add, 0);
-        state_add(L, s, "set", metric_set, 0);
+        state_add(L, "add", metric_add, 0);
+        state_add(L, "set", metric_set, 0);
         lua_setglobal(L, "metric");
 
         lua_newtable(L);
-        state_add(L, s, "get", store_get, 0);
-        state_add(L, s, "set", store_set, 0);
-        state_add(L, s, "del", store_del, 0);
-        state_add(L, s, "incr", store_incr, 0);
+        state_add(L, "get", store_get, 0);
+        state_add(L, "set", store_set, 0);
+        state_add(L, "del", store_del, 0);
+        state_add(L, "incr", store_incr, 0);
         lua_setglobal(L, "store");
 
         lua_pushvalue(L, LUA_GLOBALSINDEX);
-        state_add(L, s, "print", log_line, WEIR_LOG_INFO);
-        state_add(L, s, "time", wall, 0);
-        state_add(L, s, "now", now, 0);
-        state_add(L, s, "random_bytes", random_bytes, 0);
-        state_add(L, s, "sha256", sha256, 0);
-        state_add(L, s, "hmac_sha256", hmac_sha256, 0);
-        state_add(L, s, "equal", equal, 0);
+        state_add(L, "print", log_line, WEIR_LOG_INFO);
+        state_add(L, "time", wall, 0);
+        state_add(L, "now", now, 0);
+        state_add(L, "random_bytes", random_bytes, 0);
+        state_add(L, "sha256", sha256, 0);
+        state_add(L, "hmac_sha256", hmac_sha256, 0);
+        state_add(L, "equal", equal, 0);
         lua_pop(L, 1);
 }

@@ -41,28 +41,29 @@ static void check(lua_State *L, weir_err err, const char *what, weir_str name)
 
 static int32_t where_of(lua_State *L)
 {
-        return (int32_t)lua_tointeger(L, lua_upvalueindex(2));
+        return (int32_t)lua_tointeger(L, lua_upvalueindex(1));
 }
 
 /* ------------------------------------------------------------------ fields */
 
-static int header_read(lua_State *L)
+static inline int header_read(lua_State *L, int32_t where)
 {
         struct call *x = state_call(L);
         weir_str v;
 
-        if (weir->header_get(x->r, where_of(L), state_string(L, 2), &v) <= 0)
+        if (weir->header_get(x->r, where, state_string(L, 2), &v) <= 0)
                 return 0;
         return state_push(L, v);
 }
 
 static void set_fields(lua_State *L, weir_req *r, int32_t where, weir_str name, int value)
 {
+        int type = lua_type(L, value);
         size_t n;
 
-        if (lua_isnil(L, value)) {
+        if (type == LUA_TNIL) {
                 check(L, weir->header_del(r, where, name), "field", name);
-        } else if (!lua_istable(L, value)) {
+        } else if (type != LUA_TTABLE) {
                 check(L, weir->header_set(r, where, name, state_string(L, value)), "field", name);
         } else {
                 check(L, weir->header_del(r, where, name), "field", name);
@@ -76,11 +77,26 @@ static void set_fields(lua_State *L, weir_req *r, int32_t where, weir_str name, 
         }
 }
 
-static int header_write(lua_State *L)
+static inline int header_write(lua_State *L, int32_t where)
 {
-        set_fields(L, state_call(L)->r, where_of(L), state_string(L, 2), 3);
+        set_fields(L, state_call(L)->r, where, state_string(L, 2), 3);
         return 0;
 }
+
+/* Each a function of its own: to ask an upvalue where costs more than to find the field. */
+#define FIELDS(name, where)                                                                        \
+        static int name##_read(lua_State *L)                                                       \
+        {                                                                                          \
+                return header_read(L, where);                                                      \
+        }                                                                                          \
+        static int name##_write(lua_State *L)                                                      \
+        {                                                                                          \
+                return header_write(L, where);                                                     \
+        }
+FIELDS(request_headers, WEIR_REQUEST)
+FIELDS(response_headers, WEIR_RESPONSE)
+FIELDS(request_trailers, WEIR_REQUEST_TRAILERS)
+FIELDS(response_trailers, WEIR_RESPONSE_TRAILERS)
 
 static int add_header(lua_State *L)
 {
@@ -172,12 +188,12 @@ static int var_write(lua_State *L)
         return 0;
 }
 
-/* The variable PREFIX_key, the prefix being the second upvalue. */
+/* The variable PREFIX_key, the prefix being the upvalue. */
 static weir_str prefixed(lua_State *L)
 {
         weir_str s;
 
-        lua_pushvalue(L, lua_upvalueindex(2));
+        lua_pushvalue(L, lua_upvalueindex(1));
         lua_pushvalue(L, 2);
         lua_concat(L, 2);
         s.p = lua_tolstring(L, -1, &s.n);
@@ -245,18 +261,16 @@ static int respond(lua_State *L)
 
 /* ------------------------------------------------------------------ tables */
 
-/* Gives the table on top a metatable whose functions have the state and the value on top, which it
- * takes, as upvalues. */
-static void stands_for(lua_State *L, struct state *s, lua_CFunction read, lua_CFunction write)
+/* Gives the table below the top a metatable whose functions have the value on top, which it takes,
+ * as upvalue. */
+static void stands_for(lua_State *L, lua_CFunction read, lua_CFunction write)
 {
         lua_createtable(L, 0, 3);
-        lua_pushlightuserdata(L, s);
-        lua_pushvalue(L, -3);
-        lua_pushcclosure(L, read, 2);
+        lua_pushvalue(L, -2);
+        lua_pushcclosure(L, read, 1);
         lua_setfield(L, -2, "__index");
-        lua_pushlightuserdata(L, s);
-        lua_pushvalue(L, -3);
-        lua_pushcclosure(L, write, 2);
+        lua_pushvalue(L, -2);
+        lua_pushcclosure(L, write, 1);
         lua_setfield(L, -2, "__newindex");
         lua_pushboolean(L, 0);
         lua_setfield(L, -2, "__metatable");
@@ -265,51 +279,55 @@ static void stands_for(lua_State *L, struct state *s, lua_CFunction read, lua_CF
 }
 
 /* t[name] = an empty table that stands for fields or variables; t on top. */
-static void add_fields(lua_State *L, struct state *s, int32_t where)
+static void add_fields(lua_State *L, int32_t where)
 {
+        int asks = where == WEIR_REQUEST;
+
         lua_newtable(L);
-        lua_pushinteger(L, where);
-        stands_for(L, s, header_read, header_write);
+        lua_pushnil(L);
+        stands_for(L, asks ? request_headers_read : response_headers_read,
+                   asks ? request_headers_write : response_headers_write);
         lua_setfield(L, -2, "headers");
         lua_newtable(L);
-        lua_pushinteger(L, where == WEIR_REQUEST ? WEIR_REQUEST_TRAILERS : WEIR_RESPONSE_TRAILERS);
-        stands_for(L, s, header_read, header_write);
+        lua_pushnil(L);
+        stands_for(L, asks ? request_trailers_read : response_trailers_read,
+                   asks ? request_trailers_write : response_trailers_write);
         lua_setfield(L, -2, "trailers");
-        state_add(L, s, "add_header", add_header, where);
-        state_add(L, s, "header_values", header_values, where);
-        state_add(L, s, "each_header", each_header, where);
+        state_add(L, "add_header", add_header, where);
+        state_add(L, "header_values", header_values, where);
+        state_add(L, "each_header", each_header, where);
 }
 
-static void add_part(lua_State *L, struct state *s, const char *name, const char *prefix)
+static void add_part(lua_State *L, const char *name, const char *prefix)
 {
         lua_newtable(L);
         lua_pushstring(L, prefix);
-        stands_for(L, s, part_read, part_write);
+        stands_for(L, part_read, part_write);
         lua_setfield(L, -2, name);
 }
 
-void message_open(lua_State *L, struct state *s)
+void message_open(lua_State *L)
 {
         lua_newtable(L);
-        add_fields(L, s, WEIR_REQUEST);
-        add_part(L, s, "args", "arg_");
-        add_part(L, s, "cookies", "cookie_");
+        add_fields(L, WEIR_REQUEST);
+        add_part(L, "args", "arg_");
+        add_part(L, "cookies", "cookie_");
         lua_pushnil(L);
-        stands_for(L, s, request_read, var_write);
+        stands_for(L, request_read, var_write);
         lua_setglobal(L, "request");
 
         lua_newtable(L);
-        add_fields(L, s, WEIR_RESPONSE);
+        add_fields(L, WEIR_RESPONSE);
         lua_pushnil(L);
-        stands_for(L, s, response_read, var_write);
+        stands_for(L, response_read, var_write);
         lua_setglobal(L, "response");
 
         lua_newtable(L);
         lua_pushnil(L);
-        stands_for(L, s, var_read, var_write);
+        stands_for(L, var_read, var_write);
         lua_setglobal(L, "var");
 
         lua_pushvalue(L, LUA_GLOBALSINDEX);
-        state_add(L, s, "respond", respond, 0);
+        state_add(L, "respond", respond, 0);
         lua_pop(L, 1);
 }

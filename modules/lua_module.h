@@ -117,18 +117,30 @@ weir_rc state_begin(const struct conf *c, weir_req *r, struct call *x, enum hook
 weir_rc state_go_on(weir_task *t, struct call *x);
 void state_drop(struct call *x); /* a call that is waited for no longer */
 
-/* Of the state that every C function has as its first upvalue. */
+/* It is the allocator's argument: a few instructions, an upvalue would be dozens. */
 static inline struct state *state_of(lua_State *L)
 {
-        return lua_touserdata(L, lua_upvalueindex(1));
+        void *s;
+
+        (void)lua_getallocf(L, &s);
+        return s;
 }
-struct call *state_call(lua_State *L); /* raises outside of a request */
 
 /* Raises, with the place in the configuration that called. */
 int state_raise(lua_State *L, const char *fmt, ...) WEIR_PRINTF(2, 3);
 
-/* t[name] = fn, t on top; fn's upvalues: the state, and n. */
-void state_add(lua_State *L, struct state *s, const char *name, lua_CFunction fn, int n);
+/* The call that runs; raises outside of a request. */
+static inline struct call *state_call(lua_State *L)
+{
+        struct call *x = state_of(L)->running;
+
+        if (x == NULL)
+                state_raise(L, "there is no request here");
+        return x;
+}
+
+/* t[name] = fn, t on top; fn's upvalue is n. */
+void state_add(lua_State *L, const char *name, lua_CFunction fn, int n);
 
 static inline weir_str state_string(lua_State *L, int i)
 {
@@ -143,11 +155,11 @@ static inline int state_push(lua_State *L, weir_str s)
 }
 
 /* ---- Each adds its globals. */
-void message_open(lua_State *L, struct state *s);
-void wait_open(lua_State *L, struct state *s);
-void host_open(lua_State *L, struct state *s);
-void body_open(lua_State *L, struct state *s);
-void value_open(lua_State *L, struct state *s);
+void message_open(lua_State *L);
+void wait_open(lua_State *L);
+void host_open(lua_State *L);
+void body_open(lua_State *L);
+void value_open(lua_State *L);
 
 /* ---- lua_body.c: the function on top becomes one that emits what it returns. */
 void body_wrap(lua_State *L);

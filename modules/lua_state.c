@@ -56,10 +56,9 @@ static void count_from(struct state *s, int64_t left)
 
 static void count(lua_State *L, lua_Debug *ar)
 {
-        struct state *s;
+        struct state *s = state_of(L);
 
         (void)ar;
-        (void)lua_getallocf(L, (void **)&s);
         s->left -= HOOK_EVERY;
         if (s->left > 0)
                 return;
@@ -169,11 +168,10 @@ int state_raise(lua_State *L, const char *fmt, ...)
 
 /* ------------------------------------------------------------------ what is in a state */
 
-void state_add(lua_State *L, struct state *s, const char *name, lua_CFunction fn, int n)
+void state_add(lua_State *L, const char *name, lua_CFunction fn, int n)
 {
-        lua_pushlightuserdata(L, s);
         lua_pushinteger(L, n);
-        lua_pushcclosure(L, fn, 2);
+        lua_pushcclosure(L, fn, 1);
         lua_setfield(L, -2, name);
 }
 
@@ -264,11 +262,11 @@ static int build(lua_State *L)
         const struct conf *c = s->conf;
 
         sandbox(L, c);
-        message_open(L, s);
-        wait_open(L, s);
-        host_open(L, s);
-        body_open(L, s);
-        value_open(L, s);
+        message_open(L);
+        wait_open(L);
+        host_open(L);
+        body_open(L);
+        value_open(L);
         if (!c->jit)
                 lua_sethook(L, count, LUA_MASKCOUNT, HOOK_EVERY);
         if (c->init.text.p != NULL) {
@@ -332,15 +330,6 @@ void state_close(struct state *s)
 }
 
 /* ------------------------------------------------------------------ calls */
-
-struct call *state_call(lua_State *L)
-{
-        struct call *x = state_of(L)->running;
-
-        if (x == NULL)
-                state_raise(L, "there is no request here");
-        return x;
-}
 
 static int new_thread(lua_State *L)
 {

@@ -225,7 +225,7 @@ static int json_array(lua_State *L)
 
 static int encode(lua_State *L)
 {
-        weir_str s = weir->encode(state_of(L)->task, (int32_t)lua_tointeger(L, lua_upvalueindex(2)),
+        weir_str s = weir->encode(state_of(L)->task, (int32_t)lua_tointeger(L, lua_upvalueindex(1)),
                                   state_string(L, 1));
 
         if (s.p == NULL)
@@ -236,7 +236,7 @@ static int encode(lua_State *L)
 /* nil: it is none. */
 static int decode(lua_State *L)
 {
-        weir_str s = weir->decode(state_of(L)->task, (int32_t)lua_tointeger(L, lua_upvalueindex(2)),
+        weir_str s = weir->decode(state_of(L)->task, (int32_t)lua_tointeger(L, lua_upvalueindex(1)),
                                   state_string(L, 1));
 
         if (s.p != NULL)
@@ -245,7 +245,7 @@ static int decode(lua_State *L)
         return 1;
 }
 
-void value_open(lua_State *L, struct state *s)
+void value_open(lua_State *L)
 {
         static const struct {
                 const char *name;
@@ -257,8 +257,8 @@ void value_open(lua_State *L, struct state *s)
 
         for (size_t i = 0; i < WEIR_COUNT(codecs); i++) {
                 lua_newtable(L);
-                state_add(L, s, "encode", encode, codecs[i].how);
-                state_add(L, s, "decode", decode, codecs[i].how);
+                state_add(L, "encode", encode, codecs[i].how);
+                state_add(L, "decode", decode, codecs[i].how);
                 lua_setglobal(L, codecs[i].name);
         }
         lua_pushlightuserdata(L, (void *)(uintptr_t)array_mark);
@@ -267,9 +267,9 @@ void value_open(lua_State *L, struct state *s)
         lua_setfield(L, -2, "__metatable");
         lua_rawset(L, LUA_REGISTRYINDEX);
         lua_newtable(L);
-        state_add(L, s, "decode", json_decode, 0);
-        state_add(L, s, "encode", json_encode, 0);
-        state_add(L, s, "array", json_array, 0);
+        state_add(L, "decode", json_decode, 0);
+        state_add(L, "encode", json_encode, 0);
+        state_add(L, "array", json_array, 0);
         lua_pushlightuserdata(L, NULL);
         lua_setfield(L, -2, "null");
         lua_setglobal(L, "json");

@@ -225,14 +225,12 @@ static const char waiting[] = "local start, finish = ...\n"
                               "end\n";
 
 /* Pushes the maker of functions: maker(handle, called); called: as a metatable's __call. */
-static void push_maker(lua_State *L, struct state *s, lua_CFunction start, lua_CFunction finish)
+static void push_maker(lua_State *L, lua_CFunction start, lua_CFunction finish)
 {
         if (luaL_loadbuffer(L, waiting, sizeof(waiting) - 1, "=lua") != 0)
                 lua_error(L);
-        lua_pushlightuserdata(L, s);
-        lua_pushcclosure(L, start, 1);
-        lua_pushlightuserdata(L, s);
-        lua_pushcclosure(L, finish, 1);
+        lua_pushcfunction(L, start);
+        lua_pushcfunction(L, finish);
         lua_call(L, 2, 1);
 }
 
@@ -256,23 +254,23 @@ static void add_handle(lua_State *L, void *handle, weir_str as)
         }
 }
 
-void wait_open(lua_State *L, struct state *s)
+void wait_open(lua_State *L)
 {
-        push_maker(L, s, redis_start, redis_finish);
+        push_maker(L, redis_start, redis_finish);
         lua_newtable(L);
-        WEIR_EACH (struct handle_line, line, s->conf->redis)
+        WEIR_EACH (struct handle_line, line, state_of(L)->conf->redis)
                 add_handle(L, line->store, line->as);
         lua_setglobal(L, "redis");
         lua_pop(L, 1);
 
-        push_maker(L, s, http_start, http_finish);
+        push_maker(L, http_start, http_finish);
         lua_newtable(L);
-        WEIR_EACH (struct handle_line, line, s->conf->upstream)
+        WEIR_EACH (struct handle_line, line, state_of(L)->conf->upstream)
                 add_handle(L, line->upstream, line->as);
         lua_setglobal(L, "http");
         lua_pop(L, 1);
 
         lua_pushvalue(L, LUA_GLOBALSINDEX);
-        state_add(L, s, "sleep", sleep_for, 0);
+        state_add(L, "sleep", sleep_for, 0);
         lua_pop(L, 1);
 }

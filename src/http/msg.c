@@ -132,6 +132,8 @@ enum field_id field_id_of(str name)
         if (id == FIELD_OTHER)
                 return FIELD_OTHER;
         const char *want = field_rows[id].name.p;
+        if (((want[0] ^ name.p[0]) & ~0x20) != 0)
+                return FIELD_OTHER;
         /* Most senders write the canonical spelling. */
         if (LIKELY(field_rows[id].name.n == name.n && memcmp(want, name.p, name.n) == 0))
                 return id;
@@ -210,11 +212,6 @@ struct field *fields_get(const struct fields *fs, enum field_id id)
         return NULL;
 }
 
-static inline bool field_is(const struct field *f, enum field_id id, str name)
-{
-        return f->id == id && (id != FIELD_OTHER || str_ieq(f->name, name));
-}
-
 struct field *fields_find(const struct fields *fs, str name)
 {
         enum field_id id = field_id_of(name);
@@ -261,7 +258,7 @@ unsigned fields_del(struct fields *f, str name)
         return fields_del_from(f, 0, field_id_of(name), name);
 }
 
-bool fields_set(struct arena *a, struct fields *fs, enum field_id id, str name, str value)
+struct field *fields_set(struct arena *a, struct fields *fs, enum field_id id, str name, str value)
 {
         FIELDS_EACH(f, fs)
         {
@@ -269,10 +266,10 @@ bool fields_set(struct arena *a, struct fields *fs, enum field_id id, str name, 
                         f->name = name;
                         f->value = value;
                         fields_del_from(fs, (uint32_t)(f - fs->v) + 1, id, name);
-                        return true;
+                        return f;
                 }
         }
-        return fields_add(a, fs, id, name, value) != NULL;
+        return fields_add(a, fs, id, name, value);
 }
 
 str fields_join(struct arena *a, const struct fields *fs, enum field_id id)

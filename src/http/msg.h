@@ -99,12 +99,22 @@ struct field *fields_find(const struct fields *f, str name);
 unsigned fields_count(const struct fields *f, str name);
 unsigned fields_del_id(struct fields *f, enum field_id id); /* how many there were */
 unsigned fields_del(struct fields *f, str name);
-/* Replaces the first and deletes the others, or adds.  false: the arena is full, nothing changed.
- */
-bool fields_set(struct arena *a, struct fields *f, enum field_id id, str name, str value);
+/* Replaces the first and deletes the others, or adds.  NULL: the arena is full, nothing changed. */
+struct field *fields_set(struct arena *a, struct fields *f, enum field_id id, str name, str value);
 /* All values of the id joined with ", " (copied only when there is more than one); absent when
  * none. */
 str fields_join(struct arena *a, const struct fields *f, enum field_id id);
+
+/* Is it of that name, whose id is given?  Names that differ mostly begin alike ("x-"), so the last
+ * byte is looked at first. */
+static inline bool field_is(const struct field *f, enum field_id id, str name)
+{
+        if (f->id != id || id != FIELD_OTHER)
+                return f->id == id;
+        return f->name.n == name.n && name.n > 0 &&
+               ((f->name.p[name.n - 1] ^ name.p[name.n - 1]) & ~0x20) == 0 &&
+               str_ieq(f->name, name);
+}
 
 /* FIELDS_EACH(f, &m->fields) { ... } over live fields. */
 #define FIELDS_EACH(f, fs)                                                                         \

@@ -54,11 +54,6 @@ static struct fields *fields_of(const struct weir_task *t, int32_t where)
         return NULL;
 }
 
-static bool same_name(const struct field *f, enum field_id id, str name)
-{
-        return f->id == id && (id != FIELD_OTHER || str_ieq(f->name, name));
-}
-
 int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *value)
 {
         const struct fields *fs;
@@ -70,7 +65,7 @@ int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *valu
         id = field_id_of(api_str(name));
         FIELDS_EACH(f, fs)
         {
-                if (same_name(f, id, api_str(name)) && n++ == 0 && value != NULL)
+                if (field_is(f, id, api_str(name)) && n++ == 0 && value != NULL)
                         *value = api_weir(f->value);
         }
         return n;
@@ -129,8 +124,8 @@ static void apply(struct weir_task *t, struct fields *fs, int verb, enum field_i
         struct arena *a = t->txn->r->arena;
         struct field *own = NULL;
 
-        if (verb == EARLY_SET && fields_set(a, fs, id, name, value))
-                own = fields_find(fs, name);
+        if (verb == EARLY_SET)
+                own = fields_set(a, fs, id, name, value);
         else if (verb == EARLY_ADD)
                 own = fields_add(a, fs, id, name, value);
         else if (verb == EARLY_DEL)
@@ -159,19 +154,23 @@ static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir
         enum field_id id;
         struct fields *fs;
         size_t before;
+        char *copy;
         weir_err err = settable(t, where, n, &id);
 
         if (err != WEIR_OK)
                 return err;
         if (value.p == NULL || !field_value_ok(v))
                 return WEIR_E_INVAL;
-        if (!api_room(t, n.n + v.n + 2))
+        if (!api_room(t, n.n + v.n))
                 return WEIR_E_NOMEM;
         before = arena_used(t->arena);
-        n = arena_dup(t->arena, n);
-        v = arena_dup(t->arena, v);
-        if (n.p == NULL || v.p == NULL)
+        copy = arena_alloc(t->arena, n.n + v.n);
+        if (copy == NULL)
                 return WEIR_E_NOMEM;
+        memcpy(copy, n.p, n.n);
+        memcpy(copy + n.n, v.p, v.n);
+        n.p = copy;
+        v.p = copy + n.n;
         fs = fields_of(t, where);
         if (fs != NULL)
                 apply(t, fs, verb, id, n, v);

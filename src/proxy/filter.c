@@ -512,8 +512,10 @@ void filter_end(struct txn *t, bool response)
 
 void filters_end(struct txn *t)
 {
-        filter_end(t, false);
-        filter_end(t, true);
+        if (t->filter[WEIR_REQUEST] != NULL)
+                filter_end(t, false);
+        if (t->filter[WEIR_RESPONSE] != NULL)
+                filter_end(t, true);
 }
 
 /* ------------------------------------------------------------------ what flow says */

@@ -69,12 +69,10 @@ void task_complain(const struct instance *i, const char *what)
                 log_error(i ? i->subject : "modules", "%s", what);
 }
 
-bool task_valid(const struct weir_task *t, unsigned kinds, const char *call)
+bool task_misused(const struct weir_task *t, const char *call)
 {
         char what[128];
 
-        if (LIKELY(t != NULL && t == task_current && (1u << t->kind & kinds)))
-                return true;
         if (t != NULL && t == task_current)
                 snprintf(what, sizeof(what), "%s() was called in %s, where it cannot be", call,
                          module_phase_name(t->phase));

@@ -122,7 +122,12 @@ void task_drop_works(struct instance_loop *il, bool running); /* those not begun
 
 /* The module did what the header forbids: said once in a while, with its name. */
 COLD void task_complain(const struct instance *i, const char *what);
+COLD bool task_misused(const struct weir_task *t, const char *call); /* says so; false */
 /* t is what this thread is running now, and of one of kinds (bits 1 << kind). */
-bool task_valid(const struct weir_task *t, unsigned kinds, const char *call);
+static inline bool task_valid(const struct weir_task *t, unsigned kinds, const char *call)
+{
+        return LIKELY(t != NULL && t == task_current && (1u << t->kind & kinds)) ||
+               task_misused(t, call);
+}
 
 #endif
