@@ -14,6 +14,7 @@
 #include "proxy/filter.h"
 #include "proxy/instance.h"
 #include "proxy/vars.h"
+#include "proxy/work.h"
 
 #include <stdio.h>
 
@@ -598,7 +599,7 @@ const weir_host api_host = {
         .timer = task_timer,
         .wait = task_wait,
         .wake = task_wake,
-        .spawn = task_spawn,
+        .spawn = work_spawn,
         .loop_data = host_loop_data,
         .time_left = host_time_left,
         .local_get = host_local_get,

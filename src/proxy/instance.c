@@ -15,6 +15,7 @@
 #include "net/redis.h"
 #include "proxy/api.h"
 #include "proxy/subrequest.h"
+#include "proxy/work.h"
 
 #include <stdlib.h>
 
@@ -264,7 +265,7 @@ static void part_end(struct instance *i, const struct loop *l)
 
         if (il == NULL)
                 return;
-        task_drop_works(il, true);
+        work_drop(il, true);
         tell_held(il);
         if (il->inited && i->desc->loop_fini != NULL) {
                 crumb_enter(i->copy, i->index, MODULE_LOOP_FINI, &i->conf->label, NULL);
@@ -501,7 +502,7 @@ static void activate(struct set_loop *sl)
         sl->active = true;
         for (size_t k = 0; k < s->n; k++)
                 if (s->v[k]->loops[sl - s->loops] != NULL)
-                        task_activate_works(s->v[k]->loops[sl - s->loops]);
+                        work_activate(s->v[k]->loops[sl - s->loops]);
 }
 
 static void retire(struct set_loop *sl)
@@ -511,7 +512,7 @@ static void retire(struct set_loop *sl)
         sl->retired = true;
         for (size_t k = 0; k < s->n; k++)
                 if (s->v[k]->loops[sl - s->loops] != NULL)
-                        task_drop_works(s->v[k]->loops[sl - s->loops], false);
+                        work_drop(s->v[k]->loops[sl - s->loops], false);
 }
 
 static void activate_control(struct loop_msg *m)

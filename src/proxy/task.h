@@ -77,7 +77,6 @@ struct weir_task {
         64 /* calls that are measured at first, and after one that took too long */
 #define TASK_MEASURED_EVERY 64 /* later one in so many */
 #define TASK_WORK_TIMEOUT   (60 * SEC)
-#define TASK_WORKS_MAX      1000
 
 extern _Thread_local struct weir_task *task_current; /* whose call this thread is in, or NULL */
 
@@ -93,6 +92,9 @@ void task_measured(struct weir_task *t, int64_t stamp);
 /* What a hook's or completion's result means: SUSPEND only when something is outstanding (then the
  * deadline is armed), RESPOND only after respond(); all else drops what is outstanding. */
 weir_rc task_settle(struct weir_task *t, weir_rc rc);
+/* What a call or completion has returned, of a task that is not a hook being entered; t may be gone
+ * afterwards. */
+void task_complete(struct weir_task *t, weir_rc rc);
 void task_drop_ops(struct weir_task *t);
 void task_end(struct weir_task *t); /* ops, deadline, cells; the arena is its owner's */
 
@@ -114,11 +116,6 @@ struct weir_script {
         str text;
         char sha[41];
 };
-
-/* Background work. */
-weir_err task_spawn(weir_task *t, int64_t after_us, weir_fn *fn, const void *data, size_t n);
-void task_activate_works(struct instance_loop *il);
-void task_drop_works(struct instance_loop *il, bool running); /* those not begun; running: all */
 
 /* The module did what the header forbids: said once in a while, with its name. */
 COLD void task_complain(const struct instance *i, const char *what);

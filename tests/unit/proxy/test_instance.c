@@ -154,7 +154,7 @@ static weir_rc never(weir_task *t, const void *inst, void *ctx, void *arg)
 static weir_err spawn_late(weir_task *t, const void *inst, void *loop)
 {
         loop_init(t, inst, loop);
-        for (int i = 0; i < TASK_WORKS_MAX; i++)
+        for (int i = 0; i < WORK_MAX; i++)
                 assert_int_equal(weir->spawn(t, 5000, never, NULL, 0), WEIR_OK);
         return weir->spawn(t, 5000, never, NULL, 0) == WEIR_E_FULL ? WEIR_OK : WEIR_E_INVAL;
 }
