@@ -120,6 +120,7 @@ def test_max_connections(weir, server, connect):
     assert raw.fetch(w.http).status == 200
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_slow_side_costs_little_memory(weir, server, connect, direction):
     """64 MiB wait on one side while the other does not read: weir must not hold them."""
