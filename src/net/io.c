@@ -378,6 +378,29 @@ void io_set_type(struct io *io, const struct io_type *type, bool we_speak_first)
         }
 }
 
+/* A burst of new connections must not hold up those that are through: a handshake takes as long as
+ * many requests do, so in each turn of the loop only this much time goes into them, and the others
+ * have theirs in later turns, first come, first served. */
+#define HANDSHAKES_TURN (1 * MSEC)
+
+static bool handshakes_over(struct io *io)
+{
+        if (LIKELY(io->loop->handshake_us < HANDSHAKES_TURN))
+                return false;
+        io->step_due = true;
+        at_end_of_turn(io);
+        return true;
+}
+
+static enum io_step handshake(struct io *io, enum reason *why)
+{
+        int64_t began = loop_clock();
+        enum io_step s = io->type->handshake(io, why);
+
+        io->loop->handshake_us += loop_clock() - began;
+        return s;
+}
+
 /* Connect, then handshake, as far as they go now. */
 static void step(struct io *io)
 {
@@ -399,7 +422,9 @@ static void step(struct io *io)
                 }
         }
         if (io->handshaking && why == REASON_NONE) {
-                enum io_step s = io->type->handshake(io, &why);
+                if (handshakes_over(io))
+                        return;
+                enum io_step s = handshake(io, &why);
                 if (s == IO_STEP_WAIT) {
                         if (io->type->unsent(io) > 0)
                                 start_writing(io);

@@ -97,6 +97,11 @@ void loop_begin_turn_(struct loop *l)
                               memory_order_relaxed);
 }
 
+int64_t loop_clock(void)
+{
+        return clock_us(CLOCK_MONOTONIC);
+}
+
 /* ---- deadlines ---- */
 
 static void timer_set(struct loop *l, int64_t at)
@@ -288,6 +293,7 @@ void loop_turn(struct loop *l, bool wait)
 {
         int flags = EVLOOP_ONCE;
 
+        l->handshake_us = 0;
         run_tasks(l);
         if (!wait || l->stop || !list_empty(&l->tasks))
                 flags |= EVLOOP_NONBLOCK;

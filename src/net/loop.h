@@ -64,6 +64,7 @@ struct loop {
         struct loop_timeouts *timeouts;
         bool stop;
         bool awake;                     /* this turn has begun: now is fresh */
+        int64_t handshake_us;           /* spent in handshakes in this turn, see io.c */
         int64_t wall_offset, wall_read; /* wall - now, and when it was last taken */
         struct list lingering;          /* of io_close_lingering */
         uint32_t n_lingering;
@@ -96,6 +97,8 @@ static inline void loop_woke(struct loop *l)
         if (!l->awake)
                 loop_begin_turn_(l);
 }
+
+int64_t loop_clock(void); /* CLOCK_MONOTONIC us at this moment, later than a turn's now */
 
 extern _Thread_local struct loop *loop_self; /* the loop this thread runs, or NULL */
 

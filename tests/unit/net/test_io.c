@@ -627,6 +627,94 @@ static void test_lingering_is_bounded(void **state UNUSED)
         close(fd[1]);
 }
 
+/* ------------------------------------------------------------------ handshakes */
+
+#define BURST 4
+
+static struct peer burst[BURST];
+static unsigned handshaken[BURST], n_handshaken;
+
+/* Takes all that a turn has, and is through. */
+static enum io_step slow_handshake(struct io *io, enum reason *why UNUSED)
+{
+        io->loop->handshake_us += HANDSHAKES_TURN;
+        handshaken[n_handshaken++] = (unsigned)((struct peer *)io - burst);
+        return IO_STEP_DONE;
+}
+
+static const struct io_type slow = {
+        .read = io_plain_read,
+        .send = io_plain_send,
+        .handshake = slow_handshake,
+        .pending = plain_pending,
+        .unsent = plain_unsent,
+        .release = plain_release,
+};
+
+static void open_burst(int other[BURST])
+{
+        memset(burst, 0, sizeof(burst));
+        n_handshaken = 0;
+        for (int i = 0; i < BURST; i++) {
+                int fd[2];
+                tcp_pair(fd);
+                io_open(&burst[i].io, l, fd[0], &owner);
+                io_set_type(&burst[i].io, &slow, false);
+                other[i] = fd[1];
+                assert_int_equal(send(other[i], "hello", 5, 0), 5);
+        }
+}
+
+static void close_burst(const int other[BURST])
+{
+        for (int i = 0; i < BURST; i++) {
+                if (!burst[i].io.closed)
+                        io_close(&burst[i].io, REASON_DONE);
+                close(other[i]);
+        }
+}
+
+/* A turn is for one of them and for all who are through; those that wait come in their order. */
+static void test_a_burst_of_handshakes_holds_nobody_up(void **state UNUSED)
+{
+        int other[BURST], fd[2];
+        unsigned served = 0;
+
+        tcp_pair(fd);
+        io_open(&a.io, l, fd[0], &owner);
+        open_burst(other);
+        for (unsigned turn = 0; turn < BURST; turn++) {
+                assert_int_equal(send(fd[1], "x", 1, 0), 1);
+                loop_turn(l, true);
+                assert_int_equal(n_handshaken, turn + 1);
+                assert_int_equal(a.received, ++served);
+        }
+        for (unsigned i = 1; i + 1 < BURST; i++) /* in the order that the first turn saw them */
+                assert_int_equal(handshaken[i + 1], (handshaken[i] + 1) % BURST);
+        for (int i = 0; i < BURST; i++)
+                assert_int_equal(burst[i].readies, 1);
+        assert_int_equal(l->handshakes, 0);
+        close_burst(other);
+        close(fd[1]);
+}
+
+static void test_a_handshake_that_waits_can_be_closed(void **state UNUSED)
+{
+        int other[BURST];
+
+        open_burst(other);
+        loop_turn(l, true);
+        assert_int_equal(n_handshaken, 1);
+        for (unsigned i = 0; i < BURST; i++)
+                if (burst[i].readies == 0)
+                        io_close(&burst[i].io, REASON_DONE);
+        for (int i = 0; i < 3; i++)
+                loop_turn(l, false);
+        assert_int_equal(n_handshaken, 1);
+        assert_int_equal(l->handshakes, 0);
+        close_burst(other);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, up, down)
 
 int main(void)
@@ -658,6 +746,8 @@ int main(void)
                 T(test_lingering_ends_by_bytes),
                 T(test_lingering_after_eof_is_a_close),
                 T(test_lingering_is_bounded),
+                T(test_a_burst_of_handshakes_holds_nobody_up),
+                T(test_a_handshake_that_waits_can_be_closed),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
