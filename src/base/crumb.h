@@ -1,9 +1,9 @@
 /*
  * What a loop is doing, in shared memory, for whoever must explain its death.
  *
- * One cache line for each loop of each worker, written by that loop only: which function it is in
- * (three stores, 0.4 ns), and a beat for each turn of the loop.  A crash handler stores signal,
- * address and pc.  The master and the watchdog read.
+ * One for each loop of each worker, written by that loop only, and what it writes all the time in
+ * one cache line: which function it is in (three stores), and a beat for each turn of the loop.  A
+ * crash handler stores signal, address and pc.  The master and the watchdog read.
  *
  * The difficulty: the names of that function and its route are in memory that dies with the
  * process.  The loop leaves only where they are; the watchdog, a thread of the same process, reads

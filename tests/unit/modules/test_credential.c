@@ -4,26 +4,10 @@
  */
 #include "../base/unit.h"
 
+#include "one_arena.h"
 #include "pure_host.h"
 
 #include "../../../modules/credential.h"
-
-static struct arena *arena;
-
-static int up(void **state)
-{
-        (void)state;
-        arena = arena_new(0);
-        return 0;
-}
-
-static int down(void **state)
-{
-        (void)state;
-        arena_free(arena);
-        arena_thread_end();
-        return 0;
-}
 
 static void test_schemes(void **state)
 {

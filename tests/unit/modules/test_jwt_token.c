@@ -3,28 +3,12 @@
  */
 #include "../base/unit.h"
 
+#include "one_arena.h"
 #include "pure_host.h"
 
 #include "../../../modules/jwt_token.c"
 
 #define ALL ((1u << JWT_ALGORITHMS) - 1)
-
-static struct arena *arena;
-
-static int up(void **state)
-{
-        (void)state;
-        arena = arena_new(0);
-        return 0;
-}
-
-static int down(void **state)
-{
-        (void)state;
-        arena_free(arena);
-        arena_thread_end();
-        return 0;
-}
 
 static const weir_value *json(const char *text)
 {
