@@ -394,10 +394,10 @@ static bool handshakes_over(struct io *io)
 
 static enum io_step handshake(struct io *io, enum reason *why)
 {
-        int64_t began = loop_clock();
+        int64_t began = loop_clock(CLOCK_MONOTONIC);
         enum io_step s = io->type->handshake(io, why);
 
-        io->loop->handshake_us += loop_clock() - began;
+        io->loop->handshake_us += loop_clock(CLOCK_MONOTONIC) - began;
         return s;
 }
 

@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 _Thread_local struct loop *loop_self;
@@ -62,7 +61,7 @@ struct loop_timeouts {
 
 /* ---- clock ---- */
 
-static int64_t clock_us(clockid_t id)
+int64_t loop_clock(clockid_t id)
 {
         struct timespec ts;
 
@@ -74,7 +73,7 @@ static int64_t clock_us(clockid_t id)
 static void read_wall(struct loop *l)
 {
         for (int tries = 0; tries < 3; tries++) {
-                int64_t wall = clock_us(CLOCK_REALTIME), after = clock_us(CLOCK_MONOTONIC);
+                int64_t wall = loop_clock(CLOCK_REALTIME), after = loop_clock(CLOCK_MONOTONIC);
                 int64_t took = after - l->now;
 
                 l->wall_offset = wall - after;
@@ -86,7 +85,7 @@ static void read_wall(struct loop *l)
 
 void loop_begin_turn_(struct loop *l)
 {
-        l->now = clock_us(CLOCK_MONOTONIC);
+        l->now = loop_clock(CLOCK_MONOTONIC);
         if (l->now - l->wall_read >= WALL_REREAD)
                 read_wall(l);
         l->wall = l->now + l->wall_offset;
@@ -95,11 +94,6 @@ void loop_begin_turn_(struct loop *l)
         atomic_store_explicit(&crumb_self->beat,
                               atomic_load_explicit(&crumb_self->beat, memory_order_relaxed) + 1,
                               memory_order_relaxed);
-}
-
-int64_t loop_clock(void)
-{
-        return clock_us(CLOCK_MONOTONIC);
 }
 
 /* ---- deadlines ---- */

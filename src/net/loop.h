@@ -14,6 +14,7 @@
 #include "base/metric.h"
 
 #include <event2/event.h>
+#include <time.h>
 
 #define LOOP_MAGIC UINT32_C(0x4c4f4f50)
 
@@ -98,7 +99,7 @@ static inline void loop_woke(struct loop *l)
                 loop_begin_turn_(l);
 }
 
-int64_t loop_clock(void); /* CLOCK_MONOTONIC us at this moment, later than a turn's now */
+int64_t loop_clock(clockid_t id); /* us at this moment, where a turn's now will not do */
 
 extern _Thread_local struct loop *loop_self; /* the loop this thread runs, or NULL */
 

@@ -114,17 +114,17 @@ static int64_t host_time_left(weir_task *t)
         if (!task_valid(t, ~0u, "time_left") || t->loop == NULL)
                 return 0;
         budget = t->use->budget ? t->use->budget : SEC;
-        return MAX(t->loop->now + budget - task_clock(CLOCK_MONOTONIC), 0);
+        return MAX(t->loop->now + budget - loop_clock(CLOCK_MONOTONIC), 0);
 }
 
 static int64_t host_now_us(void)
 {
-        return loop_self ? loop_self->now : task_clock(CLOCK_MONOTONIC);
+        return loop_self ? loop_self->now : loop_clock(CLOCK_MONOTONIC);
 }
 
 static int64_t host_wall_us(void)
 {
-        return loop_self ? loop_self->wall : task_clock(CLOCK_REALTIME);
+        return loop_self ? loop_self->wall : loop_clock(CLOCK_REALTIME);
 }
 
 /* ------------------------------------------------------------------ the local store */

@@ -11,7 +11,6 @@
 #include "proxy/subrequest.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 _Thread_local struct weir_task *task_current;
 
@@ -85,16 +84,9 @@ void task_init(struct weir_task *t, enum task_kind kind, const struct instance *
         t->early_end = &t->early;
 }
 
-int64_t task_clock(clockid_t id)
-{
-        struct timespec ts;
-        clock_gettime(id, &ts);
-        return (int64_t)ts.tv_sec * SEC + ts.tv_nsec / 1000;
-}
-
 int64_t task_measure(const struct weir_task *t)
 {
-        return t->il != NULL ? task_clock(CLOCK_MONOTONIC) : 0;
+        return t->il != NULL ? loop_clock(CLOCK_MONOTONIC) : 0;
 }
 
 static COLD void ran_over(struct weir_task *t, int64_t took)
@@ -113,7 +105,7 @@ static COLD void ran_over(struct weir_task *t, int64_t took)
 void task_measured(struct weir_task *t, int64_t stamp)
 {
         struct instance_loop *il = t->il;
-        int64_t took = task_clock(CLOCK_MONOTONIC) - stamp;
+        int64_t took = loop_clock(CLOCK_MONOTONIC) - stamp;
 
         instance_observe(il, took);
         if (t->use->budget != 0 && took > t->use->budget)

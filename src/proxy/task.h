@@ -16,8 +16,6 @@
 #include "module/module.h"
 #include "proxy/txn.h"
 
-#include <time.h>
-
 struct instance;
 struct instance_loop;
 
@@ -82,8 +80,6 @@ extern _Thread_local struct weir_task *task_current; /* whose call this thread i
 
 void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i, struct loop *l,
                struct arena *a);
-
-int64_t task_clock(clockid_t id); /* us, not the loop's */
 
 /* The slow halves of task_enter and task_leave (instance.h): a call that is measured. */
 int64_t task_measure(const struct weir_task *t); /* a time stamp, or 0 */
