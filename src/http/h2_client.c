@@ -293,6 +293,16 @@ static void earn(struct h2_client *c)
         c->budget = MIN(c->budget + BUDGET_EARNED, BUDGET_MAX);
 }
 
+static void measure_windows(struct h2_client *c)
+{
+        h2_windows_begin(&c->windows, c->session);
+        LIST_EACH (n, &c->streams) {
+                struct h2_stream *s = CONTAINER_OF(n, struct h2_stream, link);
+                if (s->id != 0)
+                        h2_windows_stream(&c->windows, c->session, s->id);
+        }
+}
+
 static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_hd *hd, void *ctx)
 {
         struct h2_client *c = ctx;
@@ -302,6 +312,8 @@ static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_h
                 c->doubted = false;
         }
         c->strange -= (int64_t)hd->length + 9;
+        if (hd->type == NGHTTP2_SETTINGS)
+                measure_windows(c);
         if (carries(hd)) {
                 c->strange = MIN(c->strange, 0);
                 earn(c);
@@ -319,13 +331,16 @@ static int on_begin_frame(nghttp2_session *session UNUSED, const nghttp2_frame_h
         return 0;
 }
 
-static int on_frame_recv(nghttp2_session *session UNUSED, const nghttp2_frame *frame, void *ctx)
+static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *ctx)
 {
         struct h2_client *c = ctx;
         bool ack = frame->hd.flags & NGHTTP2_FLAG_ACK;
         switch (frame->hd.type) {
         case NGHTTP2_SETTINGS:
                 c->settled = c->settled || !ack;
+                if (h2_windows_overflow(&c->windows, session))
+                        return nghttp2_session_terminate_session(session,
+                                                                 NGHTTP2_FLOW_CONTROL_ERROR);
                 break;
         case NGHTTP2_PING:
                 if (ack)

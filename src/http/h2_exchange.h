@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/slab.h"
 #include "http/h2_client.h"
+#include "http/h2_session.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -54,10 +55,11 @@ struct h2_client {
         nghttp2_session *session;
         struct loop_task task;
         struct deadline deadline;
-        int64_t heard;            /* last time a frame came that is no answer to our PING */
-        int64_t pinged, refilled; /* when */
-        uint32_t budget;          /* of frames that carry nothing */
-        int64_t strange;          /* bytes of frames that nghttp2 does not speak of */
+        int64_t heard;             /* last time a frame came that is no answer to our PING */
+        int64_t pinged, refilled;  /* when */
+        struct h2_windows windows; /* while SETTINGS are being received */
+        uint32_t budget;           /* of frames that carry nothing */
+        int64_t strange;           /* bytes of frames that nghttp2 does not speak of */
         enum reason broken_why;
         const char *error;
 };

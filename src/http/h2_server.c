@@ -128,9 +128,16 @@ static struct h2_stream *stream_by_id(struct h2_server *h, int32_t id)
         return s;
 }
 
-static int on_begin_frame(nghttp2_session *ng UNUSED, const nghttp2_frame_hd *hd, void *arg)
+static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
 {
         struct h2_server *h = arg;
+        if (hd->type == NGHTTP2_SETTINGS) {
+                h2_windows_begin(&h->windows, ng);
+                LIST_EACH (n, &h->streams) {
+                        h2_windows_stream(&h->windows, ng,
+                                          CONTAINER_OF(n, struct h2_stream, link)->id);
+                }
+        }
         return stop(h, h2_guard_frame(&h->guard, &h->limits, h->d->io.loop->now, hd));
 }
 
@@ -208,7 +215,14 @@ static int on_extension(nghttp2_session *ng UNUSED, void **payload UNUSED,
         return NGHTTP2_ERR_CANCEL;
 }
 
-static int on_frame_recv(nghttp2_session *ng UNUSED, const nghttp2_frame *frame, void *arg)
+static int end_as_wrong(struct h2_server *h, uint32_t error)
+{
+        h->error = error;
+        say_refused(h, nghttp2_http2_strerror(error));
+        return stop(h, REASON_H2_PROTOCOL);
+}
+
+static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
         struct h2_server *h = arg;
         struct h2_stream *s = frame->hd.stream_id ? stream_by_id(h, frame->hd.stream_id) : NULL;
@@ -232,6 +246,8 @@ static int on_frame_recv(nghttp2_session *ng UNUSED, const nghttp2_frame *frame,
                 h->client_goaway = true;
                 break;
         case NGHTTP2_SETTINGS:
+                if (h2_windows_overflow(&h->windows, ng))
+                        return end_as_wrong(h, NGHTTP2_FLOW_CONTROL_ERROR);
                 if (h->d->state == CONN_HEAD) { /* the client is there; requests may come later */
                         h->d->state = CONN_IDLE;
                         downstream_arm(h->d, TIMER_IDLE, h->d->conf->idle_us);
@@ -472,11 +488,8 @@ static int receive(struct h2_server *h, struct buf *in)
                 int error = h2_session_feed(h->ng, in, n);
                 if (error)
                         return error;
-                if (wrong) {
-                        h->error = wrong;
-                        say_refused(h, nghttp2_http2_strerror(wrong));
-                        return stop(h, REASON_H2_PROTOCOL);
-                }
+                if (wrong)
+                        return end_as_wrong(h, wrong);
         }
         return 0;
 }

@@ -45,7 +45,8 @@ struct h2_server {
         int32_t head_id;             /* the stream whose header block is being received, or 0 */
         struct h2_guard guard;
         struct h2_ids ids;
-        struct h2_limits limits; /* of the conf it began with: its SETTINGS say the same */
+        struct h2_windows windows; /* while SETTINGS are being received */
+        struct h2_limits limits;   /* of the conf it began with: its SETTINGS say the same */
         struct client_facts facts;
 };
 

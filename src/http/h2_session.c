@@ -70,6 +70,26 @@ void h2_data_put(struct buf *out, const nghttp2_frame *frame, const uint8_t *hea
         }
 }
 
+static int64_t initial_window(nghttp2_session *ng)
+{
+        return nghttp2_session_get_remote_settings(ng, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+}
+
+void h2_windows_begin(struct h2_windows *w, nghttp2_session *ng)
+{
+        *w = (struct h2_windows){.initial = initial_window(ng)};
+}
+
+void h2_windows_stream(struct h2_windows *w, nghttp2_session *ng, int32_t id)
+{
+        w->widest = MAX(w->widest, nghttp2_session_get_stream_remote_window_size(ng, id));
+}
+
+bool h2_windows_overflow(const struct h2_windows *w, nghttp2_session *ng)
+{
+        return w->widest + initial_window(ng) - w->initial > INT32_MAX;
+}
+
 void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value)
 {
         *VEC_ADD(a, out) = (nghttp2_nv){.name = (uint8_t *)name.p,

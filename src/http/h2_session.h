@@ -24,6 +24,18 @@ size_t h2_data_length(const struct pipe *p, size_t most);
 void h2_data_put(struct buf *out, const nghttp2_frame *frame, const uint8_t *head, struct pipe *p,
                  size_t n);
 
+/* Whether SETTINGS of the peer bring a stream's window above 2^31-1.  That is an error of the
+ * connection (RFC 9113 6.9.2); nghttp2 resets the streams, and only them.  Asked in three steps:
+ * h2_windows_begin as the frame begins, h2_windows_stream for each stream then, and
+ * h2_windows_overflow once nghttp2 has taken the frame. */
+struct h2_windows {
+        int64_t widest;  /* of the streams' windows */
+        int64_t initial; /* that they began with */
+};
+void h2_windows_begin(struct h2_windows *w, nghttp2_session *ng);
+void h2_windows_stream(struct h2_windows *w, nghttp2_session *ng, int32_t id);
+bool h2_windows_overflow(const struct h2_windows *w, nghttp2_session *ng);
+
 /* Fields on their way to nghttp2, which copies them and makes names lower case. */
 struct h2_fields {
         nghttp2_nv *v;

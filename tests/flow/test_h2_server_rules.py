@@ -301,6 +301,8 @@ BROKEN = {
     "9113 6.9: WINDOW_UPDATE of three octets": (lambda i: frame(WINDOW, 0, 0, b"\0\0\1"), SIZE),
     "9113 6.9.1: the connection's window above 2^31-1": (
         lambda i: frame(WINDOW, 0, 0, number(MAX_WINDOW)) * 2, FLOW),
+    "9113 6.9.2: a first window that brings the stream's above 2^31-1": (
+        joined(on(WINDOW, 0, number(MAX_WINDOW - 65535)), lambda i: setting(4, 65536)), FLOW),
     "9113 6.10: DATA where a CONTINUATION is due": (joined(head(0), more(0), data(b"test")), PROTOCOL),
     "9113 6.10: CONTINUATION of another stream": (
         lambda i: head(0)(i) + frame(CONTINUATION, END_HEADERS, i + 2, MORE), PROTOCOL),
