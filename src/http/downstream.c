@@ -315,13 +315,20 @@ static void learn_local(struct downstream *c)
         c->local_known = true;
 }
 
+struct request *downstream_request(struct downstream *c, const struct downstream_conf *conf)
+{
+        struct request *r = request_new(c->io.loop, conf->flow, conf->request_memory);
+        r->req.scheme = c->io.tls ? STR("https") : STR("http");
+        r->tls = tls_facts_hold(c->io.tls);
+        return r;
+}
+
 void downstream_facts(struct downstream *c, struct client_facts *f)
 {
         if (!c->local_known)
                 learn_local(c);
         lengthen(&f->peer, &c->peer);
         lengthen(&f->local, &c->local);
-        f->tls = c->io.tls ? tls_facts(c->io.tls) : NULL;
         f->proxy_tlvs = c->tlvs;
         f->listener = c->listener;
         f->accepted = c->accepted;

@@ -75,6 +75,8 @@ void downstream_arm(struct downstream *c, enum conn_timer what, int64_t us);
 void downstream_close(struct downstream *c, enum reason why);
 /* For the end after a response: what the client still sends must not cost it the response. */
 void downstream_close_lingering(struct downstream *c, enum reason why);
+/* A new request of this connection, as conf has it. */
+struct request *downstream_request(struct downstream *c, const struct downstream_conf *conf);
 void downstream_facts(struct downstream *c, struct client_facts *f);
 /* The setting's value, in the words of a head's limits; 0: why is no such limit. */
 uint64_t downstream_limit_of(const struct h1_limits *limits, enum reason why);

@@ -108,7 +108,7 @@ static void begin_flow(struct h1_conn *c, struct request *r)
 
 static struct request *new_request(struct h1_conn *c, const struct downstream_conf *conf)
 {
-        struct request *r = request_new(c->d.io.loop, conf->flow, conf->request_memory);
+        struct request *r = downstream_request(&c->d, conf);
         struct h1_stream *s = ARENA_NEW(r->arena, struct h1_stream);
         CHECK(s != NULL);
         s->body_us = conf->body_us;
@@ -117,7 +117,6 @@ static struct request *new_request(struct h1_conn *c, const struct downstream_co
         r->client = &client_ops;
         r->client_ctx = c;
         r->started = c->d.started;
-        r->req.scheme = c->d.io.tls ? STR("https") : STR("http");
         c->stream = s;
         return r;
 }

@@ -28,7 +28,7 @@ struct h2_stream *h2_stream_new(struct h2_server *h, int32_t id)
 {
         struct downstream *d = h->d;
         const struct downstream_conf *conf = downstream_conf_of(d);
-        struct request *r = request_new(d->io.loop, conf->flow, conf->request_memory);
+        struct request *r = downstream_request(d, conf);
         struct h2_stream *s = slab_get(&codecs(d->io.loop)->streams);
         s->magic = H2_STREAM_MAGIC;
         s->id = id;
@@ -38,7 +38,6 @@ struct h2_stream *h2_stream_new(struct h2_server *h, int32_t id)
         s->send_us = conf->send_us;
         r->client = &client_ops;
         r->client_ctx = s;
-        r->req.scheme = d->io.tls ? STR("https") : STR("http");
         list_push(&h->streams, &s->link);
         h->n_streams++;
         return s;

@@ -4,6 +4,7 @@
 #include "http/request.h"
 
 #include "base/check.h"
+#include "net/tls.h"
 
 struct request *request_new(struct loop *l, const struct flow_ops *flow, size_t memory)
 {
@@ -30,6 +31,7 @@ void request_drop(struct request *r)
                 return;
         buf_clear(&r->req_body.data);
         buf_clear(&r->res_body.data);
+        tls_facts_drop(r->tls);
         r->magic = DEAD_MAGIC;
         arena_free(r->arena);
 }

@@ -31,6 +31,7 @@
 
 struct request;
 struct exchange;
+struct tls_facts;
 
 #define PIPE_HIGH (64 * KIB)
 
@@ -101,7 +102,6 @@ struct client_ops {
 /* About the client's connection; valid as long as it, filled once. */
 struct client_facts {
         struct addr peer, local; /* after the PROXY protocol */
-        const void *tls;         /* const struct tls_facts *, or NULL */
         str proxy_tlvs;          /* what a PROXY header said besides: see net/proxyproto.h */
         void *listener;          /* what downstream_accept was given */
         int64_t accepted;        /* loop time */
@@ -139,13 +139,14 @@ struct request {
         struct msg req, res;
         struct pipe req_body, res_body;
         struct pipe *to_server, *from_server; /* &req_body, &res_body; see above */
-        enum reason refused;                  /* by the codec, before flow */
-        uint64_t measured, limit;             /* of the limit that refused it, for the message */
-        int64_t started;                      /* loop time of the first byte */
-        uint64_t bytes_in, bytes_out;         /* body bytes from and to the client */
-        bool res_head_sent;                   /* client->head was called */
-        bool close_after;                     /* flow asks that the connection is not kept */
-        bool tunnel; /* both pipes are raw from the head of the response on */
+        const struct tls_facts *tls;  /* of the client's connection, held: the log comes after it */
+        enum reason refused;          /* by the codec, before flow */
+        uint64_t measured, limit;     /* of the limit that refused it, for the message */
+        int64_t started;              /* loop time of the first byte */
+        uint64_t bytes_in, bytes_out; /* body bytes from and to the client */
+        bool res_head_sent;           /* client->head was called */
+        bool close_after;             /* flow asks that the connection is not kept */
+        bool tunnel;                  /* both pipes are raw from the head of the response on */
 };
 
 /* A request with an arena of its own; holds is 1.  memory: the arena's limit (0: none). */

@@ -155,7 +155,7 @@ enum tls_client_text {
         TLS_CLIENT_TEXTS
 };
 
-struct tls_facts {             /* valid as long as the peer */
+struct tls_facts {             /* valid as long as the peer, or somebody who holds them */
         str version;           /* "TLSv1.3" */
         str cipher, sni, alpn; /* absent when none */
         bool early; /* what has come so far came as early data: it may be a replay until this is
@@ -172,7 +172,10 @@ struct tls_facts {             /* valid as long as the peer */
         struct tls_peer *peer;             /* whose they are */
 };
 const struct tls_facts *tls_facts(struct tls_peer *p);
-/* Absent without a verified certificate; valid as long as the peer.  f may be NULL. */
+/* For who may outlive the connection; in its loop.  p, f: may be NULL. */
+const struct tls_facts *tls_facts_hold(struct tls_peer *p);
+void tls_facts_drop(const struct tls_facts *f);
+/* Absent without a verified certificate; valid as long as f.  f may be NULL. */
 str tls_client_text(const struct tls_facts *f, enum tls_client_text what);
 
 /* When the first certificate of a PEM text, or the first of its revocation lists, expires; seconds

@@ -234,6 +234,10 @@ void tls_peer_free(struct tls_peer *p)
         if (p == NULL)
                 return;
         CHECK_OBJ(p, TLS_PEER_MAGIC);
+        if (p->holds > 0) {
+                p->holds--;
+                return;
+        }
         SSL_free(p->ssl);
         tls_server_drop(p->server);
         tls_client_drop(p->client);
@@ -251,6 +255,20 @@ const struct tls_facts *tls_facts(struct tls_peer *p)
 {
         CHECK_OBJ(p, TLS_PEER_MAGIC);
         return &p->facts;
+}
+
+const struct tls_facts *tls_facts_hold(struct tls_peer *p)
+{
+        if (p == NULL)
+                return NULL;
+        p->holds++;
+        return tls_facts(p);
+}
+
+void tls_facts_drop(const struct tls_facts *f)
+{
+        if (f != NULL)
+                tls_peer_free(f->peer); /* whoever is the last */
 }
 
 /* OpenSSL looks for the reason of a failure in this queue; clearing it is dear where it is empty

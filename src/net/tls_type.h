@@ -125,6 +125,7 @@ struct tls_peer {
         uint8_t control_type; /* kernel: of the record at the front of enc, its header taken off; */
         uint16_t control_left; /* what is left of it, 0: enc begins with a header */
         struct tls_facts facts;
+        uint32_t holds;              /* of facts, besides the owner's */
         char *sni, *error, *refused; /* what facts point to */
 };
 #define TLS_PEER_MAGIC UINT32_C(0x544c5350)

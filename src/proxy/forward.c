@@ -115,7 +115,7 @@ void forward_client(struct txn *t)
                 t->host.n--;
         t->client = facts->peer;
         t->trusted = t->gen->conf->n_trusted != 0 && trusted(t->gen->conf, &facts->peer);
-        t->scheme = facts->tls ? STR("https") : STR("http");
+        t->scheme = r->tls ? STR("https") : STR("http");
         if (t->trusted) {
                 reported_client(t->gen->conf, r, &t->client);
                 f = fields_get(&r->req.fields, FIELD_X_FORWARDED_PROTO);

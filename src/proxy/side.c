@@ -26,7 +26,7 @@ static void belong(struct txn *t, struct gen_loop *gl)
         t->gen = gl->gen;
         gen_hold(gl);
         t->listen = gen_listen(t->gen, &listener_of(t)->addr);
-        t->tls = facts->tls;
+        t->tls = t->r->tls;
         t->proxy_tlvs = facts->proxy_tlvs;
         t->early = t->tls != NULL && t->tls->early;
         t->eff = t->listen ? &t->listen->eff : &t->gen->conf->eff;

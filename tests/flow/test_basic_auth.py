@@ -96,7 +96,7 @@ def test_what_was_right_is_believed_for_a_while(weir):
 
 
 def test_a_loop_goes_on_while_passwords_are_tried(weir, connect):
-    w = weir(conf("threads 1; timeout 30s; max_bcrypt 14;"), slow(cost=14))
+    w = weir(conf("threads 1; timeout 30s; max_bcrypt 12;"), slow(cost=12))
     waiting = [connect(w.http).send(raw.request(target="/in", fields=basic("alice", p))) for p in ("wrong", "alice")]
     served = 0
     while waiting[0].silent(0.001):

@@ -113,6 +113,7 @@ class Traffic:
         self.threads = [threading.Thread(target=self.work, args=(ips[i::threads],)) for i in range(threads)]
         for t in self.threads:
             t.start()
+        until(lambda: self.failed or all(self.seen.values()), "each client to be served once", 30)
 
     def work(self, ips):
         try:

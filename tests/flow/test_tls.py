@@ -1,4 +1,5 @@
 """TLS on both sides."""
+import json
 import os
 import random
 import re
@@ -6,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 
 import pytest
@@ -348,6 +350,36 @@ def test_half_close(weir, server, connect, ca):
     with socket.socket(fileno=os.dup(c.sock.fileno())) as below:
         below.shutdown(socket.SHUT_WR)
     assert c.response().body == b"late"
+
+
+@pytest.mark.parametrize("how,status", [("leaves", 499), ("has said all", 200), ("is cut", 200)])
+def test_the_log_tells_of_a_connection_that_is_over(weir, server, connect, ca, how, status):
+    asked, go = threading.Event(), threading.Event()
+
+    def script(c):
+        c.request()
+        asked.set()
+        go.wait(5 * SLOW)
+        c.send(answer(b"the whole")[:-5] if how == "is cut" else answer(b"late"))
+
+    s = server(script=script)
+    w = weir("access_log @dir@/access.log format=json;" + listener(ca.cert("a.test"))
+             + "upstream u { server @backend@; } host * { route / { proxy u; } }", backend=s)
+    c = connect(w.https, tls=ca.client(version=V12))
+    c.send(request())
+    assert asked.wait(5 * SLOW)
+    if how == "leaves":
+        c.reset()
+    elif how == "has said all":
+        with socket.socket(fileno=os.dup(c.sock.fileno())) as below:
+            below.shutdown(socket.SHUT_WR)
+    if how != "leaves":
+        go.set()
+    log = w.dir / "access.log"
+    until(lambda: log.exists() and log.read_text().endswith("\n"), "the line")
+    go.set()
+    said = json.loads(log.read_text())
+    assert (said["status"], said["tls_version"], said["tls_sni"]) == (status, "TLSv1.2", "a.test")
 
 
 # ----------------------------------------------------------------- expiry

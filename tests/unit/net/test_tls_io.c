@@ -456,6 +456,28 @@ static void test_client_certificates(void **state UNUSED)
         tls_client_drop(wrong);
 }
 
+static void test_held_facts_outlive_the_connection(void **state UNUSED)
+{
+        struct tls_client *c = client_with(&user);
+        struct tls_server *s = policy_server(&one, 13, TLS_CLIENT_REQUIRED);
+        const struct tls_facts *held[2];
+
+        meet(s, c, STR("one.example"));
+        talk();
+        for (size_t i = 0; i < COUNT(held); i++)
+                held[i] = tls_facts_hold(srv.io.tls);
+        close_both();
+        tls_server_drop(s);
+        tls_facts_drop(held[0]);
+        assert_true(str_eq(held[1]->sni, STR("one.example")));
+        assert_true(str_eq(held[1]->version, STR("TLSv1.3")));
+        assert_true(str_eq(tls_client_text(held[1], TLS_CLIENT_ISSUER), STR("CN=other authority")));
+        tls_facts_drop(held[1]);
+        assert_null(tls_facts_hold(NULL));
+        tls_facts_drop(NULL);
+        tls_client_drop(c);
+}
+
 /* ---- resumption ---- */
 
 static bool resumes(struct tls_server *s, struct tls_client *c)
@@ -821,6 +843,7 @@ int main(void)
                 T(test_verification),
                 T(test_no_name_to_verify),
                 T(test_client_certificates),
+                T(test_held_facts_outlive_the_connection),
                 T(test_resumption),
                 T(test_ticket_is_no_way_in),
                 T(test_large_transfers),
