@@ -82,6 +82,7 @@ void slab_put(struct slab *s, void *p)
 
 static void free_kept(struct slab *s, uint32_t n)
 {
+        CHECK(n <= s->kept);
         here.kept -= (size_t)n * s->size;
         s->kept -= n;
         while (n-- > 0) {
@@ -95,6 +96,7 @@ static void free_kept(struct slab *s, uint32_t n)
 void slab_end(struct slab *s)
 {
         free_kept(s, s->kept);
+        s->low = 0;
         if (list_linked(&s->link))
                 list_remove(&s->link);
 }

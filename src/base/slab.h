@@ -19,7 +19,8 @@ struct slab {
 void slab_init(struct slab *s, size_t size, uint32_t keep_max);
 void *slab_get(struct slab *s);         /* zeroed; aborts when memory is out */
 void slab_put(struct slab *s, void *p); /* p from slab_get of the same slab; NULL is fine */
-void slab_end(struct slab *s);          /* frees what is kept; by the thread it belongs to */
+void slab_end(struct slab *s); /* frees what is kept; by the thread it belongs to.  It may go on:
+                                  slab_get begins anew */
 
 /* Called now and then: frees what the calling thread's slabs kept and did not need since the call
  * before; returns the bytes. */

@@ -115,12 +115,32 @@ static void what_was_not_needed_goes(void **state)
         assert_int_equal(slab_thread_trim(), 0);
 }
 
+static void it_may_go_on_after_its_end(void **state)
+{
+        struct slab s;
+        void *p[4];
+
+        (void)state;
+        slab_init(&s, 100, 8);
+        for (int i = 0; i < 4; i++)
+                p[i] = slab_get(&s);
+        for (int i = 0; i < 4; i++)
+                slab_put(&s, p[i]);
+        assert_int_equal(slab_thread_trim(), 0);
+        slab_end(&s);
+        slab_put(&s, slab_get(&s));
+        assert_int_equal(slab_thread_trim(), 0); /* of the four none is left to be freed */
+        assert_int_equal(slab_thread_trim(), 100);
+        slab_end(&s);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(objects_come_back_zeroed),
                 cmocka_unit_test(small_objects_are_padded),
                 cmocka_unit_test(what_was_not_needed_goes),
+                cmocka_unit_test(it_may_go_on_after_its_end),
                 cmocka_unit_test(misuse_aborts),
         };
 
