@@ -12,8 +12,13 @@
 
 #include "base/check.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+/* Of w->entrances (a process has one worker): the control thread changes them for a reload while
+ * the watchdog has a loop adopt a stalled one's. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static unsigned places(const struct worker *w)
 {
@@ -71,7 +76,7 @@ static void entrance_free(struct entrance *e)
 
 void entrance_add(struct worker *w, const struct wire_listen *l, struct wire *fds)
 {
-        struct entrance *e = find(w, l->id);
+        struct entrance *e;
 
         if (l->kind == WIRE_ADMIN) {
                 int fd = wire_take(fds, 0);
@@ -79,6 +84,8 @@ void entrance_add(struct worker *w, const struct wire_listen *l, struct wire *fd
                         export_listen(w->export, l->id, fd);
                 return;
         }
+        pthread_mutex_lock(&lock);
+        e = find(w, l->id);
         if (!e) {
                 e = calloc(1, sizeof(*e));
                 CHECK(e && l->total > 0);
@@ -95,15 +102,19 @@ void entrance_add(struct worker *w, const struct wire_listen *l, struct wire *fd
         }
         for (unsigned i = 0; i < fds->n_fds && e->n < e->total; i++)
                 e->fds[e->n++] = wire_take(fds, i);
+        pthread_mutex_unlock(&lock);
 }
 
 void entrance_mark_leaving(struct worker *w, uint64_t id)
 {
-        struct entrance *e = find(w, id);
+        struct entrance *e;
 
+        pthread_mutex_lock(&lock);
+        e = find(w, id);
         if (e)
                 e->state = ENTRANCE_LEAVING;
-        else
+        pthread_mutex_unlock(&lock);
+        if (!e)
                 export_mark_leaving(w->export, id);
 }
 
@@ -143,6 +154,7 @@ static void adopt(struct worker *w, struct loop *l, unsigned place, bool alone, 
         struct adoption *a;
         unsigned most = 0;
 
+        pthread_mutex_lock(&lock);
         LIST_EACH (n, &w->entrances)
                 most += CONTAINER_OF(n, struct entrance, link)->per_loop;
         a = calloc(1, sizeof(*a) + most * sizeof(a->accepts[0]));
@@ -159,6 +171,7 @@ static void adopt(struct worker *w, struct loop *l, unsigned place, bool alone, 
                                         l, fd, peers, alone ? 1 : w->n_loops, flow_accept, e->flow);
                 }
         }
+        pthread_mutex_unlock(&lock);
 }
 
 void entrance_adopt(struct worker *w, struct loop *l, unsigned place, bool alone)
@@ -183,6 +196,7 @@ void entrance_stop(struct worker *w, struct loop *l, bool all)
         LIST_EACH (n,
                    &w->adoptions[l->index]) /* what still holds is begun again by entrance_start */
                 adoption_end(CONTAINER_OF(n, struct adoption, link));
+        pthread_mutex_lock(&lock);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 for (unsigned i = 0; (all || e->state == ENTRANCE_LEAVING) && i < e->per_loop;
@@ -193,12 +207,14 @@ void entrance_stop(struct worker *w, struct loop *l, bool all)
                         *a = NULL;
                 }
         }
+        pthread_mutex_unlock(&lock);
 }
 
 void entrance_start(struct worker *w, struct loop *l)
 {
         unsigned place = entrance_place(w, w->index, l->index);
 
+        pthread_mutex_lock(&lock);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 for (unsigned i = 0; e->state == ENTRANCE_NEW && i < e->per_loop; i++) {
@@ -208,6 +224,7 @@ void entrance_start(struct worker *w, struct loop *l)
                                         l, fd, w->loops, w->n_loops, flow_accept, e->flow);
                 }
         }
+        pthread_mutex_unlock(&lock);
         for (unsigned i = 0; i < w->n_workers; i++) {
                 if (w->absent[i])
                         adopt(w, l, entrance_place(w, i, l->index), false, true);
@@ -217,6 +234,7 @@ void entrance_start(struct worker *w, struct loop *l)
 void entrance_settle(struct worker *w, bool all_stopped)
 {
         export_settle(w->export);
+        pthread_mutex_lock(&lock);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 if (all_stopped || e->state == ENTRANCE_LEAVING)
@@ -224,11 +242,13 @@ void entrance_settle(struct worker *w, bool all_stopped)
                 else
                         e->state = ENTRANCE_OPEN;
         }
+        pthread_mutex_unlock(&lock);
 }
 
 void entrance_undo(struct worker *w)
 {
         export_undo(w->export);
+        pthread_mutex_lock(&lock);
         LIST_EACH (n, &w->entrances) {
                 struct entrance *e = CONTAINER_OF(n, struct entrance, link);
                 if (e->state == ENTRANCE_NEW)
@@ -236,4 +256,5 @@ void entrance_undo(struct worker *w)
                 else
                         e->state = ENTRANCE_OPEN;
         }
+        pthread_mutex_unlock(&lock);
 }
