@@ -508,8 +508,11 @@ int h2_on_stream_close(nghttp2_session *session UNUSED, int32_t id, uint32_t cod
         struct h2_stream *s = h2_stream_here(ctx, id);
         if (!s)
                 return 0;
-        if (s->x && (!s->ended || (s->tunnel && code != NGHTTP2_NO_ERROR)))
+        if (s->x && (!s->ended || (s->tunnel && code != NGHTTP2_NO_ERROR))) {
                 h2_note_failure(s, close_reason(s, code));
+                if (s->reset)
+                        s->x->error = str_z(nghttp2_http2_strerror(code));
+        }
         if (s->x && s->tunnel && s->ended) { /* the server wants no more either */
                 s->out_done = s->out_ended = true;
                 h2_note(s);

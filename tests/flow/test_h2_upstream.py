@@ -523,6 +523,7 @@ def test_a_reset_is_tried_again_where_the_method_bears_it(h2):
     assert fetch(w.http, "/", "POST", body=b"x").status == 502
     assert len(w.server.requests) == 1
     w.wait_metric("weir_local_replies_total", 1, reason="stream_reset")
+    w.wait_log("the server reset the stream before the response was complete: INTERNAL_ERROR")
 
 
 def test_a_kept_connection_that_was_closed_is_nobodys_failure(h2):
