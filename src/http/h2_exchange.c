@@ -453,13 +453,15 @@ void h2_stream_frame_came(struct h2_client *c, const nghttp2_frame *frame)
                 stream_ended(s);
 }
 
-/* Credit for what has left the pipe; more, while flow collects more than a pipe's worth. */
+/* Credit for what has left the pipe.  While flow collects more than a window, for all that came
+ * until the pipe is full, which the last window may overfill: nghttp2 grants halves of a window
+ * only, and a pipe that lacks less would never be full. */
 static void give_credit(struct h2_stream *s)
 {
         struct pipe *p = s->x->r->from_server;
+        bool collecting = p->high > PIPE_HIGH && !pipe_full(p);
         uint64_t gone = p->passed > p->data.n ? p->passed - p->data.n : 0;
-        uint64_t beyond = p->high > PIPE_HIGH ? p->high - PIPE_HIGH : 0;
-        uint64_t upto = MIN(p->passed, gone + beyond);
+        uint64_t upto = collecting ? p->passed : gone;
         if (upto > s->told && !s->closed) {
                 (void)nghttp2_session_consume_stream(s->c->session, s->id,
                                                      (size_t)(upto - s->told));

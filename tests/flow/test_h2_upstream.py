@@ -102,6 +102,17 @@ def test_nghttpd_in_the_clear(weir, service):
     assert hashlib.sha256(fetch(w.http, "/big", "POST", body=big).body).digest() == hashlib.sha256(big).digest()
 
 
+@pytest.mark.parametrize("buffer", ["10k", "64k", "65k", "100k", "1m"])
+def test_a_collected_answer(weir, service, buffer):
+    """What is collected is more than a window of the stream, or not; either way the rest follows."""
+    n = service(Nghttpd())
+    w = weir(conf(route=f"buffer response={buffer};"), s=n)
+    for size in (0, 1, 10_240, 65_535, 65_536, 66_560, 99_999, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20):
+        body = os.urandom(size)
+        (n.dir / "root" / f"{size}").write_bytes(body)
+        assert fetch(w.http, f"/{size}").body == body
+
+
 def test_nghttpd_over_tls(weir, service, ca):
     n = service(Nghttpd(ca.cert("localhost", "127.0.0.1")))
     (n.dir / "root" / "a").write_bytes(b"in TLS")
