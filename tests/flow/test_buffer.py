@@ -1,8 +1,11 @@
-"""buffer response=: what is collected reaches the client whole or not at all, and keeps no server."""
+"""buffer: what is collected reaches the other side whole or not at all, and keeps no server."""
+import os
 import threading
 
 import pytest
 
+from kit import h2, raw
+from kit.h2_peer import serve
 from kit.raw import answer, fetch, request
 
 BIG = bytes(range(256)) * (1 << 15)  # 8 MiB: more than the sockets on the way can hold
@@ -74,3 +77,46 @@ def test_what_does_not_fit_streams(weir, server, connect):
     assert c.read(128 * 1024) == b"x" * 128 * 1024
     go.set()
     assert c.read(400000 - 128 * 1024).endswith(b"y" * 100000)
+
+
+# ---------------------------------------------------------------- bodies of all kinds
+
+BUFFERS = ["", "buffer request=10k response=10k;", "buffer request=64k response=64k;", "buffer request=100k response=100k;",
+           "buffer request=1m response=1m;", "buffer request=1m;", "buffer response=1m;"]
+FUNCTIONS = ["", "function rewrite_body { replace never-there x; types *; } "
+                 "function rewrite_body { replace never-there x; types *; of request; }"]
+SIZES = [0, 1, 10_240, 65_535, 65_536, 65_537, 102_401, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3_000_000]
+
+
+def chunked(body):
+    pieces = [body[i:i + 50_000] for i in range(0, len(body), 50_000)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in [*pieces, b""])
+
+
+def ask(w, how, path, body):
+    if how == "h2":
+        c = h2.Client(w.http)
+        a = c.fetch("POST", path, body=body)
+        c.close()
+        return a
+    if how == "length":
+        return fetch(w.http, path, "POST", body=body)
+    with raw.client(w.http) as c:
+        head = raw.request("POST", path, {"transfer-encoding": "chunked"})
+        return c.send(head + chunked(body)).response()
+
+
+@pytest.mark.parametrize("up", ["http/1.1", "h2c"])
+@pytest.mark.parametrize("how", ["length", "chunked", "h2"])
+def test_bodies_come_and_go_whole(weir, server, how, up):
+    """Whatever is collected on the way: more than fits, and as much as fits, to the byte."""
+    s = server(lambda q: answer(q.body)) if up == "http/1.1" else server(script=serve(lambda p, a: p.answer(a, a.body)))
+    routes = [(f"/{b}/{f}", f"{BUFFERS[b]} {FUNCTIONS[f]}") for b in range(len(BUFFERS)) for f in range(len(FUNCTIONS))]
+    w = weir("module rewrite_body; listen 127.0.0.1:@http@ { protocols h2c http/1.1; } "
+             f"upstream u {{ server @backend@; protocol {up}; }} host * {{ body max=off; "
+             + "\n".join(f"route = {path} {{ {lines} proxy u; }}" for path, lines in routes) + " }", backend=s)
+    everything = os.urandom(SIZES[-1])
+    for path, lines in routes:
+        for size in SIZES:
+            got = ask(w, how, path, everything[:size])
+            assert got.status == 200 and got.body == everything[:size], (lines, size, got.status, len(got.body))
