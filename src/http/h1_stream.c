@@ -441,8 +441,8 @@ static void ops_head(struct request *r)
         uint8_t version = r->req.version ? r->req.version : 11;
         s->no_body = r->req.method == METHOD_HEAD || r->res.status == 204 || r->res.status == 304;
         enum framing framing = response_framing(r, s->no_body, version);
-        c->keep = c->keep && !r->close_after && s->in.done && framing != FRAMING_CLOSE &&
-                  !codecs(r->loop)->draining;
+        c->keep = c->keep && !r->close_after && !r->outdated && s->in.done &&
+                  framing != FRAMING_CLOSE && !codecs(r->loop)->draining;
         h1_write_response(&c->d.io.out, &r->res,
                           &(struct h1_response_form){.version = version,
                                                      .keep_alive = c->keep,

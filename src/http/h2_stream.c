@@ -433,7 +433,7 @@ static void ops_head(struct request *r)
         settle_priority(s);
         if (r->tunnel)
                 begin_tunnel(s);
-        if (r->res.status == 421 && r->close_after) /* no request fits this connection any more */
+        if (r->outdated)
                 h2_server_goaway(s->h);
         settle_timer(s, true);
         h2_server_wake(s->h);

@@ -146,7 +146,8 @@ struct request {
         uint64_t bytes_in, bytes_out; /* body bytes from and to the client */
         bool res_head_sent;           /* client->head was called */
         bool close_after;             /* flow asks that the connection is not kept */
-        bool tunnel;                  /* both pipes are raw from the head of the response on */
+        bool outdated; /* requests that follow should come by a new connection, in HTTP/2 too */
+        bool tunnel;   /* both pipes are raw from the head of the response on */
 };
 
 /* A request with an arena of its own; holds is 1.  memory: the arena's limit (0: none). */

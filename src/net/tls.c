@@ -521,6 +521,11 @@ uint64_t tls_server_policy(const struct tls_server *s)
         return tls_word(s->policy);
 }
 
+bool tls_server_demands(const struct tls_server *s)
+{
+        return s->client_certificate == TLS_CLIENT_REQUIRED;
+}
+
 uint64_t tls_server_strength(const struct tls_server *s)
 {
         return tls_word(s->strength);

@@ -36,9 +36,9 @@ static enum flow_next step_route(struct flow *f)
                 side_go_back(t);
                 return FLOW_MORE;
         }
-        if (fit != GEN_FITS) {
+        r->outdated = fit == GEN_LAST || fit == GEN_OUTDATED;
+        if (fit == GEN_OTHER_NAME || fit == GEN_OUTDATED) {
                 t->match = (struct route_match){0};
-                r->close_after = fit == GEN_OUTDATED;
                 why = REASON_MISDIRECTED;
         }
         if (why != REASON_NONE)

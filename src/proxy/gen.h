@@ -131,6 +131,7 @@ MUST_CHECK bool gen_tls_prepare(struct gen *g, struct report *rep);
 struct tls_server *gen_tls_listen(struct gen *g, const struct listen_conf *l, struct report *rep);
 enum gen_fit {
         GEN_FITS,
+        GEN_LAST,       /* too, but the client has not been asked for what it may show now */
         GEN_OTHER_NAME, /* the connection was made for a name of another policy */
         GEN_OUTDATED    /* and what it went through is asked of that name no more */
 };

@@ -239,11 +239,14 @@ enum gen_fit gen_policy_fits(const struct gen *g, const struct listen_conf *list
         if (tls == NULL) /* plain, and kept from before the listener spoke TLS */
                 return GEN_OUTDATED;
         const struct tls_server *by_name = tls_server_for(all, tls->sni);
-        if (tls_server_policy(by_name) != tls->policy)
+        uint64_t policy = tls_server_policy(by_name);
+        bool same = policy == tls->policy;
+        /* Who has shown nothing is welcome where nothing must be shown. */
+        if (!same && (tls->client_verified || tls_server_demands(by_name)))
                 return GEN_OUTDATED;
         const struct tls_server *want = host != NULL ? asked(g, listen, host) : by_name;
-        return want == by_name || (tls_server_policy(want) == tls->policy &&
-                                   tls_server_strength(want) == tls_server_strength(by_name))
-                       ? GEN_FITS
-                       : GEN_OTHER_NAME;
+        if (want != by_name && (tls_server_policy(want) != policy ||
+                                tls_server_strength(want) != tls_server_strength(by_name)))
+                return GEN_OTHER_NAME;
+        return same ? GEN_FITS : GEN_LAST;
 }

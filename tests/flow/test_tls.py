@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from kit import SLOW, raw, until
+from kit import SLOW, h2, raw, until
 from kit.certs import Authority, openssl
 from kit.raw import answer, fetch, request
 
@@ -335,6 +335,35 @@ def test_a_reload_that_asks_for_a_certificate(weir, connect, ca):
     w.reload(listener(ca.cert("a.test"), more=f"client_certificate required ca={ca.cert_file};") + BODY)
     r = c.send(request()).response()
     assert r.status == 421
+    assert c.ended() == "eof"
+
+
+@pytest.mark.parametrize("before,after,shows", [("off", "optional", False), ("optional", "off", False),
+                                                ("optional", "off", True), ("required", "optional", True)])
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_a_reload_that_asks_for_no_certificate_ends_nothing(weir, connect, ca, before, after, shows, protocol):
+    """Who has shown none is served, and asked by its next connection; what was shown before is believed no more."""
+    other = Authority("other")
+
+    def conf(mode, who):
+        return listener(ca.cert("a.test"), more="" if mode == "off" else f"client_certificate {mode} ca={who.cert_file};") + BODY
+
+    w = weir(conf(before, ca))
+    ctx = ca.client(ca.cert("c.test", client=True) if shows else None)
+    if protocol == "h2":
+        ctx.set_alpn_protocols(["h2"])
+        c = h2.Client(w.https, tls=ctx)
+        assert c.fetch().status == 200
+        w.reload(conf(after, other))
+        assert c.fetch().status == (421 if shows else 200)
+        c.until(lambda: c.goaways)
+        assert c.ended()
+        return
+    c = connect(w.https, tls=ctx)
+    assert c.send(request()).response().status == 200
+    w.reload(conf(after, other))
+    r = c.send(request()).response()
+    assert (r.status, r.get("connection")) == (421 if shows else 200, "close")
     assert c.ended() == "eof"
 
 

@@ -26,7 +26,7 @@ static struct cert cert;
 static void fake_begin(struct request *r)
 {
         const struct client_facts *f = r->client->facts(r);
-        const struct tls_facts *t = f->tls;
+        const struct tls_facts *t = r->tls;
         flow.begun++;
         addr_print(&f->peer, flow.peer);
         addr_print(&f->local, flow.local);

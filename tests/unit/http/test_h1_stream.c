@@ -879,7 +879,7 @@ static void facts(void **state)
         assert_int_equal(f->peer.len, sizeof(struct sockaddr_in));
         assert_int_equal(f->local.len, sizeof(struct sockaddr_in));
         assert_int_equal(f->local.in.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
-        assert_null(f->tls);
+        assert_null(fake.r->tls);
         assert_ptr_equal(f->listener, &fake);
         reply(fake.r, 200, "x");
 }

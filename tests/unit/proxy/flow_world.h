@@ -75,7 +75,8 @@ static struct {
         enum reason cut_why;
         enum framing framing;
         str location, retry_after, connection, content_type;
-        bool close_after, tunnel;
+        bool close_after, outdated, tunnel;
+        bool over_tls;
         struct buf got;
 
         /* the origin */
@@ -130,7 +131,7 @@ enum gen_fit gen_policy_fits(const struct gen *g, const struct listen_conf *list
 {
         assert_ptr_equal(g, &w.gen);
         assert_ptr_equal(listen, &w.listen);
-        assert_ptr_equal(tls, w.facts.tls);
+        assert_ptr_equal(tls, w.r->tls);
         w.host_asked = host;
         return w.policy_fit;
 }
@@ -247,6 +248,7 @@ static void client_head(struct request *r)
         w.connection = note(r, FIELD_CONNECTION);
         w.content_type = note(r, FIELD_CONTENT_TYPE);
         w.close_after = r->close_after;
+        w.outdated = r->outdated;
         w.tunnel = r->tunnel;
         if (w.gone_in_head)
                 client_gone(REASON_CLIENT_GONE);
@@ -604,6 +606,7 @@ static struct request *request(const char *method, const char *target)
         struct request *r = request_new(loop, &flow_ops, 0);
 
         r->client = &client_ops;
+        r->tls = w.over_tls ? &w.tls : NULL;
         r->req = (struct msg){.method = method_of(str_z(method)),
                               .method_text = str_z(method),
                               .target = str_z(target),

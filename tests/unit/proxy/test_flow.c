@@ -217,23 +217,35 @@ static void ambiguous_path(void **state)
 static void misdirected(void **state)
 {
         (void)state;
-        w.facts.tls = &w.tls;
+        w.over_tls = true;
         w.policy_fit = GEN_OUTDATED;
         get("/");
         client_got(421, NULL);
-        assert_true(w.close_after); /* the next request needs another handshake */
+        assert_true(w.outdated); /* the next request needs another handshake */
         over(421, REASON_MISDIRECTED);
 }
 
 static void misdirected_by_its_host(void **state)
 {
         (void)state;
-        w.facts.tls = &w.tls;
+        w.over_tls = true;
         w.policy_fit = GEN_OTHER_NAME;
         get("/");
         client_got(421, NULL);
-        assert_false(w.close_after); /* requests for the name of the handshake may follow */
+        assert_false(w.outdated); /* requests for the name of the handshake may follow */
         over(421, REASON_MISDIRECTED);
+}
+
+static void the_last_of_its_connection(void **state)
+{
+        (void)state;
+        w.over_tls = true;
+        w.policy_fit = GEN_LAST;
+        w.route.action = ACTION_RESPOND;
+        w.route.status = 204;
+        get("/");
+        client_got(204, NULL);
+        assert_true(w.outdated);
 }
 
 static void responds(void **state)
@@ -569,6 +581,7 @@ int main(void)
                 TEST(ambiguous_path),
                 TEST(misdirected),
                 TEST(misdirected_by_its_host),
+                TEST(the_last_of_its_connection),
                 TEST(responds),
                 TEST(responds_without_a_body),
                 TEST(redirects),

@@ -126,7 +126,7 @@ static void hosts(void **state)
 static void tls_client(void **state)
 {
         (void)state;
-        one.facts.tls = &one.tls;
+        one.r.tls = &one.tls;
         forward();
         ASSERT_STR(one.t.scheme, "https");
         SENT("X-Forwarded-Proto", "https");
@@ -260,7 +260,7 @@ static void reported_schemes(void **state)
 {
         (void)state;
         trusted_peer();
-        one.facts.tls = &one.tls;
+        one.r.tls = &one.tls;
         req_field("X-Forwarded-Proto", "http");
         forward_client(&one.t);
         ASSERT_STR(one.t.scheme, "http");

@@ -82,6 +82,7 @@ static const char *module_path(struct house *h, const struct module_conf *m, str
 
 struct tls_server {
         uint64_t policy, strength;
+        bool demands;
         const struct tls_host *hosts;
         size_t n_hosts;
 };
@@ -104,10 +105,16 @@ struct tls_server *tls_server_new(const struct tls_server_conf *c, struct arena 
         s = calloc(1, sizeof(*s));
         s->policy = out.policy + (uint64_t)c->client_certificate;
         s->strength = (uint64_t)c->version_min;
+        s->demands = c->client_certificate == TLS_CLIENT_REQUIRED;
         s->hosts = c->hosts;
         s->n_hosts = c->n_hosts;
         out.servers++;
         return s;
+}
+
+bool tls_server_demands(const struct tls_server *s)
+{
+        return s->demands;
 }
 
 uint64_t tls_server_strength(const struct tls_server *s)
@@ -1004,7 +1011,10 @@ static void policies(void **state)
         const struct host_conf *h = &g->conf->hosts[0];
         assert_int_equal(gen_policy_fits(g, plain, h, NULL), GEN_FITS);
         assert_int_equal(gen_policy_fits(g, tls, h, &facts), GEN_FITS);
-        facts.policy = 6; /* it went through another verification */
+        facts.policy = 6; /* it went through another verification, and has shown nothing */
+        assert_int_equal(gen_policy_fits(g, tls, h, &facts), GEN_LAST);
+        assert_int_equal(gen_policy_fits(g, tls, NULL, &facts), GEN_LAST);
+        facts.client_verified = true; /* what it has shown is not what is believed now */
         assert_int_equal(gen_policy_fits(g, tls, h, &facts), GEN_OUTDATED);
         assert_int_equal(gen_policy_fits(g, tls, NULL, &facts), GEN_OUTDATED);
         /* or none: it is plain, from before a reload */
@@ -1054,7 +1064,10 @@ static void policies_of_hosts(void **state)
                 if (fit != crossings[i].fit)
                         fail_msg("%s to host %d: %d", crossings[i].sni, crossings[i].host, fit);
                 facts.policy = 9; /* from before a reload */
-                assert_int_equal(gen_policy_fits(g, &l[1], &h[2], &facts), GEN_OUTDATED);
+                assert_int_equal(gen_policy_fits(g, &l[1], &h[2], &facts),
+                                 strict                               ? GEN_OUTDATED
+                                 : str_eq(facts.sni, STR("new.test")) ? GEN_OTHER_NAME
+                                                                      : GEN_LAST);
         }
         /* Without TLS nobody has shown a certificate; what another listener saw is not known. */
         struct tls_facts shown = {.policy = 7};
