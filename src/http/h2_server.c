@@ -5,9 +5,11 @@
  *      flow, deadlines ---------- wake -------------------------> pump: what is due, frames, socket
  *
  * The difficulty is that nghttp2, flow and io call each other in circles.  So there is one place
- * where frames are made and sent, pump(), once a turn; callbacks only note what is due, and whoever
- * submits something from outside wakes it.  A connection that must end says so (over) and ends
- * there, never inside nghttp2.
+ * where frames are sent, pump(), once a turn; callbacks only note what is due, and whoever submits
+ * something from outside wakes it.  What was submitted becomes frames before that, as soon as
+ * nobody is on the stack any more (frame()): of many responses in one turn each is over before the
+ * next one is read, with its memory still in the CPU's caches.  A connection that must end says so
+ * (over) and ends in pump(), never inside nghttp2.
  *
  * Drain: GOAWAY without a last stream, a PING, and when its answer has come the GOAWAY that names
  * the last one (RFC 9113 6.8), so that no request that was under way meanwhile is lost.
@@ -57,6 +59,8 @@ static void leave(struct h2_server *h, enum reason why)
 {
         deadline_clear(&h->head);
         deadline_clear(&h->drain);
+        if (list_linked(&h->frames.link))
+                list_remove(&h->frames.link);
         end_streams(h, why);
 }
 
@@ -350,10 +354,31 @@ static void pump_task(struct loop_task *t)
         pump(server_of(d));
 }
 
+static void make_frames(struct h2_server *h)
+{
+        if (h2_session_fill(h->ng, &h->d->io.out) != 0 && h->over == REASON_NONE)
+                h->over = REASON_H2_PROTOCOL;
+}
+
+/* What waits for the socket stays with nghttp2, for the client may yet say what is urgent. */
+static void frame(struct loop_task *t)
+{
+        struct h2_server *h = CONTAINER_OF(t, struct h2_server, frames);
+        CHECK_OBJ(h, H2_SERVER_MAGIC);
+        if (h->d->io.writing || h->d->io.failed || h->over != REASON_NONE)
+                return;
+        h->pumping = true;
+        make_frames(h);
+        h->pumping = false;
+}
+
 void h2_server_wake(struct h2_server *h)
 {
-        if (!h->pumping && h->d->state != CONN_CLOSED)
-                loop_defer(h->d->io.loop, &h->d->task, pump_task);
+        struct downstream *d = h->d;
+        if (h->pumping || d->state == CONN_CLOSED)
+                return;
+        loop_soon(d->io.loop, &h->frames, frame);
+        loop_defer(d->io.loop, &d->task, pump_task);
 }
 
 static void run_due(struct h2_server *h)
@@ -428,8 +453,7 @@ static void pump(struct h2_server *h)
                 run_due(h);
                 if (d->io.writing || d->io.failed || h->over != REASON_NONE)
                         break;
-                if (h2_session_fill(h->ng, &d->io.out) != 0 && h->over == REASON_NONE)
-                        h->over = REASON_H2_PROTOCOL;
+                make_frames(h);
                 if (d->io.out.n == 0 && list_empty(&h->due))
                         break;
                 io_flush(&d->io);

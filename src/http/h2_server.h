@@ -31,6 +31,7 @@ struct h2_server {
         struct downstream *d;
         nghttp2_session *ng;
         struct list streams, due;
+        struct loop_task frames; /* what was submitted becomes frames */
         uint32_t n_streams, requests;
         bool pumping : 1;            /* pump() is on the stack: nobody need ask for it */
         bool noticed : 1;            /* GOAWAY without a last stream has been sent */
