@@ -391,6 +391,7 @@ struct h2_loop *h2_loop(struct loop *l)
               nghttp2_option_new(&h->option) == 0);
         slab_init(&h->clients, sizeof(struct h2_client), KEEP);
         slab_init(&h->streams, sizeof(struct h2_stream), KEEP);
+        h2_memory_init(&h->memory);
         lower_names(h);
         nghttp2_session_callbacks_set_on_begin_frame_callback(h->calls, on_begin_frame);
         nghttp2_session_callbacks_set_on_frame_recv_callback(h->calls, on_frame_recv);
@@ -418,6 +419,7 @@ void h2_client_loop_end(struct loop *l)
         CHECK(h->clients.live == 0 && h->streams.live == 0);
         slab_end(&h->clients);
         slab_end(&h->streams);
+        h2_memory_end(&h->memory);
         nghttp2_session_callbacks_del(h->calls);
         nghttp2_option_del(h->option);
         free(h);
@@ -434,7 +436,8 @@ static void begin_session(struct h2_client *c)
                 {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0},
                 {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, PIPE_HIGH},
         };
-        CHECK(nghttp2_session_client_new2(&c->session, h->calls, c, h->option) == 0);
+        CHECK(nghttp2_session_client_new3(&c->session, h->calls, c, h->option, &h->memory.mem) ==
+              0);
         CHECK(nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, COUNT(settings)) ==
               0);
         CHECK(nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0,

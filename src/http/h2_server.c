@@ -639,7 +639,8 @@ static nghttp2_session *new_session(struct h2_server *h)
         nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);
         if (h->limits.continuations)
                 nghttp2_option_set_max_continuations(o, h->limits.continuations);
-        CHECK(nghttp2_session_server_new2(&ng, callbacks(), h, o) == 0);
+        CHECK(nghttp2_session_server_new3(&ng, callbacks(), h, o,
+                                          &codecs(h->d->io.loop)->h2_memory.mem) == 0);
         nghttp2_option_del(o);
         return ng;
 }
