@@ -151,8 +151,11 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 {
         struct h2_server *h = arg;
         if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-                struct h2_stream *s = h2_stream_new(h, frame->hd.stream_id);
-                CHECK(nghttp2_session_set_stream_user_data(ng, s->id, s) == 0);
+                h->head_of = h2_stream_new(h, frame->hd.stream_id);
+                CHECK(nghttp2_session_set_stream_user_data(ng, frame->hd.stream_id, h->head_of) ==
+                      0);
+        } else {
+                h->head_of = stream_by_id(h, frame->hd.stream_id);
         }
         h->head_id = frame->hd.stream_id;
         return 0;
@@ -162,7 +165,7 @@ static int on_header(nghttp2_session *ng UNUSED, const nghttp2_frame *frame, ngh
                      nghttp2_rcbuf *value, uint8_t flags UNUSED, void *arg)
 {
         struct h2_server *h = arg;
-        struct h2_stream *s = stream_by_id(h, frame->hd.stream_id);
+        struct h2_stream *s = frame->hd.stream_id == h->head_id ? h->head_of : NULL;
         nghttp2_vec n = nghttp2_rcbuf_get_buf(name), v = nghttp2_rcbuf_get_buf(value);
         if (!s)
                 return 0;
@@ -220,6 +223,7 @@ static int on_frame_recv(nghttp2_session *ng UNUSED, const nghttp2_frame *frame,
         switch (frame->hd.type) {
         case NGHTTP2_HEADERS:
                 h->head_id = 0;
+                h->head_of = NULL;
                 deadline_clear(&h->head);
                 if (s)
                         h2_stream_head(s, end);
@@ -268,6 +272,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
                 return 0;
         if (h->head_id == id) {
                 h->head_id = 0;
+                h->head_of = NULL;
                 deadline_clear(&h->head);
         }
         if (s->r && s->out_end) {

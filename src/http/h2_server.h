@@ -44,6 +44,7 @@ struct h2_server {
         uint64_t sent;               /* bytes of DATA, ever */
         struct deadline head, drain; /* a header block, the answer to the PING behind GOAWAY */
         int32_t head_id;             /* the stream whose header block is being received, or 0 */
+        struct h2_stream *head_of;   /* that stream, or NULL: looked up once for all its fields */
         struct h2_guard guard;
         struct h2_ids ids;
         struct h2_limits limits; /* of the conf it began with: its SETTINGS say the same */
