@@ -370,17 +370,6 @@ static int on_invalid_frame(nghttp2_session *session UNUSED, const nghttp2_frame
 
 /* ---------------------------------------------------------------- per loop */
 
-static void lower_names(struct h2_loop *h)
-{
-        for (int id = FIELD_OTHER + 1; id < FIELD_IDS; id++) {
-                str name = field_name_of((enum field_id)id);
-                CHECK(name.n <= sizeof(h->text[id]));
-                for (size_t i = 0; i < name.n; i++)
-                        h->text[id][i] = str_lower(name.p[i]);
-                h->lower[id] = str_of(h->text[id], name.n);
-        }
-}
-
 struct h2_loop *h2_loop(struct loop *l)
 {
         struct h2_loop *h = l->slot[LOOP_SLOT_H2_CLIENT];
@@ -392,7 +381,6 @@ struct h2_loop *h2_loop(struct loop *l)
         slab_init(&h->clients, sizeof(struct h2_client), KEEP);
         slab_init(&h->streams, sizeof(struct h2_stream), KEEP);
         h2_memory_init(&h->memory);
-        lower_names(h);
         nghttp2_session_callbacks_set_on_begin_frame_callback(h->calls, on_begin_frame);
         nghttp2_session_callbacks_set_on_frame_recv_callback(h->calls, on_frame_recv);
         nghttp2_session_callbacks_set_on_frame_send_callback(h->calls, on_frame_send);

@@ -20,8 +20,6 @@ struct h2_loop {
         struct h2_memory memory;
         nghttp2_session_callbacks *calls;
         nghttp2_option *option;
-        str lower[FIELD_IDS]; /* names as HTTP/2 wants them */
-        char text[FIELD_IDS][32];
 };
 struct h2_loop *h2_loop(struct loop *l);
 

@@ -24,11 +24,16 @@ size_t h2_data_length(const struct pipe *p, size_t most);
 void h2_data_put(struct buf *out, const nghttp2_frame *frame, const uint8_t *head, struct pipe *p,
                  size_t n);
 
-/* Fields on their way to nghttp2, which copies them and makes names lower case. */
+/* A well-known name as HTTP/2 wants it, in lower case; stays. */
+str h2_name_of(enum field_id id);
+
+/* Fields on their way to nghttp2, which copies values; and names, in lower case, unless they stay.
+ */
 struct h2_fields {
         nghttp2_nv *v;
         size_t n, cap;
 };
+/* The name is in lower case and stays. */
 void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value);
 /* All that may pass from a message: neither hop-by-hop fields nor framing. */
 void h2_fields_pass(struct arena *a, struct h2_fields *out, const struct fields *fs);
