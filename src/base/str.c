@@ -163,7 +163,20 @@ static bool number(str s, unsigned base, uint64_t max, uint64_t *out)
 
 bool str_u64(str s, uint64_t max, uint64_t *out)
 {
-        return number(s, 10, max, out);
+        uint64_t v = 0;
+
+        if (UNLIKELY(s.n >= 20)) /* else there are too few digits to overflow */
+                return number(s, 10, max, out);
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned d = (unsigned char)s.p[i] - (unsigned)'0';
+                if (d > 9)
+                        return false;
+                v = v * 10 + d;
+        }
+        if (s.n == 0 || v > max)
+                return false;
+        *out = v;
+        return true;
 }
 
 bool str_hex64(str s, uint64_t max, uint64_t *out)

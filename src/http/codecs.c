@@ -20,6 +20,7 @@ struct codecs *codecs(struct loop *l)
         slab_init(&h->servers, h1_conn_size, KEEP);
         slab_init(&h->clients, h1_client_size, KEEP);
         slab_init(&h->streams, h2_stream_size, KEEP);
+        h2_memory_init(&h->h2_memory);
         list_init(&h->connections);
         l->slot[LOOP_SLOT_HTTP] = h;
         return h;
@@ -34,6 +35,7 @@ void codecs_end(struct loop *l)
         slab_end(&h->servers);
         slab_end(&h->clients);
         slab_end(&h->streams);
+        h2_memory_end(&h->h2_memory);
         while (h->listeners) {
                 struct codecs_listener *next = h->listeners->next;
                 free(h->listeners->name);

@@ -5,7 +5,7 @@
 #ifndef HTTP_CODECS_H
 #define HTTP_CODECS_H
 
-#include "base/slab.h"
+#include "http/h2_memory.h"
 #include "net/loop.h"
 
 /* The counters of one listener.  Owned by its loop's struct codecs; name is a copy. */
@@ -18,7 +18,8 @@ struct codecs_listener {
 
 struct codecs {
         struct slab servers, clients, streams; /* streams: of HTTP/2 from clients */
-        struct list connections;               /* of struct downstream */
+        struct h2_memory h2_memory;
+        struct list connections; /* of struct downstream */
         uint32_t n_connections;
         bool draining;
         uint64_t serial;

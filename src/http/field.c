@@ -147,6 +147,8 @@ bool field_settable(enum field_id id)
 /* Deletes what one Connection value nominates. */
 static void strip_nominated(struct fields *f, str list)
 {
+        if (LIKELY(str_ieq(list, STR("keep-alive")) || str_ieq(list, STR("close"))))
+                return;
         for (str name; field_list_next(&list, &name);) {
                 if (str_ieq(name, STR("close")) || str_ieq(name, STR("keep-alive")))
                         continue;
@@ -162,17 +164,18 @@ static void strip_nominated(struct fields *f, str list)
 
 void field_strip_hop(struct fields *fs)
 {
-        bool nominates = false;
-        FIELDS_EACH(f, fs)
+        static const uint64_t hop = 0
+#define FIELD(id, name, flags) | ((flags)&FIELD_F_HOP ? FIELD_BIT(FIELD_##id) : 0)
+#include "http/header.tbl"
+#undef FIELD
+                ;
+        if (!(fs->ids & hop)) /* Connection is one itself */
+                return;
+        FIELDS_EACH(c, fs)
         {
-                nominates |= f->id == FIELD_CONNECTION;
+                if (c->id == FIELD_CONNECTION)
+                        strip_nominated(fs, c->value);
         }
-        if (nominates)
-                FIELDS_EACH(c, fs)
-                {
-                        if (c->id == FIELD_CONNECTION)
-                                strip_nominated(fs, c->value);
-                }
         FIELDS_EACH(h, fs)
         {
                 if (h->id != FIELD_OTHER && (field_flags_of(h->id) & FIELD_F_HOP))

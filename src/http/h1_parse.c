@@ -91,16 +91,23 @@ struct findings {
         bool close, keep, upgrading;
 };
 
+static bool note_option(struct findings *w, str e)
+{
+        if (str_ieq(e, STR("close")))
+                return w->close = true;
+        if (str_ieq(e, STR("keep-alive")))
+                return w->keep = true;
+        if (str_ieq(e, STR("upgrade")))
+                return w->upgrading = true;
+        return false;
+}
+
 static void note_connection(struct findings *w, str list)
 {
-        for (str e; field_list_next(&list, &e);) {
-                if (str_ieq(e, STR("close")))
-                        w->close = true;
-                else if (str_ieq(e, STR("keep-alive")))
-                        w->keep = true;
-                else if (str_ieq(e, STR("upgrade")))
-                        w->upgrading = true;
-        }
+        if (LIKELY(note_option(w, list))) /* usually there is one */
+                return;
+        for (str e; field_list_next(&list, &e);)
+                note_option(w, e);
 }
 
 static void note_field(struct findings *w, const struct field *f)

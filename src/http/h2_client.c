@@ -385,17 +385,6 @@ static int on_invalid_frame(nghttp2_session *session UNUSED, const nghttp2_frame
 
 /* ---------------------------------------------------------------- per loop */
 
-static void lower_names(struct h2_loop *h)
-{
-        for (int id = FIELD_OTHER + 1; id < FIELD_IDS; id++) {
-                str name = field_name_of((enum field_id)id);
-                CHECK(name.n <= sizeof(h->text[id]));
-                for (size_t i = 0; i < name.n; i++)
-                        h->text[id][i] = str_lower(name.p[i]);
-                h->lower[id] = str_of(h->text[id], name.n);
-        }
-}
-
 struct h2_loop *h2_loop(struct loop *l)
 {
         struct h2_loop *h = l->slot[LOOP_SLOT_H2_CLIENT];
@@ -406,7 +395,7 @@ struct h2_loop *h2_loop(struct loop *l)
               nghttp2_option_new(&h->option) == 0);
         slab_init(&h->clients, sizeof(struct h2_client), KEEP);
         slab_init(&h->streams, sizeof(struct h2_stream), KEEP);
-        lower_names(h);
+        h2_memory_init(&h->memory);
         nghttp2_session_callbacks_set_on_begin_frame_callback(h->calls, on_begin_frame);
         nghttp2_session_callbacks_set_on_frame_recv_callback(h->calls, on_frame_recv);
         nghttp2_session_callbacks_set_on_frame_send_callback(h->calls, on_frame_send);
@@ -433,6 +422,7 @@ void h2_client_loop_end(struct loop *l)
         CHECK(h->clients.live == 0 && h->streams.live == 0);
         slab_end(&h->clients);
         slab_end(&h->streams);
+        h2_memory_end(&h->memory);
         nghttp2_session_callbacks_del(h->calls);
         nghttp2_option_del(h->option);
         free(h);
@@ -449,7 +439,8 @@ static void begin_session(struct h2_client *c)
                 {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0},
                 {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, PIPE_HIGH},
         };
-        CHECK(nghttp2_session_client_new2(&c->session, h->calls, c, h->option) == 0);
+        CHECK(nghttp2_session_client_new3(&c->session, h->calls, c, h->option, &h->memory.mem) ==
+              0);
         CHECK(nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, COUNT(settings)) ==
               0);
         CHECK(nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0,

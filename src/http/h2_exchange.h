@@ -10,18 +10,17 @@
 #define HTTP_H2_EXCHANGE_H
 
 #include "base/check.h"
-#include "base/slab.h"
 #include "http/h2_client.h"
+#include "http/h2_memory.h"
 #include "http/h2_session.h"
 
 #include <nghttp2/nghttp2.h>
 
 struct h2_loop {
         struct slab clients, streams;
+        struct h2_memory memory;
         nghttp2_session_callbacks *calls;
         nghttp2_option *option;
-        str lower[FIELD_IDS]; /* names as HTTP/2 wants them */
-        char text[FIELD_IDS][32];
 };
 struct h2_loop *h2_loop(struct loop *l);
 

@@ -34,9 +34,9 @@ static str lower(struct arena *a, str s)
         return p ? str_of(p, s.n) : STR_NONE;
 }
 
-static void put_field(struct h2_loop *h, struct names *to, const struct field *f)
+static void put_field(struct names *to, const struct field *f)
 {
-        str name = f->id != FIELD_OTHER ? h->lower[f->id] : lower(to->a, f->name);
+        str name = f->id != FIELD_OTHER ? h2_name_of(f->id) : lower(to->a, f->name);
         bool secret = f->id == FIELD_AUTHORIZATION || f->id == FIELD_PROXY_AUTHORIZATION;
         if (name.n)
                 put(to, name, f->value, secret ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE);
@@ -81,7 +81,7 @@ static void put_head(struct h2_stream *s, struct names *to)
         FIELDS_EACH(f, &m->fields)
         {
                 if (field_passes(f) && !(s->connect && str_ieq(f->name, STR("Sec-WebSocket-Key"))))
-                        put_field(h2_loop(s->c->io.loop), to, f);
+                        put_field(to, f);
         }
         if (takes_trailers(x->r) || grpc_is_request(m))
                 put(to, STR("te"), STR("trailers"), 0);
@@ -106,7 +106,7 @@ static bool put_trailers(struct h2_stream *s)
         FIELDS_EACH(f, fs)
         {
                 if (!(field_flags_of(f->id) & (FIELD_F_NOTRAILER | FIELD_F_HOP | FIELD_F_FRAMING)))
-                        put_field(h2_loop(s->c->io.loop), &to, f);
+                        put_field(&to, f);
         }
         return to.n > 0 && nghttp2_submit_trailer(s->c->session, s->id, to.v, to.n) == 0;
 }

@@ -5,9 +5,11 @@
  *      flow, deadlines ---------- wake -------------------------> pump: what is due, frames, socket
  *
  * The difficulty is that nghttp2, flow and io call each other in circles.  So there is one place
- * where frames are made and sent, pump(), once a turn; callbacks only note what is due, and whoever
- * submits something from outside wakes it.  A connection that must end says so (over) and ends
- * there, never inside nghttp2.
+ * where frames are sent, pump(), once a turn; callbacks only note what is due, and whoever submits
+ * something from outside wakes it.  What was submitted becomes frames before that, as soon as
+ * nobody is on the stack any more (frame()): of many responses in one turn each is over before the
+ * next one is read, with its memory still in the CPU's caches.  A connection that must end says so
+ * (over) and ends in pump(), never inside nghttp2.
  *
  * Drain: GOAWAY without a last stream, a PING, and when its answer has come the GOAWAY that names
  * the last one (RFC 9113 6.8), so that no request that was under way meanwhile is lost.
@@ -46,6 +48,8 @@ static void bury(struct downstream *d)
 {
         struct h2_server *h = server_of(d);
         CHECK(!deadline_armed(&h->head) && !deadline_armed(&h->drain));
+        if (list_linked(&h->frames.link)) /* asked for once more by what ended with it */
+                list_remove(&h->frames.link);
         while (!list_empty(&h->streams))
                 h2_stream_free(CONTAINER_OF(h->streams.next, struct h2_stream, link));
         nghttp2_session_del(h->ng);
@@ -57,6 +61,8 @@ static void leave(struct h2_server *h, enum reason why)
 {
         deadline_clear(&h->head);
         deadline_clear(&h->drain);
+        if (list_linked(&h->frames.link))
+                list_remove(&h->frames.link);
         end_streams(h, why);
 }
 
@@ -154,8 +160,11 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
 {
         struct h2_server *h = arg;
         if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-                struct h2_stream *s = h2_stream_new(h, frame->hd.stream_id);
-                CHECK(nghttp2_session_set_stream_user_data(ng, s->id, s) == 0);
+                h->head_of = h2_stream_new(h, frame->hd.stream_id);
+                CHECK(nghttp2_session_set_stream_user_data(ng, frame->hd.stream_id, h->head_of) ==
+                      0);
+        } else {
+                h->head_of = stream_by_id(h, frame->hd.stream_id);
         }
         h->head_id = frame->hd.stream_id;
         return 0;
@@ -165,7 +174,7 @@ static int on_header(nghttp2_session *ng UNUSED, const nghttp2_frame *frame, ngh
                      nghttp2_rcbuf *value, uint8_t flags UNUSED, void *arg)
 {
         struct h2_server *h = arg;
-        struct h2_stream *s = stream_by_id(h, frame->hd.stream_id);
+        struct h2_stream *s = frame->hd.stream_id == h->head_id ? h->head_of : NULL;
         nghttp2_vec n = nghttp2_rcbuf_get_buf(name), v = nghttp2_rcbuf_get_buf(value);
         if (!s)
                 return 0;
@@ -230,6 +239,7 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         switch (frame->hd.type) {
         case NGHTTP2_HEADERS:
                 h->head_id = 0;
+                h->head_of = NULL;
                 deadline_clear(&h->head);
                 if (s)
                         h2_stream_head(s, end);
@@ -280,6 +290,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
                 return 0;
         if (h->head_id == id) {
                 h->head_id = 0;
+                h->head_of = NULL;
                 deadline_clear(&h->head);
         }
         if (s->r && s->out_end) {
@@ -366,10 +377,31 @@ static void pump_task(struct loop_task *t)
         pump(server_of(d));
 }
 
+static void make_frames(struct h2_server *h)
+{
+        if (h2_session_fill(h->ng, &h->d->io.out) != 0 && h->over == REASON_NONE)
+                h->over = REASON_H2_PROTOCOL;
+}
+
+/* What waits for the socket stays with nghttp2, for the client may yet say what is urgent. */
+static void frame(struct loop_task *t)
+{
+        struct h2_server *h = CONTAINER_OF(t, struct h2_server, frames);
+        CHECK_OBJ(h, H2_SERVER_MAGIC);
+        if (h->d->io.writing || h->d->io.failed || h->over != REASON_NONE)
+                return;
+        h->pumping = true;
+        make_frames(h);
+        h->pumping = false;
+}
+
 void h2_server_wake(struct h2_server *h)
 {
-        if (!h->pumping && h->d->state != CONN_CLOSED)
-                loop_defer(h->d->io.loop, &h->d->task, pump_task);
+        struct downstream *d = h->d;
+        if (h->pumping || d->state == CONN_CLOSED)
+                return;
+        loop_soon(d->io.loop, &h->frames, frame);
+        loop_defer(d->io.loop, &d->task, pump_task);
 }
 
 static void run_due(struct h2_server *h)
@@ -444,8 +476,7 @@ static void pump(struct h2_server *h)
                 run_due(h);
                 if (d->io.writing || d->io.failed || h->over != REASON_NONE)
                         break;
-                if (h2_session_fill(h->ng, &d->io.out) != 0 && h->over == REASON_NONE)
-                        h->over = REASON_H2_PROTOCOL;
+                make_frames(h);
                 if (d->io.out.n == 0 && list_empty(&h->due))
                         break;
                 io_flush(&d->io);
@@ -628,7 +659,8 @@ static nghttp2_session *new_session(struct h2_server *h)
         nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);
         if (h->limits.continuations)
                 nghttp2_option_set_max_continuations(o, h->limits.continuations);
-        CHECK(nghttp2_session_server_new2(&ng, callbacks(), h, o) == 0);
+        CHECK(nghttp2_session_server_new3(&ng, callbacks(), h, o,
+                                          &codecs(h->d->io.loop)->h2_memory.mem) == 0);
         nghttp2_option_del(o);
         return ng;
 }

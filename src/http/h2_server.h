@@ -31,6 +31,7 @@ struct h2_server {
         struct downstream *d;
         nghttp2_session *ng;
         struct list streams, due;
+        struct loop_task frames; /* what was submitted becomes frames */
         uint32_t n_streams, requests;
         bool pumping : 1;            /* pump() is on the stack: nobody need ask for it */
         bool noticed : 1;            /* GOAWAY without a last stream has been sent */
@@ -43,6 +44,7 @@ struct h2_server {
         uint64_t sent;               /* bytes of DATA, ever */
         struct deadline head, drain; /* a header block, the answer to the PING behind GOAWAY */
         int32_t head_id;             /* the stream whose header block is being received, or 0 */
+        struct h2_stream *head_of;   /* that stream, or NULL: looked up once for all its fields */
         struct h2_guard guard;
         struct h2_ids ids;
         struct h2_windows windows; /* while SETTINGS are being received */

@@ -90,12 +90,38 @@ bool h2_windows_overflow(const struct h2_windows *w, nghttp2_session *ng)
         return w->widest + initial_window(ng) - w->initial > INT32_MAX;
 }
 
-void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value)
+str h2_name_of(enum field_id id)
+{
+        static _Thread_local char text[FIELD_IDS][32];
+        str name = field_name_of(id);
+        if (UNLIKELY(text[id][0] == '\0')) {
+                CHECK(id != FIELD_OTHER && name.n <= sizeof(text[id]));
+                for (size_t i = 0; i < name.n; i++)
+                        text[id][i] = str_lower(name.p[i]);
+        }
+        return str_of(text[id], name.n);
+}
+
+static void add(struct arena *a, struct h2_fields *out, str name, str value, uint8_t flags)
 {
         *VEC_ADD(a, out) = (nghttp2_nv){.name = (uint8_t *)name.p,
                                         .namelen = name.n,
                                         .value = (uint8_t *)value.p,
-                                        .valuelen = value.n};
+                                        .valuelen = value.n,
+                                        .flags = flags};
+}
+
+void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value)
+{
+        add(a, out, name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+}
+
+static void pass(struct arena *a, struct h2_fields *out, const struct field *f)
+{
+        if (f->id == FIELD_OTHER)
+                add(a, out, f->name, f->value, NGHTTP2_NV_FLAG_NONE);
+        else
+                h2_fields_add(a, out, h2_name_of(f->id), f->value);
 }
 
 void h2_fields_pass(struct arena *a, struct h2_fields *out, const struct fields *fs)
@@ -104,7 +130,7 @@ void h2_fields_pass(struct arena *a, struct h2_fields *out, const struct fields 
         {
                 if (f->id == FIELD_OTHER ||
                     !(field_flags_of(f->id) & (FIELD_F_HOP | FIELD_F_FRAMING)))
-                        h2_fields_add(a, out, f->name, f->value);
+                        pass(a, out, f);
         }
 }
 
@@ -113,6 +139,6 @@ void h2_fields_trailers(struct arena *a, struct h2_fields *out, const struct fie
         FIELDS_EACH(f, fs)
         {
                 if (!(field_flags_of(f->id) & FIELD_F_NOTRAILER))
-                        h2_fields_add(a, out, f->name, f->value);
+                        pass(a, out, f);
         }
 }

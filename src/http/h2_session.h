@@ -36,11 +36,16 @@ void h2_windows_begin(struct h2_windows *w, nghttp2_session *ng);
 void h2_windows_stream(struct h2_windows *w, nghttp2_session *ng, int32_t id);
 bool h2_windows_overflow(const struct h2_windows *w, nghttp2_session *ng);
 
-/* Fields on their way to nghttp2, which copies them and makes names lower case. */
+/* A well-known name as HTTP/2 wants it, in lower case; stays. */
+str h2_name_of(enum field_id id);
+
+/* Fields on their way to nghttp2, which copies values; and names, in lower case, unless they stay.
+ */
 struct h2_fields {
         nghttp2_nv *v;
         size_t n, cap;
 };
+/* The name is in lower case and stays. */
 void h2_fields_add(struct arena *a, struct h2_fields *out, str name, str value);
 /* All that may pass from a message: neither hop-by-hop fields nor framing. */
 void h2_fields_pass(struct arena *a, struct h2_fields *out, const struct fields *fs);

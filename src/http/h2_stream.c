@@ -10,7 +10,8 @@
  * back at once, for the streams bound the memory already.
  *
  * nghttp2 is never told anything inside a callback of it but what its manual allows there, and flow
- * is never called from one but to say that the client has gone: h2_due() puts it off.
+ * is never called from one but to say that the client has gone: h2_due() puts it off.  The conf is
+ * asked for once for all that was read (h2_server.c), not for each stream and field.
  */
 #include "http/h2_server.h"
 
@@ -27,7 +28,7 @@ static void expired(struct deadline *d);
 struct h2_stream *h2_stream_new(struct h2_server *h, int32_t id)
 {
         struct downstream *d = h->d;
-        const struct downstream_conf *conf = downstream_conf_of(d);
+        const struct downstream_conf *conf = d->conf;
         struct request *r = downstream_request(d, conf);
         struct h2_stream *s = slab_get(&codecs(d->io.loop)->streams);
         s->magic = H2_STREAM_MAGIC;
@@ -116,7 +117,7 @@ static void settle_timer(struct h2_stream *s, bool progress)
 void h2_stream_field(struct h2_stream *s, bool trailer, str name, str value)
 {
         struct request *r = s->r;
-        const struct h1_limits *lim = &downstream_conf_of(s->h->d)->limits;
+        const struct h1_limits *lim = &s->h->d->conf->limits;
         if (!r)
                 return;
         if (trailer)
@@ -135,7 +136,7 @@ static void refuse(struct h2_stream *s, enum reason why)
 {
         struct request *r = s->r;
         r->refused = why;
-        r->limit = downstream_limit_of(&downstream_conf_of(s->h->d)->limits, why);
+        r->limit = downstream_limit_of(&s->h->d->conf->limits, why);
         r->measured = s->head.measured;
         r->req.upgrade = STR_NONE;
         stop_input(s);

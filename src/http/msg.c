@@ -199,11 +199,19 @@ struct field *fields_add(struct arena *a, struct fields *f, enum field_id id, st
         }
         struct field *new = &f->v[f->n++];
         *new = (struct field){name, value, (uint16_t)id, 0};
+        f->ids |= FIELD_BIT(id);
         return new;
+}
+
+static bool absent(const struct fields *fs, enum field_id id)
+{
+        return !(fs->ids & FIELD_BIT(id));
 }
 
 struct field *fields_get(const struct fields *fs, enum field_id id)
 {
+        if (absent(fs, id))
+                return NULL;
         FIELDS_EACH(f, fs)
         {
                 if (f->id == id)
@@ -215,6 +223,8 @@ struct field *fields_get(const struct fields *fs, enum field_id id)
 struct field *fields_find(const struct fields *fs, str name)
 {
         enum field_id id = field_id_of(name);
+        if (absent(fs, id))
+                return NULL;
         FIELDS_EACH(f, fs)
         {
                 if (field_is(f, id, name))
@@ -237,6 +247,8 @@ unsigned fields_count(const struct fields *fs, str name)
 static unsigned fields_del_from(struct fields *fs, uint32_t first, enum field_id id, str name)
 {
         unsigned n = 0;
+        if (absent(fs, id))
+                return 0;
         for (uint32_t i = first; i < fs->n; i++) {
                 struct field *f = &fs->v[i];
                 if (!(f->flags & FIELD_DELETED) && field_is(f, id, name)) {
@@ -260,6 +272,8 @@ unsigned fields_del(struct fields *f, str name)
 
 struct field *fields_set(struct arena *a, struct fields *fs, enum field_id id, str name, str value)
 {
+        if (absent(fs, id))
+                return fields_add(a, fs, id, name, value);
         FIELDS_EACH(f, fs)
         {
                 if (field_is(f, id, name)) {

@@ -36,10 +36,15 @@ struct field {
 #define FIELD_DELETED 1 /* stays in the array so that indexes hold; skipped by everybody */
 #define FIELD_OWN     2 /* a function has set it: the peer's Connection cannot nominate it away */
 
+/* Invariant: ids has the bit of each field's id (also of deleted ones), so that most of what is
+ * asked for and not there is told without a look at the fields. */
 struct fields {
         struct field *v;
         uint32_t n, cap;
+        uint64_t ids;
 };
+#define FIELD_BIT(id) (UINT64_C(1) << (id))
+_Static_assert(FIELD_IDS <= 64, "a bit for each id");
 
 enum method {
         METHOD_OTHER,

@@ -9,6 +9,7 @@
 struct request *request_new(struct loop *l, const struct flow_ops *flow, size_t memory)
 {
         struct arena *a = arena_new(memory);
+        arena_prefetch(a, REQUEST_FIRST);
         struct request *r = ARENA_NEW(a, struct request);
         CHECK(r != NULL);
         r->magic = REQUEST_MAGIC;

@@ -128,8 +128,9 @@ static void on_watch(evutil_socket_t fd, short what UNUSED, void *arg)
 static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *arg)
 {
         struct io *io = CAST(struct io, IO_MAGIC, arg);
+        struct loop *l = io->loop;
 
-        loop_woke(io->loop);
+        loop_woke(l);
         if (io->handshaking) {
                 io->step_due = true;
                 run_due(&io->task);
@@ -137,6 +138,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *arg)
                 start_watching(io);
         } else {
                 io->owner->readable(io);
+                loop_run_soon(l);
         }
 }
 

@@ -266,12 +266,23 @@ static void on_inbox(evutil_socket_t fd UNUSED, short what UNUSED, void *arg)
 
 /* ---- turns ---- */
 
+void loop_run_soon_(struct loop *l)
+{
+        struct list *n;
+
+        while ((n = list_pop(&l->soon)) != NULL) {
+                struct loop_task *t = CONTAINER_OF(n, struct loop_task, link);
+                t->fn(t);
+        }
+}
+
 /* Runs the tasks that are there now; what they add runs in the next turn, so that one that adds
  * itself stops nobody. */
 static void run_tasks(struct loop *l)
 {
         struct list batch;
 
+        loop_run_soon(l);
         if (list_empty(&l->tasks))
                 return;
         batch = l->tasks;
@@ -280,6 +291,7 @@ static void run_tasks(struct loop *l)
         while (!list_empty(&batch)) {
                 struct loop_task *t = CONTAINER_OF(list_pop(&batch), struct loop_task, link);
                 t->fn(t);
+                loop_run_soon(l);
         }
 }
 
@@ -390,6 +402,7 @@ struct loop *loop_new(unsigned index, struct metric_slot *metrics)
         l->metrics = metrics;
         l->base = base_new();
         list_init(&l->tasks);
+        list_init(&l->soon);
         list_init(&l->lingering);
         list_init(&l->acceptors);
         list_init(&l->redises);
@@ -420,6 +433,7 @@ void loop_free(struct loop *l)
         inbox_take(l);
         while (!list_empty(&l->tasks))
                 run_tasks(l);
+        CHECK(list_empty(&l->soon));
         CHECK(list_empty(&l->lingering) && list_empty(&l->acceptors) && list_empty(&l->redises));
         for (unsigned i = 0; i < l->timeouts->n; i++)
                 CHECK(list_empty(&l->timeouts->exact[i]));

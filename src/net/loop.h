@@ -61,6 +61,7 @@ struct loop {
         struct metric_slot *metrics;
         void *slot[LOOP_SLOTS];
         struct list tasks; /* of loop_task, run before waiting */
+        struct list soon;  /* of loop_task, run when the callback has returned that added them */
         struct loop_inbox *inbox;
         struct loop_timeouts *timeouts;
         bool stop;
@@ -111,6 +112,23 @@ static inline void loop_defer(struct loop *l, struct loop_task *t, void (*fn)(st
         t->fn = fn;
         if (!list_linked(&t->link))
                 list_push(&l->tasks, &t->link);
+}
+
+/* Work for when the callback of the event that is handled now has returned: early enough to find in
+ * the CPU's caches what that left there, and with nobody else on the stack.  Callbacks of sockets
+ * that can be read see to it; from anywhere else it is done at the end of this turn, before the
+ * tasks. */
+static inline void loop_soon(struct loop *l, struct loop_task *t, void (*fn)(struct loop_task *))
+{
+        t->fn = fn;
+        if (!list_linked(&t->link))
+                list_push(&l->soon, &t->link);
+}
+void loop_run_soon_(struct loop *l);
+static inline void loop_run_soon(struct loop *l)
+{
+        if (!list_empty(&l->soon))
+                loop_run_soon_(l);
 }
 
 /* (Re)arms d to fire timeout_us from now (rounded up to 5 ms); timeout 0 clears it.  Cheap when the

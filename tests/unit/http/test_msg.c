@@ -93,6 +93,33 @@ static void arrays(void **state)
         arena_free(a);
 }
 
+/* Alone, so that nothing but its own bit says that it is there. */
+static void every_id_is_found(void **state)
+{
+        struct arena *a = arena_new(0);
+
+        (void)state;
+        for (int i = 0; i < FIELD_IDS; i++) {
+                enum field_id id = (enum field_id)i;
+                str name = id == FIELD_OTHER ? STR("X-Y") : field_name_of(id);
+                struct fields f = {0}, copy;
+                assert_null(fields_get(&f, id));
+                assert_null(fields_find(&f, name));
+                assert_int_equal(fields_del(&f, name), 0);
+                fields_add(a, &f, id, name, STR("1"));
+                copy = f;
+                ASSERT_STR(fields_get(&copy, id)->value, "1");
+                ASSERT_STR(fields_find(&f, name)->value, "1");
+                assert_true(fields_set(a, &f, id, name, STR("2")));
+                assert_int_equal(fields_count(&f, name), 1);
+                assert_int_equal(fields_del(&f, name), 1);
+                assert_null(fields_find(&f, name));
+                assert_true(fields_set(a, &f, id, name, STR("3")));
+                ASSERT_STR(fields_find(&f, name)->value, "3");
+        }
+        arena_free(a);
+}
+
 static void a_full_arena_changes_nothing(void **state)
 {
         struct arena *a = arena_new(3000);
@@ -116,6 +143,7 @@ int main(void)
                 cmocka_unit_test(every_name_has_its_id),
                 cmocka_unit_test(methods),
                 cmocka_unit_test(arrays),
+                cmocka_unit_test(every_id_is_found),
                 cmocka_unit_test(a_full_arena_changes_nothing),
         };
         int failed = cmocka_run_group_tests(tests, NULL, NULL);

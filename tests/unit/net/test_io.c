@@ -23,7 +23,28 @@ struct peer {
         enum reason ready;
         bool close_in_readable;
         bool keep; /* leave in what was read */
+        struct loop_task soon;
 };
+
+static char order[8]; /* readable() of the two peers, what they put off, and the turn's tasks */
+
+static void note(char c)
+{
+        size_t n = strlen(order);
+
+        if (n + 1 < sizeof(order))
+                order[n] = c;
+}
+
+static void run_soon(struct loop_task *t UNUSED)
+{
+        note('s');
+}
+
+static void run_task(struct loop_task *t UNUSED)
+{
+        note('t');
+}
 
 /* FNV-1a over a stream: equal on both sides only if no byte was lost, doubled or moved. */
 static uint64_t hash_bytes(uint64_t h, str s)
@@ -54,6 +75,8 @@ static void on_read(struct io *io)
         struct peer *p = (struct peer *)io;
 
         p->readables++;
+        note('r');
+        loop_soon(l, &p->soon, run_soon);
         if (p->close_in_readable) {
                 io_close(io, REASON_DONE);
                 return;
@@ -417,6 +440,30 @@ static void test_write_after_close_raises_no_signal(void **state UNUSED)
         io_flush(&a.io); /* harmless */
 }
 
+/* What is to be done soon is done before the next socket has its turn. */
+static void test_soon_comes_before_the_next_socket(void **state UNUSED)
+{
+        struct loop_task task = {0};
+        int fd[2], other[2];
+
+        tcp_pair(fd);
+        tcp_pair(other);
+        io_open(&a.io, l, fd[0], &owner);
+        io_open(&b.io, l, other[0], &owner);
+        a.want = b.want = 1;
+        assert_int_equal(write(fd[1], "x", 1), 1);
+        assert_int_equal(write(other[1], "x", 1), 1);
+        memset(order, 0, sizeof(order));
+        loop_turn(l, true);
+        loop_defer(l, &task, run_task);
+        loop_turn(l, false);
+        assert_string_equal(order, "rsrst");
+        io_close(&a.io, REASON_DONE);
+        io_close(&b.io, REASON_DONE);
+        close(fd[1]);
+        close(other[1]);
+}
+
 static void test_close_in_callback(void **state UNUSED)
 {
         int fd[2];
@@ -735,6 +782,7 @@ int main(void)
                 T(test_reset_while_paused_and_writing),
                 T(test_early_answer_survives_a_failed_write),
                 T(test_write_after_close_raises_no_signal),
+                T(test_soon_comes_before_the_next_socket),
                 T(test_close_in_callback),
                 T(test_close_drops_due_calls),
                 T(test_connect),

@@ -273,6 +273,63 @@ static void test_task_that_adds_itself(void **state UNUSED)
         list_remove(&self_task.link);
 }
 
+static char order[8];
+static struct loop_task soon_task;
+
+static void note(char c)
+{
+        size_t n = strlen(order);
+
+        assert_true(n + 1 < sizeof(order));
+        order[n] = c;
+}
+
+static void run_soon(struct loop_task *t UNUSED)
+{
+        note('s');
+}
+
+static void add_soon(struct loop_task *t UNUSED)
+{
+        note('a');
+        loop_soon(l, &soon_task, run_soon);
+        loop_soon(l, &soon_task, run_soon); /* linked once */
+}
+
+static void add_plain(struct loop_task *t UNUSED)
+{
+        note('b');
+}
+
+static void soon_and_task(struct loop_task *t)
+{
+        note('t');
+        loop_defer(l, t, add_plain);
+}
+
+/* What is soon comes before the next task, and what it puts off is done in the same turn. */
+static void test_soon_comes_before_tasks(void **state UNUSED)
+{
+        static struct loop_task first, second;
+
+        memset(order, 0, sizeof(order));
+        loop_defer(l, &first, add_soon);
+        loop_defer(l, &second, add_plain);
+        loop_turn(l, false);
+        assert_string_equal(order, "asb");
+
+        memset(order, 0, sizeof(order));
+        loop_defer(l, &second, add_plain);
+        loop_soon(l, &soon_task, run_soon);
+        loop_turn(l, false);
+        assert_string_equal(order, "sb");
+
+        memset(order, 0, sizeof(order));
+        loop_soon(l, &soon_task, soon_and_task);
+        loop_turn(l, false);
+        assert_string_equal(order, "tb");
+}
+
 static void test_clocks(void **state UNUSED)
 {
         struct timespec ts;
@@ -307,6 +364,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_many_distinct_timeouts, up, down),
                 cmocka_unit_test_setup_teardown(test_coarse_lists, up, down),
                 cmocka_unit_test_setup_teardown(test_task_that_adds_itself, up, down),
+                cmocka_unit_test_setup_teardown(test_soon_comes_before_tasks, up, down),
                 cmocka_unit_test_setup_teardown(test_clocks, up, down),
                 cmocka_unit_test_setup_teardown(test_beat, up, down),
         };
