@@ -286,10 +286,10 @@ str template_expand(const struct template *t, struct arena *a, template_lookup *
 {
         str few[PARTS_ON_STACK], *parts = few;
 
-        if (t->n == 0)
-                return STR("");
+        if (t->constant)
+                return template_constant(t);
         if (t->n == 1) {
-                str one = t->op[0].literal ? t->op[0].text : lookup(ctx, &t->op[0]);
+                str one = lookup(ctx, &t->op[0]);
                 return one.p ? one : STR("");
         }
         if (t->n > PARTS_ON_STACK) {

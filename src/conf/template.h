@@ -69,6 +69,12 @@ MUST_CHECK struct template *template_compile(struct arena *a, str text,
                                              const struct template_scope *scope, const char **error,
                                              size_t *at);
 
+/* The text of a constant one, which is nowhere else. */
+static inline str template_constant(const struct template *t)
+{
+        return t->n != 0 ? t->op[0].text : STR("");
+}
+
 /* The value of op in this request; absent counts as empty. */
 typedef str template_lookup(void *ctx, const struct template_op *op);
 /* Constant and single-variable templates are not copied.  Absent when the arena is used up. */

@@ -10,12 +10,24 @@
 /* The response is there (or was replaced): what functions did to it before takes effect. */
 void api_apply_early(struct weir_task *t);
 
-/* Room for n more bytes under memory=; account for what a call has taken since `before`
- * (arena_used). */
+/* Room for n more bytes under memory=. */
 bool api_room(const struct weir_task *t, size_t n);
 /* The same for a further operation, whatever those under way hold: its completion is told of it. */
 bool api_room_to_ask(const struct weir_task *t, size_t n);
-void api_took(struct weir_task *t, size_t before);
+/* Accounts for what a call has taken since `before` (arena_used). */
+static inline void api_took(struct weir_task *t, size_t before)
+{
+        if (t->used != NULL)
+                *t->used += arena_used(t->arena) - before;
+}
+/* The same; false: that was too much. */
+static inline bool api_took_ok(struct weir_task *t, size_t before)
+{
+        if (LIKELY(arena_used(t->arena) == before))
+                return true;
+        api_took(t, before);
+        return api_room(t, 0);
+}
 
 static inline str api_str(weir_str s)
 {

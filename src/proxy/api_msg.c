@@ -224,12 +224,8 @@ int32_t api_var_get(weir_req *t, weir_str name, weir_str *value)
                 return 0;
         before = arena_used(t->arena);
         v = vars_get_name(t->txn, api_str(name));
-        if (arena_used(t->arena) != before) { /* it had to be decoded, or put together */
-                api_took(t, before);
-                if (!api_room(t, 0))
-                        return 0;
-        }
-        if (v.p == NULL)
+        /* It may have had to be decoded, or put together. */
+        if (!api_took_ok(t, before) || v.p == NULL)
                 return 0;
         *value = api_weir(v);
         return 1;
@@ -470,19 +466,21 @@ static str lookup(void *ctx, const struct template_op *op)
         return r->txn ? vars_get(r->txn, op) : STR_NONE;
 }
 
-weir_str api_expand(weir_task *t, const weir_template *tpl)
+weir_str api_expand(weir_task *t, const weir_template *handle)
 {
+        const struct template *tpl = (const struct template *)handle;
         struct replacing r = {.txn = NULL};
         size_t before;
         str s;
 
         if (!task_valid(t, ~0u, "expand") || tpl == NULL)
                 return (weir_str){NULL, 0};
+        if (tpl->constant)
+                return api_weir(template_constant(tpl));
         r.txn = t->txn;
         before = arena_used(t->arena);
-        s = template_expand((const struct template *)tpl, t->arena, lookup, &r);
-        api_took(t, before);
-        return api_room(t, 0) ? api_weir(s) : (weir_str){NULL, 0};
+        s = template_expand(tpl, t->arena, lookup, &r);
+        return api_took_ok(t, before) ? api_weir(s) : (weir_str){NULL, 0};
 }
 
 int32_t api_regex_match(weir_task *t, const weir_regex *re, weir_str subject)
