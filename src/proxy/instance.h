@@ -99,6 +99,21 @@ static inline struct instance_loop *instance_here(const struct instance *i, cons
         return i->loops[set_index(i->set, l)];
 }
 
+/* i NULL: the task is aimed at one later. */
+static inline void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i,
+                             struct loop *l, struct arena *a)
+{
+        t->magic = TASK_MAGIC;
+        t->kind = (uint8_t)kind;
+        t->inst = i;
+        t->use = i ? i->conf : NULL;
+        t->il = i && l ? instance_here(i, l) : NULL;
+        t->loop = l;
+        t->arena = a;
+        list_init(&t->ops);
+        t->early_end = &t->early;
+}
+
 /* Around each call into the module.  Returns a time stamp when the call is measured, else 0. */
 static inline int64_t task_enter(struct weir_task *t, enum module_phase phase)
 {

@@ -78,9 +78,6 @@ struct weir_task {
 
 extern _Thread_local struct weir_task *task_current; /* whose call this thread is in, or NULL */
 
-void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i, struct loop *l,
-               struct arena *a);
-
 /* The slow halves of task_enter and task_leave (instance.h): a call that is measured. */
 int64_t task_measure(const struct weir_task *t); /* a time stamp, or 0 */
 void task_measured(struct weir_task *t, int64_t stamp);
@@ -91,7 +88,12 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc);
 /* What a call or completion has returned, of a task that is not a hook being entered; t may be gone
  * afterwards. */
 void task_complete(struct weir_task *t, weir_rc rc);
-void task_drop_ops(struct weir_task *t);
+void task_drop_ops_(struct weir_task *t);
+static inline void task_drop_ops(struct weir_task *t)
+{
+        if (UNLIKELY(!list_empty(&t->ops)))
+                task_drop_ops_(t);
+}
 void task_end(struct weir_task *t); /* ops, deadline, cells; the arena is its owner's */
 
 /* Operations of the host table. */
