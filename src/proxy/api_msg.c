@@ -20,9 +20,14 @@ struct early_field {
         str name, value;
 };
 
-static bool in_request(const struct weir_task *t, const char *call)
+static inline bool is_here(const struct weir_task *t)
 {
-        return task_valid(t, 1u << TASK_REQUEST, call);
+        return LIKELY(t != NULL && t == task_current && t->kind == TASK_REQUEST);
+}
+
+static inline bool in_request(const struct weir_task *t, const char *call)
+{
+        return is_here(t) || task_misused(t, call);
 }
 
 /* ------------------------------------------------------------------ fields */
@@ -57,17 +62,19 @@ static struct fields *fields_of(const struct weir_task *t, int32_t where)
 int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *value)
 {
         const struct fields *fs;
+        struct field *f, *end;
         enum field_id id;
-        int32_t n = 0;
+        int32_t n;
 
         if (!in_request(t, "header_get") || name.p == NULL || (fs = fields_of(t, where)) == NULL)
                 return 0;
         id = field_id_of(api_str(name));
-        FIELDS_EACH(f, fs)
-        {
-                if (field_is(f, id, api_str(name)) && n++ == 0 && value != NULL)
-                        *value = api_weir(f->value);
-        }
+        end = fields_end(fs);
+        f = fields_next(fs->v, end, id, api_str(name));
+        if (f != end && value != NULL)
+                *value = api_weir(f->value);
+        for (n = 0; f != end; n++)
+                f = fields_next(f + 1, end, id, api_str(name));
         return n;
 }
 
@@ -96,42 +103,83 @@ static bool too_late(const struct weir_task *t)
         return t->responses ? streams(t) : t->head->responses;
 }
 
-/* May fields of that name be changed there and now? */
-static weir_err settable(const struct weir_task *t, int32_t where, str name, enum field_id *id)
+/* The fields that a change made now is made to; NULL: those of the response that is to come.
+ * PHASE: it cannot be made now. */
+static inline weir_err changeable(const struct weir_task *t, int32_t where, struct fields **fs)
 {
-        const struct request *r;
-        bool trailers = where == WEIR_REQUEST_TRAILERS || where == WEIR_RESPONSE_TRAILERS;
+        struct request *r;
 
-        if (!in_request(t, "header_set") || t->logging)
+        if (t->logging)
                 return WEIR_E_PHASE;
         r = t->txn->r;
-        if ((where == WEIR_REQUEST && (t->responses || r->res_head_sent || streams(t))) ||
-            (where == WEIR_RESPONSE && (r->res_head_sent || too_late(t))) ||
-            (trailers && (fields_of(t, where) == NULL || !stage_replaces(t->stage))))
-                return WEIR_E_PHASE;
-        if (where < WEIR_REQUEST || where > WEIR_RESPONSE_TRAILERS || name.p == NULL ||
-            !field_name_ok(name))
+        if (where == WEIR_REQUEST) {
+                *fs = &r->req.fields;
+                return t->responses || r->res_head_sent || streams(t) ? WEIR_E_PHASE : WEIR_OK;
+        }
+        if (where == WEIR_RESPONSE) {
+                *fs = t->responses ? &r->res.fields : NULL;
+                return r->res_head_sent || too_late(t) ? WEIR_E_PHASE : WEIR_OK;
+        }
+        if (where != WEIR_REQUEST_TRAILERS && where != WEIR_RESPONSE_TRAILERS)
                 return WEIR_E_INVAL;
-        *id = field_id_of(name);
-        if (trailers && (field_flags_of(*id) & FIELD_F_NOTRAILER))
-                return WEIR_E_DENIED;
-        return field_settable(*id) ? WEIR_OK : WEIR_E_DENIED;
+        *fs = fields_of(t, where);
+        return *fs == NULL || !stage_replaces(t->stage) ? WEIR_E_PHASE : WEIR_OK;
 }
 
-static void apply(struct weir_task *t, struct fields *fs, int verb, enum field_id id, str name,
-                  str value)
+/* What the configuration knows of s: nothing, unless it is one of the function's arguments.  Then
+ * it needs no copy either, for the request holds its configuration. */
+static inline const struct constant *known(const struct weir_task *t, str s, unsigned flag)
+{
+        const struct constant *c = constants_find(t->inst->constants, s.p, s.n);
+
+        return c != NULL && (c->flags & flag) ? c : NULL;
+}
+
+/* A field's name as a function has given it. */
+struct given_name {
+        str text;
+        enum field_id id;
+        bool constant;
+};
+
+/* May a field of that name be changed there?  What a function is configured with was checked. */
+static inline weir_err settable(const struct weir_task *t, int32_t where, str name,
+                                struct given_name *out)
+{
+        const struct constant *c = known(t, name, CONSTANT_NAME);
+
+        out->text = name;
+        out->constant = c != NULL;
+        if (LIKELY(c != NULL)) {
+                out->id = (enum field_id)c->id;
+        } else {
+                if (name.p == NULL || !field_name_ok(name))
+                        return WEIR_E_INVAL;
+                out->id = field_id_of(name);
+                if (!field_settable(out->id))
+                        return WEIR_E_DENIED;
+        }
+        if (where > WEIR_RESPONSE && (field_flags_of(out->id) & FIELD_F_NOTRAILER))
+                return WEIR_E_DENIED;
+        return WEIR_OK;
+}
+
+static weir_err apply(struct weir_task *t, struct fields *fs, int verb, enum field_id id, str name,
+                      str value)
 {
         struct arena *a = t->txn->r->arena;
-        struct field *own = NULL;
+        struct field *own;
 
-        if (verb == EARLY_SET)
-                own = fields_set(a, fs, id, name, value);
-        else if (verb == EARLY_ADD)
-                own = fields_add(a, fs, id, name, value);
-        else if (verb == EARLY_DEL)
-                fields_del(fs, name);
-        if (own != NULL)
-                own->flags |= FIELD_OWN;
+        if (verb == EARLY_DEL) {
+                fields_del_as(fs, id, name);
+                return WEIR_OK;
+        }
+        own = verb == EARLY_SET ? fields_set(a, fs, id, name, value)
+                                : fields_add(a, fs, id, name, value);
+        if (own == NULL)
+                return WEIR_E_NOMEM;
+        own->flags |= FIELD_OWN;
+        return WEIR_OK;
 }
 
 static weir_err early(struct weir_task *t, int verb, enum field_id id, str name, str value)
@@ -148,41 +196,109 @@ static weir_err early(struct weir_task *t, int verb, enum field_id id, str name,
         return WEIR_OK;
 }
 
+static bool check_value(str *v)
+{
+        if (LIKELY(field_value_ok(*v)))
+                return true;
+        *v = str_trim(*v);
+        return field_value_ok(*v);
+}
+
+/* A copy of name and, behind it, of value that is the request's; NULL: there is no room. */
+static char *copy_of(struct weir_task *t, str name, str value)
+{
+        size_t n = name.n + value.n;
+        char *copy = api_room(t, n) ? arena_alloc(t->arena, n) : NULL;
+
+        if (copy == NULL)
+                return NULL;
+        if (name.n != 0)
+                memcpy(copy, name.p, name.n);
+        if (value.n != 0)
+                memcpy(copy + name.n, value.p, value.n);
+        return copy;
+}
+
 static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir_str value)
 {
-        str n = api_str(name), v = str_trim(api_str(value));
-        enum field_id id;
+        struct given_name given;
+        str v = api_str(value);
+        bool stays; /* for as long as the request does: it needs no copy */
         struct fields *fs;
         size_t before;
-        char *copy;
-        weir_err err = settable(t, where, n, &id);
+        weir_err err;
 
-        if (err != WEIR_OK)
+        if (!in_request(t, "header_set"))
+                return WEIR_E_PHASE;
+        if ((err = changeable(t, where, &fs)) != WEIR_OK ||
+            (err = settable(t, where, api_str(name), &given)) != WEIR_OK)
                 return err;
-        if (value.p == NULL || !field_value_ok(v))
+        if (v.p == NULL)
                 return WEIR_E_INVAL;
-        if (!api_room(t, n.n + v.n))
-                return WEIR_E_NOMEM;
+        stays = known(t, v, CONSTANT_VALUE) != NULL;
+        if (!stays && !check_value(&v))
+                return WEIR_E_INVAL;
+        if (UNLIKELY(fs == NULL || fs->n == fs->cap) && !api_room(t, 0))
+                return WEIR_E_NOMEM; /* it may take memory, though nothing is copied */
         before = arena_used(t->arena);
-        copy = arena_alloc(t->arena, n.n + v.n);
-        if (copy == NULL)
-                return WEIR_E_NOMEM;
-        memcpy(copy, n.p, n.n);
-        memcpy(copy + n.n, v.p, v.n);
-        n.p = copy;
-        v.p = copy + n.n;
-        fs = fields_of(t, where);
-        if (fs != NULL)
-                apply(t, fs, verb, id, n, v);
-        else
-                err = early(t, verb, id, n, v);
+        if (!(stays && given.constant)) {
+                str own = given.constant ? STR("") : given.text;
+                char *copy = copy_of(t, own, stays ? STR("") : v);
+                if (copy == NULL)
+                        return WEIR_E_NOMEM;
+                if (!given.constant)
+                        given.text.p = copy;
+                if (!stays)
+                        v.p = copy + own.n;
+        }
+        err = fs != NULL ? apply(t, fs, verb, given.id, given.text, v)
+                         : early(t, verb, given.id, given.text, v);
         api_took(t, before);
         return err;
 }
 
-weir_err api_header_set(weir_req *t, int32_t where, weir_str name, weir_str value)
+/* The short way: what a head's hook changes in its own message.  NULL: it may not, or that takes a
+ * closer look. */
+static inline struct fields *head_fields(const struct weir_task *t, int32_t where)
+{
+        struct request *r;
+
+        if (!is_here(t) || t->logging || t->stage != NULL || where != (int32_t)t->responses)
+                return NULL;
+        r = t->txn->r;
+        if (UNLIKELY(r->res_head_sent))
+                return NULL;
+        return where == WEIR_REQUEST ? &r->req.fields : &r->res.fields;
+}
+
+static APART weir_err set_checked(struct fields *fs, enum field_id id, str name, str value)
+{
+        const struct field *end = fields_end(fs);
+        struct field *f = fields_next(fs->v, end, id, name);
+
+        f = f == end ? fields_append(fs, id, name, value) : fields_replace(f, end, id, name, value);
+        f->flags |= FIELD_OWN;
+        return WEIR_OK;
+}
+
+static APART weir_err set_field(weir_req *t, int32_t where, weir_str name, weir_str value)
 {
         return change(t, where, EARLY_SET, name, value);
+}
+
+/* A name that the configuration knows, a value that stays, and room for them: there is nothing to
+ * copy or to account for, and little to check. */
+weir_err api_header_set(weir_req *t, int32_t where, weir_str name, weir_str value)
+{
+        str n = api_str(name), v = api_str(value);
+        struct fields *fs = head_fields(t, where);
+        const struct constant *c = fs ? known(t, n, CONSTANT_NAME) : NULL;
+
+        if (c == NULL || fs->n == fs->cap)
+                return set_field(t, where, name, value);
+        if (known(t, v, CONSTANT_VALUE) != NULL)
+                return set_checked(fs, (enum field_id)c->id, n, v);
+        return set_field(t, where, name, value);
 }
 
 weir_err api_header_add(weir_req *t, int32_t where, weir_str name, weir_str value)
@@ -190,27 +306,42 @@ weir_err api_header_add(weir_req *t, int32_t where, weir_str name, weir_str valu
         return change(t, where, EARLY_ADD, name, value);
 }
 
+static APART int32_t del_field(weir_req *t, int32_t where, weir_str name)
+{
+        struct given_name given;
+        struct fields *fs;
+        size_t before;
+        weir_err err;
+
+        if (!in_request(t, "header_del"))
+                return WEIR_E_PHASE;
+        if ((err = changeable(t, where, &fs)) != WEIR_OK ||
+            (err = settable(t, where, api_str(name), &given)) != WEIR_OK)
+                return err;
+        if (fs != NULL)
+                return (int32_t)fields_del_as(fs, given.id, given.text);
+        before = arena_used(t->arena);
+        if (!given.constant && (given.text.p = copy_of(t, given.text, STR(""))) == NULL)
+                return WEIR_E_NOMEM;
+        err = early(t, EARLY_DEL, given.id, given.text, STR_NONE);
+        api_took(t, before);
+        return err;
+}
+
 int32_t api_header_del(weir_req *t, int32_t where, weir_str name)
 {
-        enum field_id id;
-        struct fields *fs;
-        weir_err err = settable(t, where, api_str(name), &id);
-        str copy;
+        struct fields *fs = head_fields(t, where);
+        const struct constant *c = fs ? known(t, api_str(name), CONSTANT_NAME) : NULL;
 
-        if (err != WEIR_OK)
-                return err;
-        fs = fields_of(t, where);
-        if (fs != NULL)
-                return (int32_t)fields_del(fs, api_str(name));
-        copy = arena_dup(t->arena, api_str(name));
-        err = copy.p ? early(t, EARLY_DEL, id, copy, STR_NONE) : WEIR_E_NOMEM;
-        return err;
+        if (c == NULL)
+                return del_field(t, where, name);
+        return (int32_t)fields_del_as(fs, (enum field_id)c->id, api_str(name));
 }
 
 void api_apply_early(struct weir_task *t)
 {
         for (struct early_field *e = t->early; e != NULL; e = e->next)
-                apply(t, &t->txn->r->res.fields, e->verb, e->id, e->name, e->value);
+                (void)apply(t, &t->txn->r->res.fields, e->verb, e->id, e->name, e->value);
 }
 
 /* ------------------------------------------------------------------ variables */
@@ -466,21 +597,25 @@ static str lookup(void *ctx, const struct template_op *op)
         return r->txn ? vars_get(r->txn, op) : STR_NONE;
 }
 
+static APART weir_str expand(struct weir_task *t, const struct template *tpl)
+{
+        struct replacing r = {.txn = t->txn};
+        size_t before = arena_used(t->arena);
+        str s = t->txn != NULL && tpl->n == 1 ? vars_get(t->txn, &tpl->op[0])
+                                              : template_expand(tpl, t->arena, lookup, &r);
+
+        if (!api_took_ok(t, before))
+                return (weir_str){NULL, 0};
+        return api_weir(s.p != NULL || tpl->n > 1 ? s : STR(""));
+}
+
 weir_str api_expand(weir_task *t, const weir_template *handle)
 {
         const struct template *tpl = (const struct template *)handle;
-        struct replacing r = {.txn = NULL};
-        size_t before;
-        str s;
 
         if (!task_valid(t, ~0u, "expand") || tpl == NULL)
                 return (weir_str){NULL, 0};
-        if (tpl->constant)
-                return api_weir(template_constant(tpl));
-        r.txn = t->txn;
-        before = arena_used(t->arena);
-        s = template_expand(tpl, t->arena, lookup, &r);
-        return api_took_ok(t, before) ? api_weir(s) : (weir_str){NULL, 0};
+        return tpl->constant ? api_weir(template_constant(tpl)) : expand(t, tpl);
 }
 
 int32_t api_regex_match(weir_task *t, const weir_regex *re, weir_str subject)

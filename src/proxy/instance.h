@@ -68,9 +68,10 @@ struct instance {
         struct instance_loop **loops; /* n_loops, then the control thread's; NULL until begun */
         struct instance_set *set;
         const struct function_conf *conf;
-        const char *subject; /* "function headers (weir.conf:12)" */
-        struct arena *arena; /* until destroy has returned */
-        size_t memory;       /* bound of a background task's arena */
+        const struct constants *constants; /* conf's; never NULL */
+        const char *subject;               /* "function headers (weir.conf:12)" */
+        struct arena *arena;               /* until destroy has returned */
+        size_t memory;                     /* bound of a background task's arena */
         struct weir_cell *cells;
         struct weir_metric *metrics;
         bool quarantined, created;

@@ -18,10 +18,27 @@ static void nothing(weir_req *r)
         (void)r;
 }
 
+/* What the function is configured with. */
+static const str known_name = STR_INIT("X-A"), known_server = STR_INIT("Server"),
+                 known_value = STR_INIT("as configured");
+static struct arena *configured;
+
+static const struct constants *constants(void)
+{
+        const struct constant v[] = {
+                {known_name.p, (uint32_t)known_name.n, CONSTANT_NAME, FIELD_OTHER},
+                {known_server.p, (uint32_t)known_server.n, CONSTANT_NAME, FIELD_SERVER},
+                {known_value.p, (uint32_t)known_value.n, CONSTANT_VALUE, 0}};
+
+        configured = arena_new(0);
+        return constants_new(configured, v, COUNT(v));
+}
+
 static int begin(void **state)
 {
         rig_begin(state);
-        rig_function((weir_module){.on_request = run, .on_response = run, .on_log = NULL}, NULL);
+        rig_function((weir_module){.on_request = run, .on_response = run, .on_log = NULL}, NULL)
+                ->constants = constants();
         rig_up();
         rig_request(0);
         fields_add(rig.req.arena, &rig.req.req.fields, FIELD_HOST, STR("Host"), STR("example.com"));
@@ -31,8 +48,12 @@ static int begin(void **state)
 }
 static int end(void **state)
 {
+        int rc;
+
         rig_request_end();
-        return rig_end(state);
+        rc = rig_end(state);
+        arena_free(configured);
+        return rc;
 }
 static void in_request_hook(void (*fn)(weir_req *))
 {
@@ -106,6 +127,74 @@ static void fields_are_checked(void **state)
 {
         (void)state;
         in_request_hook(write_fields);
+}
+
+static const struct field *request_field(const char *name)
+{
+        return fields_find(&rig.req.req.fields, str_z(name));
+}
+
+static void write_known(weir_req *r)
+{
+        const weir_str name = api_weir(known_name), value = api_weir(known_value);
+        char own[] = "x-c";
+
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, value), WEIR_OK);
+        assert_int_equal(fields_count(&rig.req.req.fields, known_name), 1); /* in place of both */
+        assert_ptr_equal(request_field("x-a")->name.p, known_name.p);
+        assert_ptr_equal(request_field("x-a")->value.p, known_value.p);
+        assert_true(request_field("x-a")->flags & FIELD_OWN);
+        assert_int_equal(weir->header_add(r, WEIR_REQUEST, name, value), WEIR_OK);
+        assert_int_equal(fields_count(&rig.req.req.fields, known_name), 2);
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, api_weir(known_server), value), WEIR_OK);
+        assert_int_equal(request_field("server")->id, FIELD_SERVER);
+        /* One of the two is the function's own, and may change when the call is over. */
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, weir_bytes(own, 3), value), WEIR_OK);
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, weir_bytes(own, 3)), WEIR_OK);
+        memset(own, '?', 3);
+        assert_ptr_equal(request_field("x-c")->value.p, known_value.p);
+        ASSERT_STR(request_field("x-a")->value, "x-c");
+        /* A value is no name, and part of a string is another one. */
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, value, value), WEIR_E_INVAL);
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, weir_bytes(known_value.p, 3)),
+                         WEIR_OK);
+        ASSERT_STR(request_field("x-a")->value, "as");
+        assert_ptr_not_equal(request_field("x-a")->value.p, known_value.p);
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, (weir_str){NULL, 0}),
+                         WEIR_E_INVAL);
+        assert_int_equal(weir->header_del(r, WEIR_REQUEST, name), 1);
+        assert_null(request_field("x-a"));
+        /* More than there is room for. */
+        for (size_t i = 0; i < 100; i++)
+                assert_int_equal(weir->header_add(r, WEIR_REQUEST, name, value), WEIR_OK);
+        assert_int_equal(weir->header_del(r, WEIR_REQUEST, name), 100);
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST_TRAILERS, name, value), WEIR_E_PHASE);
+        assert_int_equal(weir->header_set(r, 7, name, value), WEIR_E_INVAL);
+        assert_int_equal(weir->header_set(r, WEIR_RESPONSE, name, value), WEIR_OK); /* kept */
+        assert_null(fields_find(&rig.req.res.fields, known_name));
+}
+static void write_known_later(weir_req *r)
+{
+        const weir_str name = api_weir(known_name), value = api_weir(known_value);
+        const struct field *f = fields_find(&rig.req.res.fields, known_name);
+
+        assert_non_null(f);
+        assert_ptr_equal(f->value.p, known_value.p);
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, value), WEIR_E_PHASE);
+        assert_int_equal(weir->header_del(r, WEIR_REQUEST, name), WEIR_E_PHASE);
+        assert_int_equal(weir->header_del(r, WEIR_RESPONSE, name), 1);
+        rig.req.res_head_sent = true;
+        assert_int_equal(weir->header_set(r, WEIR_RESPONSE, name, value), WEIR_E_PHASE);
+        assert_int_equal(weir->header_add(r, WEIR_RESPONSE, name, value), WEIR_E_PHASE);
+        assert_int_equal(weir->header_del(r, WEIR_RESPONSE, name), WEIR_E_PHASE);
+        rig.req.res_head_sent = false;
+}
+static void known_strings_stay_where_they_are(void **state)
+{
+        (void)state;
+        in_request_hook(write_known);
+        body = write_known_later;
+        assert_int_equal(chain_response(rig.chain), CHAIN_CONTINUE);
 }
 
 static void before_the_response(weir_req *r)
@@ -266,6 +355,9 @@ static void outside_of_its_task(void **state)
         in_request_hook(keep);
         assert_int_equal(weir->header_get(kept, WEIR_REQUEST, W("x-a"), &v), 0);
         assert_int_equal(weir->header_set(kept, WEIR_REQUEST, W("x-a"), W("3")), WEIR_E_PHASE);
+        assert_int_equal(
+                weir->header_set(kept, WEIR_REQUEST, api_weir(known_name), api_weir(known_value)),
+                WEIR_E_PHASE);
         assert_int_equal(weir->respond(kept, 200, W("")), WEIR_ERROR);
         assert_null(weir->alloc(kept, 8));
 }
@@ -277,6 +369,7 @@ int main(void)
                 T(fields_are_read),
                 T(fields_are_checked),
                 T(early_changes_are_kept),
+                T(known_strings_stay_where_they_are),
                 T(variables_are_set_and_checked),
                 T(the_status_belongs_to_the_response),
                 T(answers_are_checked),
