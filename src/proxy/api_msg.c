@@ -196,6 +196,12 @@ static weir_err early(struct weir_task *t, int verb, enum field_id id, str name,
         return WEIR_OK;
 }
 
+/* What expand() returned last is the request's memory, if not the configuration's. */
+static inline bool is_expanded(const struct weir_task *t, str value)
+{
+        return value.p != NULL && value.p == t->expanded.p && value.n == t->expanded.n;
+}
+
 static bool check_value(str *v)
 {
         if (LIKELY(field_value_ok(*v)))
@@ -236,8 +242,11 @@ static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir
         if (v.p == NULL)
                 return WEIR_E_INVAL;
         stays = known(t, v, CONSTANT_VALUE) != NULL;
-        if (!stays && !check_value(&v))
-                return WEIR_E_INVAL;
+        if (!stays) {
+                stays = is_expanded(t, v);
+                if (!check_value(&v))
+                        return WEIR_E_INVAL;
+        }
         if (UNLIKELY(fs == NULL || fs->n == fs->cap) && !api_room(t, 0))
                 return WEIR_E_NOMEM; /* it may take memory, though nothing is copied */
         before = arena_used(t->arena);
@@ -281,6 +290,11 @@ static APART weir_err set_checked(struct fields *fs, enum field_id id, str name,
         return WEIR_OK;
 }
 
+static APART weir_err set_expanded(struct fields *fs, enum field_id id, str name, str value)
+{
+        return check_value(&value) ? set_checked(fs, id, name, value) : WEIR_E_INVAL;
+}
+
 static APART weir_err set_field(weir_req *t, int32_t where, weir_str name, weir_str value)
 {
         return change(t, where, EARLY_SET, name, value);
@@ -298,6 +312,8 @@ weir_err api_header_set(weir_req *t, int32_t where, weir_str name, weir_str valu
                 return set_field(t, where, name, value);
         if (known(t, v, CONSTANT_VALUE) != NULL)
                 return set_checked(fs, (enum field_id)c->id, n, v);
+        if (is_expanded(t, v))
+                return set_expanded(fs, (enum field_id)c->id, n, v);
         return set_field(t, where, name, value);
 }
 
@@ -606,7 +622,8 @@ static APART weir_str expand(struct weir_task *t, const struct template *tpl)
 
         if (!api_took_ok(t, before))
                 return (weir_str){NULL, 0};
-        return api_weir(s.p != NULL || tpl->n > 1 ? s : STR(""));
+        t->expanded = s.p != NULL || tpl->n > 1 ? s : STR("");
+        return api_weir(t->expanded);
 }
 
 weir_str api_expand(weir_task *t, const weir_template *handle)

@@ -64,6 +64,7 @@ struct weir_task {
         struct early_field *early, **early_end;
         struct cell_hold *cells;
         struct op *spare; /* operations that are over: the next ones */
+        str expanded; /* what expand() returned last: the request's or the configuration's memory */
         /* Of a body hook's task: the request's own, which keeps what must live as long as that, and
          * what it is a part of.  NULL in all others. */
         struct weir_task *head;

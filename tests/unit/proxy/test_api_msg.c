@@ -197,6 +197,51 @@ static void known_strings_stay_where_they_are(void **state)
         assert_int_equal(chain_response(rig.chain), CHAIN_CONTINUE);
 }
 
+static weir_str expanded(weir_req *r, const char *text)
+{
+        const struct template_scope scope = {.route_regex = NULL};
+        const char *error;
+        size_t at;
+
+        return weir->expand(r, (const weir_template *)template_compile(rig.req.arena, str_z(text),
+                                                                       &scope, &error, &at));
+}
+static void write_expanded(weir_req *r)
+{
+        const weir_str name = api_weir(known_name);
+        char own[] = "example.com";
+        weir_str first, v;
+
+        first = expanded(r, "$host");
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, first), WEIR_OK);
+        assert_ptr_equal(request_field("x-a")->value.p, rig.txn.host.p);
+        assert_int_equal(weir->header_add(r, WEIR_REQUEST, W("x-b"), first), WEIR_OK);
+        assert_ptr_equal(request_field("x-b")->value.p, rig.txn.host.p);
+        v = expanded(r, "$method $host");
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, v), WEIR_OK);
+        assert_ptr_equal(request_field("x-a")->value.p, v.p);
+        /* Not what expand said last: it is the function's. */
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, weir_bytes(own, 11)), WEIR_OK);
+        memset(own, '?', 11);
+        ASSERT_STR(request_field("x-a")->value, "example.com");
+        /* What a client sends is checked. */
+        rig.txn.host = STR("a\r\nb");
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, expanded(r, "$host")),
+                         WEIR_E_INVAL);
+        rig.txn.host = STR(" a ");
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, expanded(r, "$host")), WEIR_OK);
+        ASSERT_STR(request_field("x-a")->value, "a");
+        ASSERT_STR(expanded(r, ""), "");
+        ASSERT_STR(expanded(r, "$header_none"), "");
+        assert_int_equal(weir->header_set(r, WEIR_REQUEST, name, (weir_str){NULL, 0}),
+                         WEIR_E_INVAL);
+}
+static void expanded_values_are_checked_only(void **state)
+{
+        (void)state;
+        in_request_hook(write_expanded);
+}
+
 static void before_the_response(weir_req *r)
 {
         weir->header_del(r, WEIR_RESPONSE, W("Server"));
@@ -370,6 +415,7 @@ int main(void)
                 T(fields_are_checked),
                 T(early_changes_are_kept),
                 T(known_strings_stay_where_they_are),
+                T(expanded_values_are_checked_only),
                 T(variables_are_set_and_checked),
                 T(the_status_belongs_to_the_response),
                 T(answers_are_checked),
