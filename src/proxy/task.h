@@ -122,7 +122,8 @@ COLD bool task_misused(const struct weir_task *t, const char *call); /* says so;
 /* t is what this thread is running now, and of one of kinds (bits 1 << kind). */
 static inline bool task_valid(const struct weir_task *t, unsigned kinds, const char *call)
 {
-        return LIKELY(t != NULL && t == task_current && (1u << t->kind & kinds)) ||
+        return LIKELY(t != NULL && t == task_current &&
+                      (kinds == ~0u || (1u << t->kind & kinds))) ||
                task_misused(t, call);
 }
 
