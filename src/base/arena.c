@@ -21,31 +21,22 @@
 #define VEC_FIRST ((size_t)8)
 
 /* In front of each chunk or single block; 16 bytes, so that what follows is aligned. */
-struct head {
-        _Alignas(16) struct head *next;
+struct arena_head {
+        _Alignas(16) struct arena_head *next;
         size_t size; /* of the whole, this head included */
 };
 
-struct hook {
-        struct hook *next;
+struct arena_hook {
+        struct arena_hook *next;
         void (*fn)(void *);
         void *arg;
 };
 
-/* Invariant: p..end is free and inside one block of the list; used <= limit unless a call that
- * cannot fail (arena_grow_, arena_on_end) went over it.  Owned by whoever made it. */
-struct arena {
-        char *p, *end;
-        size_t used, limit;
-        struct head *blocks;
-        struct hook *hooks; /* last added first */
-};
-
 static _Thread_local struct page_pool recycled = {.bytes = ARENA_CHUNK};
 
-static struct head *block_new(size_t size)
+static struct arena_head *block_new(size_t size)
 {
-        struct head *h = size == ARENA_CHUNK ? page_pool_get(&recycled) : malloc(size);
+        struct arena_head *h = size == ARENA_CHUNK ? page_pool_get(&recycled) : malloc(size);
 
         CHECK(h != NULL);
         h->size = size;
@@ -53,7 +44,7 @@ static struct head *block_new(size_t size)
         return h;
 }
 
-static void block_free(struct head *h)
+static void block_free(struct arena_head *h)
 {
         if (h->size == ARENA_CHUNK) {
                 /* not the head: the leak checker follows no link in poisoned memory */
@@ -65,10 +56,10 @@ static void block_free(struct head *h)
         free(h);
 }
 
-static void blocks_free(struct head *h)
+static void blocks_free(struct arena_head *h)
 {
         while (h) {
-                struct head *next = h->next;
+                struct arena_head *next = h->next;
                 block_free(h);
                 h = next;
         }
@@ -83,7 +74,7 @@ static size_t rounded(size_t n)
 struct arena *arena_new(size_t limit)
 {
         size_t size = rounded(sizeof(struct arena));
-        struct head *h = block_new(ARENA_CHUNK);
+        struct arena_head *h = block_new(ARENA_CHUNK);
         struct arena *a = (struct arena *)(h + 1);
 
         h->next = NULL;
@@ -102,7 +93,7 @@ void arena_free(struct arena *a)
         if (!a)
                 return;
         while (a->hooks) { /* a hook may add another */
-                struct hook *h = a->hooks;
+                struct arena_hook *h = a->hooks;
                 a->hooks = h->next;
                 h->fn(h->arg);
         }
@@ -112,8 +103,8 @@ void arena_free(struct arena *a)
 /* A new block for size bytes; what is left of it is used on if that is more than we had. */
 static COLD void *grow(struct arena *a, size_t size)
 {
-        size_t whole = size + sizeof(struct head);
-        struct head *h;
+        size_t whole = size + sizeof(struct arena_head);
+        struct arena_head *h;
         char *at;
 
 #ifdef WEIR_ARENA_MALLOC
@@ -239,16 +230,11 @@ str arena_cat(struct arena *a, const str *parts, size_t n)
 
 void arena_on_end(struct arena *a, void (*fn)(void *), void *arg)
 {
-        struct hook *h = take(a, rounded(sizeof(*h)));
+        struct arena_hook *h = take(a, rounded(sizeof(*h)));
 
         UNPOISON(h, sizeof(*h));
-        *h = (struct hook){a->hooks, fn, arg};
+        *h = (struct arena_hook){a->hooks, fn, arg};
         a->hooks = h;
-}
-
-size_t arena_used(const struct arena *a)
-{
-        return a->used;
 }
 
 void *arena_grow_(struct arena *a, void *old, size_t n, size_t *cap, size_t size)

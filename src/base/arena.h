@@ -15,7 +15,19 @@
 
 #define ARENA_CHUNK (8 * KIB) /* whole pages, which go back to the system; a plain request fits */
 
-struct arena; /* opaque; lives inside its own first chunk */
+struct arena_head;
+struct arena_hook;
+
+/* Lives inside its own first chunk.  Its members are arena.c's; they stand here for arena_used,
+ * which is asked around everything that counts against a bound.  Invariant: p..end is free and
+ * inside one block of the list; used <= limit unless a call that cannot fail (arena_grow_,
+ * arena_on_end) went over it.  Owned by whoever made it. */
+struct arena {
+        char *p, *end;
+        size_t used, limit;
+        struct arena_head *blocks;
+        struct arena_hook *hooks; /* last added first */
+};
 
 /* limit: bytes after which allocation fails (NULL); 0 means none: then NULL never comes, the
  * process aborts when memory is out.  A string that found no room is absent.  Vectors and hooks
@@ -43,7 +55,10 @@ static inline void arena_prefetch(const struct arena *a, size_t n)
         for (size_t i = 0; i < n; i += 64)
                 __builtin_prefetch((const char *)a + i, 1);
 }
-size_t arena_used(const struct arena *a);
+static inline size_t arena_used(const struct arena *a)
+{
+        return a->used;
+}
 
 /* Growing array in an arena: VEC(struct foo) v = {0}; *VEC_ADD(arena, &v) = x; v.v[i], v.n */
 #define VEC(type)                                                                                  \

@@ -17,6 +17,9 @@
 #define LIKELY(x)         __builtin_expect(!!(x), 1)
 #define UNLIKELY(x)       __builtin_expect(!!(x), 0)
 
+/* Out of its only caller, whose short way is to stay short. */
+#define APART __attribute__((noinline))
+
 #define COUNT(a)                     (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(p, type, field) ((type *)((char *)(p)-offsetof(type, field)))
 #define MIN(a, b)                    ((a) < (b) ? (a) : (b))

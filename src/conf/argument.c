@@ -337,15 +337,18 @@ static void read_struct(struct reader *r, size_t first, bool top)
 void argument_read(struct conf *c, const struct conf_handles *h, struct report *rep,
                    struct function_conf *f, size_t first, void *inst)
 {
-        struct reader r = {.env = {.c = c, .a = c->arena, .h = h, .rep = rep, .f = f},
-                           .tree = f->tree,
-                           .args = f->desc->args,
-                           .n_args = f->desc->n_args,
-                           .base = inst,
-                           .what = f->desc->name};
+        struct argument_constants constants = {0};
+        struct reader r = {
+                .env = {.c = c, .a = c->arena, .h = h, .rep = rep, .f = f, .constants = &constants},
+                .tree = f->tree,
+                .args = f->desc->args,
+                .n_args = f->desc->n_args,
+                .base = inst,
+                .what = f->desc->name};
 
         f->places = ARENA_NEW(c->arena, struct argument_places);
         read_struct(&r, first, true);
+        f->constants = constants_new(c->arena, constants.v, constants.n);
 }
 
 /* ------------------------------------------------------------------ mistakes found by create */

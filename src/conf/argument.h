@@ -22,6 +22,12 @@ struct argument_places {
         size_t n, cap;
 };
 
+/* Found while arguments are read: what becomes function_conf.constants. */
+struct argument_constants {
+        struct constant *v;
+        size_t n, cap;
+};
+
 /* Reads the words from the first-th on and the block of f->tree into inst (f->desc->inst_size
  * bytes, zeroed). Mistakes go to rep. */
 void argument_read(struct conf *c, const struct conf_handles *h, struct report *rep,

@@ -134,6 +134,14 @@ static void put_enum(struct argument_env *e, const weir_arg *arg, const struct w
 
 /* ------------------------------------------------------------------ strings */
 
+/* What is checked here need not be at each request. */
+static void add_constant(struct argument_env *e, str s, unsigned flags, enum field_id id)
+{
+        if (s.n > 0 && s.n <= UINT32_MAX)
+                *VEC_ADD(e->a, e->constants) =
+                        (struct constant){s.p, (uint32_t)s.n, (uint16_t)flags, (uint16_t)id};
+}
+
 static void put_str(struct argument_env *e, const weir_arg *arg, const struct word *w, void *field)
 {
         weir_str s = to_weir(w->text);
@@ -149,6 +157,8 @@ static void put_str(struct argument_env *e, const weir_arg *arg, const struct wo
         }
         memcpy(field, &s, sizeof s);
         argument_place(e, s.p, s.n, w, NULL);
+        if (arg->type == WEIR_T_FIELD)
+                add_constant(e, w->text, CONSTANT_NAME, field_id_of(w->text));
 }
 
 /* `sub as user` of jwt sets $jwt_user. */
@@ -206,6 +216,8 @@ static void put_template(struct argument_env *e, const weir_arg *arg, const stru
         const struct template *t = compile_template_as(e->c, e->rep, w, &scope, prefix_of(e, arg));
         if (!t)
                 return;
+        if (t->constant && field_value_ok(template_constant(t)))
+                add_constant(e, template_constant(t), CONSTANT_VALUE, FIELD_OTHER);
         const weir_template *handle = e->h->template ? e->h->template(e->h->ctx, t)
                                                      : (const weir_template *)(const void *)t;
         memcpy(field, &handle, sizeof handle);

@@ -15,6 +15,7 @@ struct argument_env {
         const struct conf_handles *h;
         struct report *rep;
         struct function_conf *f;
+        struct argument_constants *constants;
         const struct regex *regex;
         bool regex_broken;
 };

@@ -11,6 +11,7 @@
 #define CONF_MODEL_H
 
 #include "base/addr.h"
+#include "base/constant.h"
 #include "base/map.h"
 #include "base/regex.h"
 #include "conf/report.h"
@@ -119,6 +120,12 @@ void settings_merge(struct arena *a, struct settings *out, const struct settings
 
 enum { ON_ERROR_FAIL_CLOSED, ON_ERROR_FAIL_OPEN };
 
+/* What is known of a string among a function's arguments. */
+enum {
+        CONSTANT_NAME = 1, /* a field's that a function may set; id is its enum field_id */
+        CONSTANT_VALUE = 2 /* of a field, just as it is sent */
+};
+
 /* One `function` line (or one named block such as `limit NAME {}`): what becomes an instance. */
 struct function_conf {
         struct conf_pos pos;
@@ -137,8 +144,9 @@ struct function_conf {
         /* conf_link_functions: */
         const struct module *mod;
         const weir_module *desc;
-        void *inst;     /* desc->inst_size bytes, arguments filled in; create has not been called */
-        uint32_t index; /* in conf.functions */
+        void *inst; /* desc->inst_size bytes, arguments filled in; create has not been called */
+        const struct constants *constants; /* among them; NULL: not linked, or shared's */
+        uint32_t index;                    /* in conf.functions */
         struct function_conf
                 *shared; /* `function ratelimit NAME;`: the named block's; else itself */
         struct instance

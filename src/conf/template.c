@@ -269,7 +269,9 @@ struct template *template_compile(struct arena *a, str text, const struct templa
                 return NULL;
         }
         join_literals(a, &ops);
-        struct template *t = arena_zalloc(a, sizeof *t + ops.n * sizeof(struct template_op));
+        struct template *t =
+                arena_zalloc(a, sizeof *t + MAX(ops.n, 1) * sizeof(struct template_op));
+        t->op[0] = (struct template_op){.literal = true, .text = STR("")};
         t->source = text;
         t->n = (uint32_t)ops.n;
         t->constant = ops.n == 0 || (ops.n == 1 && ops.v[0].literal);
@@ -286,10 +288,10 @@ str template_expand(const struct template *t, struct arena *a, template_lookup *
 {
         str few[PARTS_ON_STACK], *parts = few;
 
-        if (t->n == 0)
-                return STR("");
+        if (t->constant)
+                return template_constant(t);
         if (t->n == 1) {
-                str one = t->op[0].literal ? t->op[0].text : lookup(ctx, &t->op[0]);
+                str one = lookup(ctx, &t->op[0]);
                 return one.p ? one : STR("");
         }
         if (t->n > PARTS_ON_STACK) {

@@ -35,7 +35,7 @@ struct template
 {
         str source; /* as written, for dumps */
         uint32_t n;
-        bool constant; /* no variable: op[0] is all of it, or n is 0 */
+        bool constant; /* no variable: op[0] is all of it, also when n is 0 */
         struct template_op op[];
 };
 
@@ -68,6 +68,12 @@ bool template_tlv_type(str text, uint16_t *type);
 MUST_CHECK struct template *template_compile(struct arena *a, str text,
                                              const struct template_scope *scope, const char **error,
                                              size_t *at);
+
+/* The text of a constant one, which is nowhere else. */
+static inline str template_constant(const struct template *t)
+{
+        return t->op[0].text;
+}
 
 /* The value of op in this request; absent counts as empty. */
 typedef str template_lookup(void *ctx, const struct template_op *op);

@@ -185,32 +185,23 @@ bool method_safe(enum method m)
         return m == METHOD_GET || m == METHOD_HEAD || m == METHOD_OPTIONS || m == METHOD_TRACE;
 }
 
-struct field *fields_add(struct arena *a, struct fields *f, enum field_id id, str name, str value)
+bool fields_grow_(struct arena *a, struct fields *f)
 {
-        if (UNLIKELY(f->n == f->cap)) {
-                uint32_t cap = f->cap ? f->cap * 2 : FIELDS_FIRST;
-                struct field *v = arena_alloc(a, cap * sizeof(*v));
-                if (!v)
-                        return NULL;
-                if (f->n)
-                        memcpy(v, f->v, f->n * sizeof(*v));
-                f->v = v;
-                f->cap = cap;
-        }
-        struct field *new = &f->v[f->n++];
-        *new = (struct field){name, value, (uint16_t)id, 0};
-        f->ids |= FIELD_BIT(id);
-        return new;
-}
+        uint32_t cap = f->cap ? f->cap * 2 : FIELDS_FIRST;
+        struct field *v = arena_alloc(a, cap * sizeof(*v));
 
-static bool absent(const struct fields *fs, enum field_id id)
-{
-        return !(fs->ids & FIELD_BIT(id));
+        if (!v)
+                return false;
+        if (f->n)
+                memcpy(v, f->v, f->n * sizeof(*v));
+        f->v = v;
+        f->cap = cap;
+        return true;
 }
 
 struct field *fields_get(const struct fields *fs, enum field_id id)
 {
-        if (absent(fs, id))
+        if (fields_lack(fs, id))
                 return NULL;
         FIELDS_EACH(f, fs)
         {
@@ -223,14 +214,11 @@ struct field *fields_get(const struct fields *fs, enum field_id id)
 struct field *fields_find(const struct fields *fs, str name)
 {
         enum field_id id = field_id_of(name);
-        if (absent(fs, id))
+        if (fields_lack(fs, id))
                 return NULL;
-        FIELDS_EACH(f, fs)
-        {
-                if (field_is(f, id, name))
-                        return f;
-        }
-        return NULL;
+        struct field *end = fields_end(fs);
+        struct field *f = fields_next(fs->v, end, id, name);
+        return f != end ? f : NULL;
 }
 
 unsigned fields_count(const struct fields *fs, str name)
@@ -244,46 +232,30 @@ unsigned fields_count(const struct fields *fs, str name)
         return n;
 }
 
-static unsigned fields_del_from(struct fields *fs, uint32_t first, enum field_id id, str name)
-{
-        unsigned n = 0;
-        if (absent(fs, id))
-                return 0;
-        for (uint32_t i = first; i < fs->n; i++) {
-                struct field *f = &fs->v[i];
-                if (!(f->flags & FIELD_DELETED) && field_is(f, id, name)) {
-                        f->flags |= FIELD_DELETED;
-                        n++;
-                }
-        }
-        return n;
-}
-
 unsigned fields_del_id(struct fields *f, enum field_id id)
 {
         CHECK(id != FIELD_OTHER);
-        return fields_del_from(f, 0, id, STR_NONE);
+        return fields_del_as(f, id, STR_NONE);
+}
+
+unsigned fields_del_as(struct fields *f, enum field_id id, str name)
+{
+        return fields_lack(f, id) ? 0 : fields_del_from(f->v, fields_end(f), id, name);
 }
 
 unsigned fields_del(struct fields *f, str name)
 {
-        return fields_del_from(f, 0, field_id_of(name), name);
+        return fields_del_as(f, field_id_of(name), name);
 }
 
 struct field *fields_set(struct arena *a, struct fields *fs, enum field_id id, str name, str value)
 {
-        if (absent(fs, id))
+        if (fields_lack(fs, id))
                 return fields_add(a, fs, id, name, value);
-        FIELDS_EACH(f, fs)
-        {
-                if (field_is(f, id, name)) {
-                        f->name = name;
-                        f->value = value;
-                        fields_del_from(fs, (uint32_t)(f - fs->v) + 1, id, name);
-                        return f;
-                }
-        }
-        return fields_add(a, fs, id, name, value);
+        const struct field *end = fields_end(fs);
+        struct field *f = fields_next(fs->v, end, id, name);
+        return f == end ? fields_add(a, fs, id, name, value)
+                        : fields_replace(f, end, id, name, value);
 }
 
 str fields_join(struct arena *a, const struct fields *fs, enum field_id id)

@@ -95,30 +95,105 @@ enum field_id field_id_of(str name); /* without case */
 str field_name_of(enum field_id id); /* canonical spelling */
 unsigned field_flags_of(enum field_id id);
 
-/* The arena makes room; name and value are not copied.  The new field, or NULL when the arena is
- * full. */
-struct field *fields_add(struct arena *a, struct fields *f, enum field_id id, str name, str value);
 /* First live field of that id / name, or NULL.  Use _get for well-known ones. */
 struct field *fields_get(const struct fields *f, enum field_id id);
 struct field *fields_find(const struct fields *f, str name);
 unsigned fields_count(const struct fields *f, str name);
 unsigned fields_del_id(struct fields *f, enum field_id id); /* how many there were */
 unsigned fields_del(struct fields *f, str name);
+/* The same, by whoever has the name's id. */
+unsigned fields_del_as(struct fields *f, enum field_id id, str name);
 /* Replaces the first and deletes the others, or adds.  NULL: the arena is full, nothing changed. */
 struct field *fields_set(struct arena *a, struct fields *f, enum field_id id, str name, str value);
 /* All values of the id joined with ", " (copied only when there is more than one); absent when
  * none. */
 str fields_join(struct arena *a, const struct fields *f, enum field_id id);
 
-/* Is it of that name, whose id is given?  Names that differ mostly begin alike ("x-"), so the last
- * byte is looked at first. */
+/* Names that differ mostly begin alike ("x-"), so they are compared from their ends. */
+static inline bool field_same_(const char *a, const char *b, size_t n)
+{
+        while (n > 0 && (a[n - 1] == b[n - 1] || str_lower(a[n - 1]) == str_lower(b[n - 1])))
+                n--;
+        return n == 0;
+}
+
+/* Is it of that name, whose id is given? */
 static inline bool field_is(const struct field *f, enum field_id id, str name)
 {
         if (f->id != id || id != FIELD_OTHER)
                 return f->id == id;
-        return f->name.n == name.n && name.n > 0 &&
-               ((f->name.p[name.n - 1] ^ name.p[name.n - 1]) & ~0x20) == 0 &&
-               str_ieq(f->name, name);
+        return f->name.n == name.n && name.n > 0 && field_same_(f->name.p, name.p, name.n);
+}
+
+/* Is there none of that id for sure? */
+static inline bool fields_lack(const struct fields *fs, enum field_id id)
+{
+        return !(fs->ids & FIELD_BIT(id));
+}
+
+static inline struct field *fields_end(const struct fields *fs)
+{
+        return fs->v ? fs->v + fs->n : NULL;
+}
+
+/* The first live field from f on of that name, whose id is given; end: there is none. */
+static inline struct field *fields_next(struct field *f, const struct field *end, enum field_id id,
+                                        str name)
+{
+        if (id != FIELD_OTHER) {
+                while (f != end && (f->id != id || (f->flags & FIELD_DELETED)))
+                        f++;
+                return f;
+        }
+        /* Most are told apart by their length alone. */
+        while (f != end && (f->name.n != name.n || (f->flags & FIELD_DELETED) ||
+                            !field_is(f, FIELD_OTHER, name)))
+                f++;
+        return f;
+}
+
+COLD bool fields_grow_(struct arena *a, struct fields *f);
+
+/* Where there is room: f->n < f->cap. */
+static inline struct field *fields_append(struct fields *f, enum field_id id, str name, str value)
+{
+        struct field *new = &f->v[f->n++];
+        *new = (struct field){name, value, (uint16_t)id, 0};
+        f->ids |= FIELD_BIT(id);
+        return new;
+}
+
+/* The arena makes room; name and value are not copied.  The new field, or NULL when the arena is
+ * full. */
+static inline struct field *fields_add(struct arena *a, struct fields *f, enum field_id id,
+                                       str name, str value)
+{
+        if (UNLIKELY(f->n == f->cap) && !fields_grow_(a, f))
+                return NULL;
+        return fields_append(f, id, name, value);
+}
+
+/* From f on; how many there were. */
+static inline unsigned fields_del_from(struct field *f, const struct field *end, enum field_id id,
+                                       str name)
+{
+        unsigned n = 0;
+        while ((f = fields_next(f, end, id, name)) != end) {
+                f->flags |= FIELD_DELETED;
+                f++;
+                n++;
+        }
+        return n;
+}
+
+/* In place of f, the first of that name, and of those behind it. */
+static inline struct field *fields_replace(struct field *f, const struct field *end,
+                                           enum field_id id, str name, str value)
+{
+        f->name = name;
+        f->value = value;
+        fields_del_from(f + 1, end, id, name);
+        return f;
 }
 
 /* FIELDS_EACH(f, &m->fields) { ... } over live fields. */

@@ -176,12 +176,6 @@ void deadline_set(struct loop *l, struct deadline *d, int64_t timeout_us,
                 timer_set(l, d->at);
 }
 
-void deadline_clear(struct deadline *d)
-{
-        if (list_linked(&d->link))
-                list_remove(&d->link);
-}
-
 /* Calls what has expired in one list; returns when its new head does, or INT64_MAX. */
 static int64_t sweep(struct loop *l, struct list *h)
 {

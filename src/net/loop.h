@@ -136,7 +136,11 @@ static inline void loop_run_soon(struct loop *l)
  * once, those beyond fire up to 1/16 late. */
 void deadline_set(struct loop *l, struct deadline *d, int64_t timeout_us,
                   void (*fn)(struct deadline *));
-void deadline_clear(struct deadline *d);
+static inline void deadline_clear(struct deadline *d)
+{
+        if (list_linked(&d->link))
+                list_remove(&d->link);
+}
 static inline bool deadline_armed(const struct deadline *d)
 {
         return list_linked(&d->link);

@@ -52,12 +52,6 @@ bool api_room_to_ask(const struct weir_task *t, size_t n)
         return room(t, n, 0);
 }
 
-void api_took(struct weir_task *t, size_t before)
-{
-        if (t->used != NULL)
-                *t->used += arena_used(t->arena) - before;
-}
-
 static void *host_alloc(weir_task *t, size_t n)
 {
         size_t before;

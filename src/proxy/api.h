@@ -10,12 +10,24 @@
 /* The response is there (or was replaced): what functions did to it before takes effect. */
 void api_apply_early(struct weir_task *t);
 
-/* Room for n more bytes under memory=; account for what a call has taken since `before`
- * (arena_used). */
+/* Room for n more bytes under memory=. */
 bool api_room(const struct weir_task *t, size_t n);
 /* The same for a further operation, whatever those under way hold: its completion is told of it. */
 bool api_room_to_ask(const struct weir_task *t, size_t n);
-void api_took(struct weir_task *t, size_t before);
+/* Accounts for what a call has taken since `before` (arena_used). */
+static inline void api_took(struct weir_task *t, size_t before)
+{
+        if (t->used != NULL)
+                *t->used += arena_used(t->arena) - before;
+}
+/* The same; false: that was too much. */
+static inline bool api_took_ok(struct weir_task *t, size_t before)
+{
+        if (LIKELY(arena_used(t->arena) == before))
+                return true;
+        api_took(t, before);
+        return api_room(t, 0);
+}
 
 static inline str api_str(weir_str s)
 {
@@ -26,7 +38,19 @@ static inline weir_str api_weir(str s)
         return (weir_str){s.p, s.n};
 }
 
-/* Rows of the table that are not in api.c. */
+/* ---- What calls of a request's hook ask first. */
+static inline bool api_is_here(const struct weir_task *t)
+{
+        return LIKELY(t != NULL && t == task_current && t->kind == TASK_REQUEST);
+}
+static inline bool api_in_request(const struct weir_task *t, const char *call)
+{
+        return api_is_here(t) || task_misused(t, call);
+}
+/* A body hook whose message's head has gone, or may have (api_field.c). */
+bool api_streams(const struct weir_task *t);
+
+/* Rows of the table that are not in api.c: of fields (api_field.c), and the others. */
 int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *value);
 int32_t api_header_at(weir_req *t, int32_t where, size_t i, weir_kv *out);
 weir_err api_header_set(weir_req *t, int32_t where, weir_str name, weir_str value);

@@ -1,5 +1,6 @@
 /*
- * What a function may see and change of the request: fields, variables, the answer.
+ * What a function may see and change of the request: variables, the answer; templates and regular
+ * expressions.  Fields are in api_field.c.
  *
  * The difficulty: a function must not be able to break framing or routing, whatever it was given;
  * so names and values are checked here, once for all, and what weir decides itself is refused.
@@ -11,208 +12,6 @@
 #include "proxy/instance.h"
 #include "proxy/vars.h"
 
-enum { EARLY_SET, EARLY_ADD, EARLY_DEL };
-
-struct early_field {
-        struct early_field *next;
-        int verb;
-        enum field_id id;
-        str name, value;
-};
-
-static bool in_request(const struct weir_task *t, const char *call)
-{
-        return task_valid(t, 1u << TASK_REQUEST, call);
-}
-
-/* ------------------------------------------------------------------ fields */
-
-/* Trailers are there with the last chunk of that body. */
-static bool has_trailers(const struct weir_task *t, bool response)
-{
-        return t->logging ||
-               (t->stage != NULL && t->responses == response && stage_has_last(t->stage));
-}
-
-/* A body hook whose message's head has gone, or may have. */
-static bool streams(const struct weir_task *t)
-{
-        return t->stage != NULL && !stage_holds_head(t->stage);
-}
-
-/* NULL: there is no such message (yet). */
-static struct fields *fields_of(const struct weir_task *t, int32_t where)
-{
-        if (where == WEIR_REQUEST)
-                return &t->txn->r->req.fields;
-        if (where == WEIR_RESPONSE && (t->responses || t->logging))
-                return &t->txn->r->res.fields;
-        if (where == WEIR_REQUEST_TRAILERS && has_trailers(t, false))
-                return &t->txn->r->req.trailers;
-        if (where == WEIR_RESPONSE_TRAILERS && has_trailers(t, true))
-                return &t->txn->r->res.trailers;
-        return NULL;
-}
-
-int32_t api_header_get(weir_req *t, int32_t where, weir_str name, weir_str *value)
-{
-        const struct fields *fs;
-        enum field_id id;
-        int32_t n = 0;
-
-        if (!in_request(t, "header_get") || name.p == NULL || (fs = fields_of(t, where)) == NULL)
-                return 0;
-        id = field_id_of(api_str(name));
-        FIELDS_EACH(f, fs)
-        {
-                if (field_is(f, id, api_str(name)) && n++ == 0 && value != NULL)
-                        *value = api_weir(f->value);
-        }
-        return n;
-}
-
-int32_t api_header_at(weir_req *t, int32_t where, size_t i, weir_kv *out)
-{
-        const struct fields *fs;
-
-        if (!in_request(t, "header_at") || (fs = fields_of(t, where)) == NULL)
-                return 0;
-        FIELDS_EACH(f, fs)
-        {
-                if (i-- == 0) {
-                        *out = (weir_kv){api_weir(f->name), api_weir(f->value)};
-                        return 1;
-                }
-        }
-        return 0;
-}
-
-/* A body hook that cannot change the response's head: the body streams behind it, or it is the
- * request's and response hooks have begun. */
-static bool too_late(const struct weir_task *t)
-{
-        if (t->stage == NULL)
-                return false;
-        return t->responses ? streams(t) : t->head->responses;
-}
-
-/* May fields of that name be changed there and now? */
-static weir_err settable(const struct weir_task *t, int32_t where, str name, enum field_id *id)
-{
-        const struct request *r;
-        bool trailers = where == WEIR_REQUEST_TRAILERS || where == WEIR_RESPONSE_TRAILERS;
-
-        if (!in_request(t, "header_set") || t->logging)
-                return WEIR_E_PHASE;
-        r = t->txn->r;
-        if ((where == WEIR_REQUEST && (t->responses || r->res_head_sent || streams(t))) ||
-            (where == WEIR_RESPONSE && (r->res_head_sent || too_late(t))) ||
-            (trailers && (fields_of(t, where) == NULL || !stage_replaces(t->stage))))
-                return WEIR_E_PHASE;
-        if (where < WEIR_REQUEST || where > WEIR_RESPONSE_TRAILERS || name.p == NULL ||
-            !field_name_ok(name))
-                return WEIR_E_INVAL;
-        *id = field_id_of(name);
-        if (trailers && (field_flags_of(*id) & FIELD_F_NOTRAILER))
-                return WEIR_E_DENIED;
-        return field_settable(*id) ? WEIR_OK : WEIR_E_DENIED;
-}
-
-static void apply(struct weir_task *t, struct fields *fs, int verb, enum field_id id, str name,
-                  str value)
-{
-        struct arena *a = t->txn->r->arena;
-        struct field *own = NULL;
-
-        if (verb == EARLY_SET)
-                own = fields_set(a, fs, id, name, value);
-        else if (verb == EARLY_ADD)
-                own = fields_add(a, fs, id, name, value);
-        else if (verb == EARLY_DEL)
-                fields_del(fs, name);
-        if (own != NULL)
-                own->flags |= FIELD_OWN;
-}
-
-static weir_err early(struct weir_task *t, int verb, enum field_id id, str name, str value)
-{
-        struct early_field *e = arena_zalloc(t->arena, sizeof(*e));
-
-        if (e == NULL)
-                return WEIR_E_NOMEM;
-        if (t->head != NULL)
-                t = t->head;
-        *e = (struct early_field){.verb = verb, .id = id, .name = name, .value = value};
-        *t->early_end = e;
-        t->early_end = &e->next;
-        return WEIR_OK;
-}
-
-static weir_err change(weir_req *t, int32_t where, int verb, weir_str name, weir_str value)
-{
-        str n = api_str(name), v = str_trim(api_str(value));
-        enum field_id id;
-        struct fields *fs;
-        size_t before;
-        char *copy;
-        weir_err err = settable(t, where, n, &id);
-
-        if (err != WEIR_OK)
-                return err;
-        if (value.p == NULL || !field_value_ok(v))
-                return WEIR_E_INVAL;
-        if (!api_room(t, n.n + v.n))
-                return WEIR_E_NOMEM;
-        before = arena_used(t->arena);
-        copy = arena_alloc(t->arena, n.n + v.n);
-        if (copy == NULL)
-                return WEIR_E_NOMEM;
-        memcpy(copy, n.p, n.n);
-        memcpy(copy + n.n, v.p, v.n);
-        n.p = copy;
-        v.p = copy + n.n;
-        fs = fields_of(t, where);
-        if (fs != NULL)
-                apply(t, fs, verb, id, n, v);
-        else
-                err = early(t, verb, id, n, v);
-        api_took(t, before);
-        return err;
-}
-
-weir_err api_header_set(weir_req *t, int32_t where, weir_str name, weir_str value)
-{
-        return change(t, where, EARLY_SET, name, value);
-}
-
-weir_err api_header_add(weir_req *t, int32_t where, weir_str name, weir_str value)
-{
-        return change(t, where, EARLY_ADD, name, value);
-}
-
-int32_t api_header_del(weir_req *t, int32_t where, weir_str name)
-{
-        enum field_id id;
-        struct fields *fs;
-        weir_err err = settable(t, where, api_str(name), &id);
-        str copy;
-
-        if (err != WEIR_OK)
-                return err;
-        fs = fields_of(t, where);
-        if (fs != NULL)
-                return (int32_t)fields_del(fs, api_str(name));
-        copy = arena_dup(t->arena, api_str(name));
-        err = copy.p ? early(t, EARLY_DEL, id, copy, STR_NONE) : WEIR_E_NOMEM;
-        return err;
-}
-
-void api_apply_early(struct weir_task *t)
-{
-        for (struct early_field *e = t->early; e != NULL; e = e->next)
-                apply(t, &t->txn->r->res.fields, e->verb, e->id, e->name, e->value);
-}
-
 /* ------------------------------------------------------------------ variables */
 
 int32_t api_var_get(weir_req *t, weir_str name, weir_str *value)
@@ -220,16 +19,12 @@ int32_t api_var_get(weir_req *t, weir_str name, weir_str *value)
         size_t before;
         str v;
 
-        if (!in_request(t, "var_get") || name.p == NULL)
+        if (!api_in_request(t, "var_get") || name.p == NULL)
                 return 0;
         before = arena_used(t->arena);
         v = vars_get_name(t->txn, api_str(name));
-        if (arena_used(t->arena) != before) { /* it had to be decoded, or put together */
-                api_took(t, before);
-                if (!api_room(t, 0))
-                        return 0;
-        }
-        if (v.p == NULL)
+        /* It may have had to be decoded, or put together. */
+        if (!api_took_ok(t, before) || v.p == NULL)
                 return 0;
         *value = api_weir(v);
         return 1;
@@ -314,12 +109,12 @@ static weir_err set_known(struct weir_task *t, str name, str v)
         struct txn *txn = t->txn;
 
         if (str_eq(name, STR("status")))
-                return t->responses && !streams(t) ? set_status(txn, v) : WEIR_E_PHASE;
+                return t->responses && !api_streams(t) ? set_status(txn, v) : WEIR_E_PHASE;
         if (!str_eq(name, STR("method")) && !str_eq(name, STR("host")) &&
             !str_eq(name, STR("uri")) && !str_eq(name, STR("upstream")) &&
             !str_eq(name, STR("server")) && !str_starts(name, STR("arg_")))
                 return WEIR_E_NOENT;
-        if (t->responses || streams(t))
+        if (t->responses || api_streams(t))
                 return WEIR_E_PHASE;
         if (str_starts(name, STR("arg_")))
                 return set_arg(txn, str_from(name, 4), v);
@@ -380,7 +175,7 @@ weir_err api_var_set(weir_req *t, weir_str name, weir_str value)
         weir_err err;
         str copy;
 
-        if (!in_request(t, "var_set") || t->logging)
+        if (!api_in_request(t, "var_set") || t->logging)
                 return WEIR_E_PHASE;
         if (name.p == NULL || value.p == NULL)
                 return WEIR_E_INVAL;
@@ -401,13 +196,13 @@ weir_err api_var_del(weir_req *t, weir_str name)
         str n = api_str(name);
         struct txn_var **at;
 
-        if (!in_request(t, "var_del") || t->logging)
+        if (!api_in_request(t, "var_del") || t->logging)
                 return WEIR_E_PHASE;
         if (name.p == NULL)
                 return WEIR_E_INVAL;
         if (str_starts(n, STR("arg_")))
-                return t->responses || streams(t) ? WEIR_E_PHASE
-                                                  : set_arg(t->txn, str_from(n, 4), STR_NONE);
+                return t->responses || api_streams(t) ? WEIR_E_PHASE
+                                                      : set_arg(t->txn, str_from(n, 4), STR_NONE);
         if (!own(t, n))
                 return WEIR_E_DENIED;
         at = find_var(t->txn, n);
@@ -419,7 +214,7 @@ weir_err api_var_del(weir_req *t, weir_str name)
 
 weir_err api_upstream_set(weir_req *t, const weir_upstream *u)
 {
-        if (!in_request(t, "upstream_set") || t->logging || t->responses || streams(t))
+        if (!api_in_request(t, "upstream_set") || t->logging || t->responses || api_streams(t))
                 return WEIR_E_PHASE;
         if (u == NULL)
                 return WEIR_E_INVAL;
@@ -431,9 +226,9 @@ weir_rc api_respond(weir_req *t, int32_t status, weir_str body)
 {
         str copy;
 
-        if (!in_request(t, "respond"))
+        if (!api_in_request(t, "respond"))
                 return WEIR_ERROR;
-        if (t->logging || t->txn->r->res_head_sent || (t->responses && streams(t)) ||
+        if (t->logging || t->txn->r->res_head_sent || (t->responses && api_streams(t)) ||
             status < 200 || status > 599) {
                 task_complain(t->inst, "respond(): too late, or the status is not 200 to 599");
                 return WEIR_ERROR;
@@ -470,19 +265,26 @@ static str lookup(void *ctx, const struct template_op *op)
         return r->txn ? vars_get(r->txn, op) : STR_NONE;
 }
 
-weir_str api_expand(weir_task *t, const weir_template *tpl)
+static APART weir_str expand(struct weir_task *t, const struct template *tpl)
 {
-        struct replacing r = {.txn = NULL};
-        size_t before;
-        str s;
+        struct replacing r = {.txn = t->txn};
+        size_t before = arena_used(t->arena);
+        str s = t->txn != NULL && tpl->n == 1 ? vars_get(t->txn, &tpl->op[0])
+                                              : template_expand(tpl, t->arena, lookup, &r);
+
+        if (!api_took_ok(t, before))
+                return (weir_str){NULL, 0};
+        t->expanded = s.p != NULL || tpl->n > 1 ? s : STR("");
+        return api_weir(t->expanded);
+}
+
+weir_str api_expand(weir_task *t, const weir_template *handle)
+{
+        const struct template *tpl = (const struct template *)handle;
 
         if (!task_valid(t, ~0u, "expand") || tpl == NULL)
                 return (weir_str){NULL, 0};
-        r.txn = t->txn;
-        before = arena_used(t->arena);
-        s = template_expand((const struct template *)tpl, t->arena, lookup, &r);
-        api_took(t, before);
-        return api_room(t, 0) ? api_weir(s) : (weir_str){NULL, 0};
+        return tpl->constant ? api_weir(template_constant(tpl)) : expand(t, tpl);
 }
 
 int32_t api_regex_match(weir_task *t, const weir_regex *re, weir_str subject)

@@ -260,17 +260,23 @@ enum chain_result chain_response(struct chain *c)
                 c->task.responses = true;
                 c->pos = 0;
         }
-        api_apply_early(&c->task);
+        if (UNLIKELY(c->task.early != NULL))
+                api_apply_early(&c->task);
         return run_response(c);
+}
+
+static inline void cancel(struct chain *c)
+{
+        task_drop_ops(&c->task);
+        deadline_clear(&c->task.deadline);
+        filters_end(c->task.txn);
+        c->waiting = NULL;
 }
 
 void chain_cancel(struct chain *c)
 {
         CHECK_OBJ(c, CHAIN_MAGIC);
-        task_drop_ops(&c->task);
-        deadline_clear(&c->task.deadline);
-        filters_end(c->task.txn);
-        c->waiting = NULL;
+        cancel(c);
 }
 
 void chain_log(struct chain *c)
@@ -279,7 +285,7 @@ void chain_log(struct chain *c)
 
         CHECK_OBJ(c, CHAIN_MAGIC);
         CHECK(!c->logged);
-        chain_cancel(c);
+        cancel(c);
         c->logged = true;
         t->logging = true;
         for (uint32_t i = 0; i < c->plan->n_log; i++) {

@@ -510,14 +510,6 @@ void filter_end(struct txn *t, bool response)
         f->magic = DEAD_MAGIC;
 }
 
-void filters_end(struct txn *t)
-{
-        if (t->filter[WEIR_REQUEST] != NULL)
-                filter_end(t, false);
-        if (t->filter[WEIR_RESPONSE] != NULL)
-                filter_end(t, true);
-}
-
 /* ------------------------------------------------------------------ what flow says */
 
 enum chain_result filter_open(struct filter *f)

@@ -28,7 +28,13 @@ enum chain_result filter_add(struct weir_task *head, const struct chain_user *us
 /* Of that direction, or of both: what is outstanding is dropped, and the pipes are as they were
  * without it.  Fine when there is none. */
 void filter_end(struct txn *t, bool response);
-void filters_end(struct txn *t);
+static inline void filters_end(struct txn *t)
+{
+        if (UNLIKELY(t->filter[WEIR_REQUEST] != NULL))
+                filter_end(t, false);
+        if (UNLIKELY(t->filter[WEIR_RESPONSE] != NULL))
+                filter_end(t, true);
+}
 
 /* ---- What flow calls. */
 

@@ -393,8 +393,11 @@ static struct instance *instance_new(struct instance_set *s, struct function_con
                                .inst = f->inst,
                                .set = s,
                                .conf = f,
+                               .constants = f->constants,
                                .arena = arena_new(0),
                                .memory = f->memory ? f->memory : WORK_MEMORY};
+        if (i->constants == NULL)
+                i->constants = constants_new(i->arena, NULL, 0);
         i->subject = arena_printf(i->arena, "function %.*s", STR_ARG(f->label)).p;
         i->loops = ARENA_ARRAY(i->arena, struct instance_loop *, s->env.n_loops + 1);
         i->quarantined = s->env.quarantined != NULL && s->env.quarantined(f->mod->sha);

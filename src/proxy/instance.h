@@ -68,9 +68,10 @@ struct instance {
         struct instance_loop **loops; /* n_loops, then the control thread's; NULL until begun */
         struct instance_set *set;
         const struct function_conf *conf;
-        const char *subject; /* "function headers (weir.conf:12)" */
-        struct arena *arena; /* until destroy has returned */
-        size_t memory;       /* bound of a background task's arena */
+        const struct constants *constants; /* conf's; never NULL */
+        const char *subject;               /* "function headers (weir.conf:12)" */
+        struct arena *arena;               /* until destroy has returned */
+        size_t memory;                     /* bound of a background task's arena */
         struct weir_cell *cells;
         struct weir_metric *metrics;
         bool quarantined, created;
@@ -97,6 +98,21 @@ static inline unsigned set_index(const struct instance_set *s, const struct loop
 static inline struct instance_loop *instance_here(const struct instance *i, const struct loop *l)
 {
         return i->loops[set_index(i->set, l)];
+}
+
+/* i NULL: the task is aimed at one later. */
+static inline void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i,
+                             struct loop *l, struct arena *a)
+{
+        t->magic = TASK_MAGIC;
+        t->kind = (uint8_t)kind;
+        t->inst = i;
+        t->use = i ? i->conf : NULL;
+        t->il = i && l ? instance_here(i, l) : NULL;
+        t->loop = l;
+        t->arena = a;
+        list_init(&t->ops);
+        t->early_end = &t->early;
 }
 
 /* Around each call into the module.  Returns a time stamp when the call is measured, else 0. */

@@ -70,20 +70,6 @@ bool task_misused(const struct weir_task *t, const char *call)
         return false;
 }
 
-void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i, struct loop *l,
-               struct arena *a)
-{
-        t->magic = TASK_MAGIC;
-        t->kind = (uint8_t)kind;
-        t->inst = i;
-        t->use = i ? i->conf : NULL;
-        t->il = i && l ? instance_here(i, l) : NULL;
-        t->loop = l;
-        t->arena = a;
-        list_init(&t->ops);
-        t->early_end = &t->early;
-}
-
 int64_t task_measure(const struct weir_task *t)
 {
         return t->il != NULL ? loop_clock(CLOCK_MONOTONIC) : 0;
@@ -181,7 +167,7 @@ static void http_count(struct instance_loop *il, enum asked_result r)
                 metric_add(il->asked[r], 1);
 }
 
-void task_drop_ops(struct weir_task *t)
+void task_drop_ops_(struct weir_task *t)
 {
         struct list *n;
 

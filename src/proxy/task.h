@@ -64,6 +64,7 @@ struct weir_task {
         struct early_field *early, **early_end;
         struct cell_hold *cells;
         struct op *spare; /* operations that are over: the next ones */
+        str expanded; /* what expand() returned last: the request's or the configuration's memory */
         /* Of a body hook's task: the request's own, which keeps what must live as long as that, and
          * what it is a part of.  NULL in all others. */
         struct weir_task *head;
@@ -78,9 +79,6 @@ struct weir_task {
 
 extern _Thread_local struct weir_task *task_current; /* whose call this thread is in, or NULL */
 
-void task_init(struct weir_task *t, enum task_kind kind, const struct instance *i, struct loop *l,
-               struct arena *a);
-
 /* The slow halves of task_enter and task_leave (instance.h): a call that is measured. */
 int64_t task_measure(const struct weir_task *t); /* a time stamp, or 0 */
 void task_measured(struct weir_task *t, int64_t stamp);
@@ -91,7 +89,12 @@ weir_rc task_settle(struct weir_task *t, weir_rc rc);
 /* What a call or completion has returned, of a task that is not a hook being entered; t may be gone
  * afterwards. */
 void task_complete(struct weir_task *t, weir_rc rc);
-void task_drop_ops(struct weir_task *t);
+void task_drop_ops_(struct weir_task *t);
+static inline void task_drop_ops(struct weir_task *t)
+{
+        if (UNLIKELY(!list_empty(&t->ops)))
+                task_drop_ops_(t);
+}
 void task_end(struct weir_task *t); /* ops, deadline, cells; the arena is its owner's */
 
 /* Operations of the host table. */
@@ -119,7 +122,8 @@ COLD bool task_misused(const struct weir_task *t, const char *call); /* says so;
 /* t is what this thread is running now, and of one of kinds (bits 1 << kind). */
 static inline bool task_valid(const struct weir_task *t, unsigned kinds, const char *call)
 {
-        return LIKELY(t != NULL && t == task_current && (1u << t->kind & kinds)) ||
+        return LIKELY(t != NULL && t == task_current &&
+                      (kinds == ~0u || (1u << t->kind & kinds))) ||
                task_misused(t, call);
 }
 

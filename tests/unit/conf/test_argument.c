@@ -476,6 +476,42 @@ static void wrong_links(void **state)
         run_end(&r);
 }
 
+/* What is known of a string that is written once. */
+static const struct constant *constant(const struct run *r, const weir_str *s)
+{
+        return constants_find(r->c->functions[0]->constants, s->p, s->n);
+}
+static const struct constant *constant_value(const struct run *r, const struct op *op)
+{
+        str text = template_constant(template_of(op->value));
+        return constants_find(r->c->functions[0]->constants, text.p, text.n);
+}
+
+static void constants(void **state)
+{
+        struct run r;
+        const struct all *a = read_all(&r, "word { set request X-A 1; add response Server $host; "
+                                           "set request x-b ' 2'; set request x-c \"a\nb\"; "
+                                           "set request x-d \"\"; edit x-e b c; }");
+        const struct op *op = a->ops.v;
+
+        (void)state;
+        assert_int_equal(a->ops.n, 5);
+        for (size_t i = 0; i < a->ops.n; i++)
+                assert_int_equal(constant(&r, &op[i].name)->flags, CONSTANT_NAME);
+        assert_int_equal(constant(&r, &op[0].name)->id, FIELD_OTHER);
+        assert_int_equal(constant(&r, &op[1].name)->id, FIELD_SERVER);
+        assert_int_equal(constant_value(&r, &op[0])->flags, CONSTANT_VALUE);
+        assert_null(constant_value(&r, &op[1])); /* a variable's name */
+        assert_null(constant_value(&r, &op[2])); /* is sent without the blank */
+        assert_null(constant_value(&r, &op[3])); /* cannot be sent */
+        assert_null(constant_value(&r, &op[4]));
+        assert_non_null(constant(&r, &((const struct edit *)a->edits.v)->field));
+        assert_non_null(constant(&r, &a->field)); /* a default */
+        assert_null(constant(&r, &a->word));
+        run_end(&r);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -483,6 +519,7 @@ int main(void)
                 cmocka_unit_test(forms),
                 cmocka_unit_test(lines),
                 cmocka_unit_test(texts_and_handles),
+                cmocka_unit_test(constants),
                 cmocka_unit_test(errors_of_create),
                 cmocka_unit_test(mistakes),
                 cmocka_unit_test(deprecated),

@@ -518,12 +518,6 @@ void filter_end(struct txn *t, bool response)
         *f = NULL;
 }
 
-void filters_end(struct txn *t)
-{
-        filter_end(t, false);
-        filter_end(t, true);
-}
-
 /* ------------------------------------------------------------------ one test */
 
 static uint64_t metric(unsigned family)

@@ -1,4 +1,5 @@
-/* What functions may change: fields, variables, answers; and the rules that they cannot break. */
+/* What functions may change of a request: variables, answers; and the rules that they cannot break.
+ */
 #include "proxy/api_msg.c"
 
 #include "function.h"
@@ -47,90 +48,6 @@ static void in_response_hook(void (*fn)(weir_req *))
 }
 
 #define W(s) WEIR_STR(s)
-
-static void read_fields(weir_req *r)
-{
-        weir_str v = {NULL, 0};
-        weir_kv kv;
-
-        assert_int_equal(weir->header_get(r, WEIR_REQUEST, W("X-a"), &v), 2);
-        ASSERT_STR(v, "1");
-        assert_int_equal(weir->header_get(r, WEIR_REQUEST, W("x-b"), &v), 0);
-        assert_int_equal(weir->header_get(r, WEIR_RESPONSE, W("x-a"), &v), 0);
-        assert_int_equal(weir->header_at(r, WEIR_REQUEST, 2, &kv), 1);
-        ASSERT_STR(kv.name, "x-a");
-        assert_int_equal(weir->header_at(r, WEIR_REQUEST, 3, &kv), 0);
-        assert_int_equal(weir->header_del(r, WEIR_REQUEST, W("X-A")), 2);
-        assert_int_equal(weir->header_at(r, WEIR_REQUEST, 1, &kv), 0);
-}
-static void fields_are_read(void **state)
-{
-        (void)state;
-        in_request_hook(read_fields);
-}
-
-static void write_fields(weir_req *r)
-{
-        static const struct {
-                weir_str name, value;
-                weir_err err;
-        } row[] = {
-                {{"X-B", 3}, {" v ", 3}, WEIR_OK},
-                {{"X-B", 3}, {"a\r\nb", 4}, WEIR_E_INVAL},
-                {{"X-B", 3}, {"a\nb", 3}, WEIR_E_INVAL},
-                {{"X-B", 3}, {"a\0b", 3}, WEIR_E_INVAL},
-                {{"X-B", 3}, {NULL, 0}, WEIR_E_INVAL},
-                {{NULL, 0}, {"v", 1}, WEIR_E_INVAL},
-                {{"X B", 3}, {"v", 1}, WEIR_E_INVAL},
-                {{"", 0}, {"v", 1}, WEIR_E_INVAL},
-                {{"content-length", 14}, {"0", 1}, WEIR_E_DENIED},
-                {{"Transfer-Encoding", 17}, {"chunked", 7}, WEIR_E_DENIED},
-                {{"Connection", 10}, {"close", 5}, WEIR_E_DENIED},
-                {{"Host", 4}, {"b", 1}, WEIR_E_DENIED},
-                {{"Upgrade", 7}, {"h2c", 3}, WEIR_E_DENIED},
-        };
-        weir_str v;
-
-        for (size_t i = 0; i < COUNT(row); i++) {
-                assert_int_equal(weir->header_set(r, WEIR_REQUEST, row[i].name, row[i].value),
-                                 row[i].err);
-                assert_int_equal(weir->header_add(r, WEIR_RESPONSE, row[i].name, row[i].value),
-                                 row[i].err);
-        }
-        assert_int_equal(weir->header_get(r, WEIR_REQUEST, W("x-b"), &v), 1);
-        ASSERT_STR(v, "v");
-        assert_int_equal(weir->header_set(r, 7, W("X-B"), W("v")), WEIR_E_INVAL);
-        assert_int_equal(weir->header_del(r, WEIR_REQUEST, W("Host")), WEIR_E_DENIED);
-}
-static void fields_are_checked(void **state)
-{
-        (void)state;
-        in_request_hook(write_fields);
-}
-
-static void before_the_response(weir_req *r)
-{
-        weir->header_del(r, WEIR_RESPONSE, W("Server"));
-        weir->header_set(r, WEIR_RESPONSE, W("X-B"), W("1"));
-        weir->header_add(r, WEIR_RESPONSE, W("X-B"), W("2"));
-}
-static void after_the_response(weir_req *r)
-{
-        weir_str v;
-
-        assert_int_equal(weir->header_get(r, WEIR_RESPONSE, W("server"), &v), 0);
-        assert_int_equal(weir->header_get(r, WEIR_RESPONSE, W("x-b"), &v), 2);
-        ASSERT_STR(v, "1");
-        assert_int_equal(weir->header_set(r, WEIR_REQUEST, W("X-B"), W("late")), WEIR_E_PHASE);
-}
-static void early_changes_are_kept(void **state)
-{
-        (void)state;
-        in_request_hook(before_the_response);
-        fields_add(rig.req.arena, &rig.req.res.fields, FIELD_SERVER, STR("Server"), STR("old"));
-        body = after_the_response;
-        assert_int_equal(chain_response(rig.chain), CHAIN_CONTINUE);
-}
 
 static void variables(weir_req *r)
 {
@@ -274,13 +191,8 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, begin, end)
         const struct CMUnitTest tests[] = {
-                T(fields_are_read),
-                T(fields_are_checked),
-                T(early_changes_are_kept),
-                T(variables_are_set_and_checked),
-                T(the_status_belongs_to_the_response),
-                T(answers_are_checked),
-                T(regular_expressions),
+                T(variables_are_set_and_checked), T(the_status_belongs_to_the_response),
+                T(answers_are_checked),           T(regular_expressions),
                 T(outside_of_its_task),
         };
         weir = &api_host;
