@@ -76,7 +76,7 @@ void tls_client_drop(struct tls_client *c);
 uint64_t tls_client_key(const struct tls_client *c); /* hash of all that shapes a connection: pools
                                                         are keyed by it */
 uint64_t tls_server_policy(const struct tls_server *s); /* hash of the client verification policy */
-bool tls_server_demands(const struct tls_server *s); /* whether it must be shown a certificate */
+bool tls_server_demands(const struct tls_server *s);    /* whether it must be shown a certificate */
 uint64_t tls_server_strength(const struct tls_server *s); /* hash of versions and ciphers */
 /* Whether the pair, by its number in the conf, is never shown: those before it have all its names.
  */
