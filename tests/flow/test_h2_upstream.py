@@ -41,18 +41,6 @@ def h2(weir, server):
     return make
 
 
-class Nghttpd(services.Service):
-    def __init__(self, cert=None):
-        super().__init__()
-        self.cert = cert
-        (self.dir / "root").mkdir()
-
-    def argv(self):
-        tls = [str(f) for f in reversed(self.cert)] if self.cert else []
-        return [need("nghttpd"), "-d", str(self.dir / "root"), "--echo-upload", *([] if tls else ["--no-tls"]),
-                str(self.port), *tls]
-
-
 NODE = """
 const http2 = require('http2');
 const s = http2.createServer({settings: {enableConnectProtocol: true}});
@@ -91,9 +79,9 @@ def service():
 # ---------------------------------------------------------------- servers that people have
 
 def test_nghttpd_in_the_clear(weir, service):
-    n = service(Nghttpd())
+    n = service(services.Nghttpd())
     big = os.urandom(3 << 20)
-    (n.dir / "root" / "big").write_bytes(big)
+    (n.root / "big").write_bytes(big)
     w = weir(conf(), s=n)
     r = fetch(w.http, "/big")
     assert r.status == 200 and r.body == big and r.get("server").startswith("nghttpd")
@@ -105,17 +93,17 @@ def test_nghttpd_in_the_clear(weir, service):
 @pytest.mark.parametrize("buffer", ["10k", "64k", "65k", "100k", "1m"])
 def test_a_collected_answer(weir, service, buffer):
     """What is collected is more than a window of the stream, or not; either way the rest follows."""
-    n = service(Nghttpd())
+    n = service(services.Nghttpd())
     w = weir(conf(route=f"buffer response={buffer};"), s=n)
     for size in (0, 1, 10_240, 65_535, 65_536, 66_560, 99_999, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20):
         body = os.urandom(size)
-        (n.dir / "root" / f"{size}").write_bytes(body)
+        (n.root / f"{size}").write_bytes(body)
         assert fetch(w.http, f"/{size}").body == body
 
 
 def test_nghttpd_over_tls(weir, service, ca):
-    n = service(Nghttpd(ca.cert("localhost", "127.0.0.1")))
-    (n.dir / "root" / "a").write_bytes(b"in TLS")
+    n = service(services.Nghttpd(ca.cert("localhost", "127.0.0.1")))
+    (n.root / "a").write_bytes(b"in TLS")
     w = weir(conf(f"tls ca={ca.cert_file};").replace("h2c", "h2"), s=n)
     assert fetch(w.http, "/a").body == b"in TLS"
 

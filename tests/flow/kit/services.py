@@ -162,6 +162,20 @@ class Nginx(Service):
         path.write_bytes(data)
 
 
+class Nghttpd(Service):
+    """Serves the files in its root, a folder of its own unless one is given, over HTTP/2; gives uploads back."""
+
+    def __init__(self, cert=None, root=None):
+        super().__init__()
+        self.cert = cert
+        self.root = root or self.dir / "root"
+        self.root.mkdir(exist_ok=True)
+
+    def argv(self):
+        tls = [str(f) for f in reversed(self.cert)] if self.cert else []
+        return [need("nghttpd"), "-d", str(self.root), "--echo-upload", *([] if tls else ["--no-tls"]), str(self.port), *tls]
+
+
 class Node(Service):
     def argv(self):
         (self.dir / "server.js").write_text(NODE)
