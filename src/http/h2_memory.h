@@ -12,8 +12,9 @@
 
 #define H2_MEMORY_CLASSES 16
 
-/* Invariant: class[i] has pieces of (i + 1) * 64 bytes, their heads included.  Owned by its loop's
- * struct codecs; sessions with it end before. */
+/* Invariant: class[i] has pieces of (i + 1) * 64 bytes, their heads included.  A loop has one
+ * for its clients' sessions, in struct codecs, and one for its servers', in struct h2_loop; the
+ * sessions end before. */
 struct h2_memory {
         struct slab class[H2_MEMORY_CLASSES];
         nghttp2_mem mem; /* for nghttp2_session_server_new3 and its like */

@@ -181,8 +181,9 @@ static void outside_of_its_task(void **state)
 
         (void)state;
         in_request_hook(keep);
-        assert_int_equal(weir->header_get(kept, WEIR_REQUEST, W("x-a"), &v), 0);
-        assert_int_equal(weir->header_set(kept, WEIR_REQUEST, W("x-a"), W("3")), WEIR_E_PHASE);
+        assert_int_equal(weir->var_get(kept, W("method"), &v), 0);
+        assert_int_equal(weir->var_set(kept, W("method"), W("PUT")), WEIR_E_PHASE);
+        assert_int_equal(weir->var_del(kept, W("arg_a")), WEIR_E_PHASE);
         assert_int_equal(weir->respond(kept, 200, W("")), WEIR_ERROR);
         assert_null(weir->alloc(kept, 8));
 }
