@@ -314,6 +314,7 @@ static void committed(struct worker *w, bool ok, void *arg)
         w->draining = w->not_ready = false;
         deadline_clear(&w->drain_look);
         entrance_settle(w, false);
+        export_news(w); /* before anyone may be told that this worker is there */
         say_modules(w, WIRE_COMMITTED, w->current->number);
 }
 
@@ -544,6 +545,7 @@ static void hear(struct worker *w, struct wire *msg)
                 return;
         case WIRE_SERVING:
                 w->serving = true;
+                export_news(w);
                 return;
         case WIRE_NOT_READY:
                 w->not_ready = true;

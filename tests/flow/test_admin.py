@@ -116,6 +116,14 @@ def test_status(weir, server):
     assert "u" in text
 
 
+def test_status_has_all_workers_from_the_first(weir, server):
+    """Whoever sees /readyz sees them all in /status, and after a reload none that is still of the generation before."""
+    w = weir(CONF % "workers 8;", backend=server())
+    assert [v["worker"] for v in w.status()["workers"]] == list(range(8))
+    w.reload((CONF % "workers 8;").replace("made", "again"))
+    assert {v["generation"] for v in w.status()["workers"]} == {2}
+
+
 def test_status_of_two_workers_is_whole(weir, server, connect):
     """Whichever answers: connections, generations and servers are those of both."""
     hold = threading.Event()

@@ -244,8 +244,9 @@ class Weir:
     def crash(self, target="/crash", times=1):
         """The same so many times, each until the death is known and another worker in that one's place."""
         self.deaths_expected = True
+        workers = len(until(self.workers, "the workers"))
         for _ in range(times):
-            deaths, workers = self.metric("weir_worker_deaths_total"), len(self.workers())
+            deaths = self.metric("weir_worker_deaths_total")
             with raw.client(self.http) as c:
                 self.kill_by(c, target)
             self.wait_deaths(deaths + 1)
