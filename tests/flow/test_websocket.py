@@ -4,7 +4,6 @@ import time
 import pytest
 
 from kit import h2, h2_peer, until, ws
-from kit.raw import request
 
 PROTOCOLS = ["http/1.1", "h2"]
 
@@ -33,39 +32,14 @@ def client(connect, h2c):
 
     def open_it(w, protocol):
         if protocol == "http/1.1":
-            c = connect(w.http).send(request(target="/chat", fields=ws.UPGRADE))
-            assert c.response().status == 101
-            return ws.over_stream(c, True)
-        c = h2c(w.http)
-        c.until(lambda: c.settings)
-        i = c.request("CONNECT", "/chat", {"sec-websocket-version": "13"}, end=False, protocol="websocket")
-        c.until(lambda: c.answer(i).status)
-        assert c.answer(i).status == 200
-        return ws.over_h2(c, i)
+            return ws.open_h1(connect(w.http), "/chat")
+        return ws.open_h2(h2c(w.http), "/chat")
 
     return open_it
 
 
-def end_of(c):
-    """A server's end, on what kit's server gives to a script."""
-    c.server.take(c)
-    c.send(ws.SWITCH)
-    c.server.end = ws.over_stream(c, False)
-    return c.server.end
-
-
-def echo(pongs=True):
-    def script(c):
-        end = end_of(c)
-        while True:
-            f = end.serve(pongs)
-            end.send(f.opcode, f.payload)
-
-    return script
-
-
 def echo_h2(c):
-    """The same by an extended CONNECT of HTTP/2."""
+    """The server that gives all back, by an extended CONNECT of HTTP/2."""
     p = h2_peer.Peer(c, settings={h2_peer.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
     a = p.request(whole=False)
     p.head(a)
@@ -85,7 +59,7 @@ def echo_h2(c):
 @pytest.mark.parametrize("upstream", PROTOCOLS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_it_stays_open_while_both_ends_answer(weir, server, client, protocol, upstream):
-    s = server(script=echo() if upstream == "http/1.1" else echo_h2)
+    s = server(script=ws.echo() if upstream == "http/1.1" else echo_h2)
     w = weir(conf("timeout tunnel=500ms; websocket ping=100ms;",
                   f"server @backend@; protocol {'h2c' if upstream == 'h2' else upstream};"), backend=s)
     end = client(w, protocol)
@@ -106,7 +80,7 @@ def test_it_stays_open_while_both_ends_answer(weir, server, client, protocol, up
 @pytest.mark.parametrize("dead", ["client", "server", "both"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_it_ends_when_an_end_does_not_answer(weir, server, client, protocol, dead):
-    s = server(script=echo(pongs=dead == "client"))
+    s = server(script=ws.echo(pongs=dead == "client"))
     w = weir(conf("timeout tunnel=500ms; websocket ping=100ms;"), backend=s)
     end = client(w, protocol)
     with pytest.raises((EOFError, ConnectionError)):
@@ -121,7 +95,7 @@ def test_it_ends_when_an_end_does_not_answer(weir, server, client, protocol, dea
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_without_the_setting_nothing_is_added(weir, server, client, protocol):
-    w = weir(conf("timeout tunnel=400ms;"), backend=server(script=echo()))
+    w = weir(conf("timeout tunnel=400ms;"), backend=server(script=ws.echo()))
     end = client(w, protocol)
     for payload in (b"a", b"weirmark"):
         end.send(ws.PONG, payload)
@@ -145,7 +119,7 @@ def slowly(put, data):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_ping_waits_for_the_end_of_a_frame_to_the_client(weir, server, client, protocol):
     def script(c):
-        end = end_of(c)
+        end = ws.accept(c)
         slowly(c.send, ws.frame(ws.BINARY, BIG))
         while True:
             f = end.serve()
@@ -162,7 +136,7 @@ def test_a_ping_waits_for_the_end_of_a_frame_to_the_client(weir, server, client,
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_ping_waits_for_the_end_of_a_frame_to_the_server(weir, server, client, protocol):
-    s = server(script=echo())
+    s = server(script=ws.echo())
     w = weir(conf("timeout tunnel=20s; websocket ping=50ms;"), backend=s)
     end = client(w, protocol)
     slowly(end.put, ws.frame(ws.BINARY, BIG, end.key))
@@ -175,7 +149,7 @@ def test_a_ping_waits_for_the_end_of_a_frame_to_the_server(weir, server, client,
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_pings_of_the_ends_are_theirs(weir, server, client, protocol):
     def script(c):
-        end = end_of(c)
+        end = ws.accept(c)
         end.send(ws.PING, b"mine")
         f = end.serve()
         assert f[:2] == (ws.PONG, b"mine")

@@ -1,6 +1,8 @@
 """Ends of a WebSocket (RFC 6455), by hand: frames over whatever carries the bytes."""
 import collections
 
+from . import raw
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 Frame = collections.namedtuple("Frame", "opcode payload masked")
@@ -92,3 +94,38 @@ def over_h2(c, stream):
         return data
 
     return End(take, lambda data: c.body(stream, data, end=False), True)
+
+
+def open_h1(stream, path, host="a.test"):
+    """The client's end, once the server has said yes."""
+    status = stream.send(raw.request("GET", path, UPGRADE, host=host)).response().status
+    assert status == 101, status
+    return over_stream(stream, True)
+
+
+def open_h2(c, path, **pseudo):
+    """The same by an extended CONNECT (RFC 8441)."""
+    c.until(lambda: c.settings)
+    stream = c.request("CONNECT", path, {"sec-websocket-version": "13"}, end=False, protocol="websocket", **pseudo)
+    c.until(lambda: c.answer(stream).status)
+    assert c.answer(stream).status == 200, c.answer(stream)
+    return over_h2(c, stream)
+
+
+def accept(c):
+    """A server's end, on what kit's server gives to a script; it is that server's .end too."""
+    c.server.take(c)
+    c.send(SWITCH)
+    c.server.end = over_stream(c, False)
+    return c.server.end
+
+
+def echo(pongs=True):
+    """A script for kit's server that gives all back."""
+    def script(c):
+        end = accept(c)
+        while True:
+            f = end.serve(pongs)
+            end.send(f.opcode, f.payload)
+
+    return script
