@@ -304,7 +304,7 @@ def test_end_by_command(weir, server, word):
     w = weir(CONF % "", backend=server())
     done = w.command("-s", word)
     assert done.returncode == 0, done.stderr
-    assert w.process.wait(15) == 0
+    assert w.process.wait(15 * SLOW) == 0
     assert not (w.dir / "weir.pid").exists() and not (w.dir / "control.sock").exists()
     with pytest.raises(ConnectionRefusedError):
         fetch(w.http)
@@ -343,7 +343,7 @@ def test_drain_waits_for_what_is_under_way(weir, server, connect):
     r = c.response()
     assert (r.body, r.get("connection")) == (b"late", "close")
     assert c.ended() == "eof"
-    assert w.process.wait(10) == 0
+    assert w.process.wait(10 * SLOW) == 0
 
 
 def test_shutdown_timeout(weir, server, connect):
@@ -359,8 +359,8 @@ def test_shutdown_timeout(weir, server, connect):
     s.wait()
     started = time.monotonic()
     w.send(signal.SIGTERM)
-    assert w.process.wait(10) == 0
-    assert time.monotonic() - started < 5
+    assert w.process.wait(10 * SLOW) == 0
+    assert time.monotonic() - started < 5 * SLOW
 
 
 def test_the_control_socket_is_not_for_everybody(weir, server):

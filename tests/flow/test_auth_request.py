@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from kit import raw, until
+from kit import SLOW, raw, until
 from kit.h2_peer import serve
 from kit.raw import answer, fetch
 
@@ -97,7 +97,7 @@ def test_a_hang(guard, connect):
 
     w = guard(script=hang, upstream="timeout response=150ms;")
     assert fetch(w.http).status == 503
-    assert ended.wait(5)
+    assert ended.wait(5 * SLOW)
     assert fetch(w.http, "/free/").status == 200
 
 
@@ -113,7 +113,7 @@ def test_a_client_that_leaves(guard, connect):
     c = connect(w.http).send(raw.request())
     w.auth.wait()
     c.reset()
-    assert ended.wait(5), "nobody waits for the answer"
+    assert ended.wait(5 * SLOW), "nobody waits for the answer"
     w.wait_metric("weir_server_requests", 0)
     assert w.u.requests == []
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kit import raw, until
+from kit import SLOW, raw, until
 from kit.raw import answer, fetch, request
 
 PROXY = """
@@ -561,7 +561,7 @@ def test_an_address_of_somebody_else_is_not_shared(weir):
         own = 'listen 127.0.0.1:@http@; host * { route / { respond 200 "ok"; } }'
         w = weir(own + taken, start=False)
         process = w.spawn()
-        assert process.wait(10) == 1
+        assert process.wait(10 * SLOW) == 1
         assert "in use" in w.log(), w.log()
         w.process = None
         w.configure(own)

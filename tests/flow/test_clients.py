@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from kit import need
+from kit import SLOW, need
 from kit.raw import answer
 
 CONF = """
@@ -89,7 +89,7 @@ def test_curl(w, ca, arguments, wanted, tls):
 
 
 def test_python(w):
-    c = http.client.HTTPConnection("127.0.0.1", w.http, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", w.http, timeout=10 * SLOW)
     for i in range(3):
         c.request("POST", f"/{i}", body=iter([b"a" * 1000, b"b" * 1000]), encode_chunked=True,
                   headers={"Host": "a.test", "Transfer-Encoding": "chunked"})

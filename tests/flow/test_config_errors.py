@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from kit import SLOW
 from kit.certs import Authority
 
 OK = "listen 127.0.0.1:@http@; upstream u { server 127.0.0.1:1; }\n"
@@ -141,7 +142,7 @@ def test_in_an_included_file(weir):
 def test_start_is_refused_and_nothing_is_left(weir):
     w = weir(OK + "lissten x;", start=False)
     process = w.spawn()
-    assert process.wait(10) == 1
+    assert process.wait(10 * SLOW) == 1
     assert "lissten" in w.log()
     assert not (w.dir / "control.sock").exists()
     assert not (w.dir / "weir.pid").exists()

@@ -113,7 +113,7 @@ def test_quickstart_worker_is_killed(weir, server, ca, number):
     until(lambda: w.metric("weir_worker_deaths_total") == 1, lambda: f"the death of {old}, now {w.children()}:\n{w.log()}")
     stop.set()
     for k in knockers:
-        k.join(5)
+        k.join(5 * SLOW)
     until(lambda: old not in w.children(), "the dead one to be gone")
     assert not refused
     print(f"served {1000 * took:.0f} ms after the signal")

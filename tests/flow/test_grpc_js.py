@@ -71,7 +71,7 @@ class Server:
     def close(self):
         self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(10 * SLOW)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

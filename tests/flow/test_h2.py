@@ -819,7 +819,7 @@ def test_tools(weir, server, ca, tmp_path):
     out = subprocess.run(curl + ["--http2", "--cacert", ca.cert_file, "--resolve", f"a.test:{w.https}:127.0.0.1",
                                  "-T", str(big), "-w", " %{http_version}", f"https://a.test:{w.https}/"], capture_output=True)
     assert out.stdout == b"n=5000000 2"
-    out = subprocess.run([need("nghttp"), "-nv", f"http://127.0.0.1:{w.http}/"], capture_output=True, timeout=10)
+    out = subprocess.run([need("nghttp"), "-nv", f"http://127.0.0.1:{w.http}/"], capture_output=True, timeout=10 * SLOW)
     assert b":status: 200" in out.stdout
     out = subprocess.run([need("h2load"), "-n", "2000", "-c", "4", "-m", "20", f"http://127.0.0.1:{w.http}/"],
                          capture_output=True, timeout=60)

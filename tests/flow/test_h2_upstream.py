@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from kit import need, services, until
+from kit import SLOW, need, services, until
 from kit.h2_peer import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, ErrorCodes,
                     Peer, SettingCodes, frame, serve)
 from kit import raw
@@ -378,7 +378,7 @@ def test_the_first_bytes_arrive_before_the_last_were_sent(h2, connect):
     w = h2(script)
     c = connect(w.http)
     c.send(request("POST", "/", ["Content-Length: 6"]) + b"abc")
-    assert first.wait(5)
+    assert first.wait(5 * SLOW)
     c.send(b"def")
     assert c.response("POST").body == b"abcdef"
 

@@ -563,7 +563,7 @@ def test_http_that_fails(weir, server, call, says):
 
 def test_a_client_that_leaves_while_http_waits(weir, server, connect):
     go = threading.Event()
-    s = server(lambda q: go.wait(5) and answer(b"x"))
+    s = server(lambda q: go.wait(5 * SLOW) and answer(b"x"))
     w = weir(conf("upstream auth; counter ended; counter on;",
                   "upstream auth { server @auth@; timeout response=10s; }", request="""
         if request.path ~= "/quick" then http("/x") metric.add("on") end""", log="metric.add('ended')"), auth=s)

@@ -90,7 +90,7 @@ def test_a_killed_worker_serves_again(weir, server, number):
                 pass
             served = time.monotonic()
     stop.set()
-    t.join(5)
+    t.join(5 * SLOW)
     assert served - started < 0.2 * SLOW
     assert not refused
     until(lambda: old not in w.children(), "the old one to be gone")
@@ -201,7 +201,7 @@ def test_all_loops_take_connections(weir, server, connect):
 def test_an_address_in_use_is_an_error_at_start(weir, server):
     w = weir((CONF % "").replace("127.0.0.1:@http@", "@backend@"), backend=server(), start=False)
     process = w.spawn()
-    assert process.wait(10) == 1
+    assert process.wait(10 * SLOW) == 1
     assert w.values["backend"].address in w.log()
     w.process = None
 

@@ -338,7 +338,7 @@ def test_nobody_fails_while_redis_comes_and_goes(weir, redis):
 
 def test_a_stalled_redis_does_not_stop_other_requests(weir, redis):
     r = redis()
-    w = weir("""module ratelimit; redis main { server @redis@; timeout connect=200ms command=2s; }
+    w = weir("""module ratelimit; redis main { server @redis@; timeout connect=200ms command=20s; }
         listen 127.0.0.1:@http@; host * {
             route /limited { function ratelimit rate=1/s burst=5 key=$client_ip store=main; respond 200; }
             route / { respond 200; } }""", redis=r)
@@ -350,6 +350,6 @@ def test_a_stalled_redis_does_not_stop_other_requests(weir, redis):
             started = time.monotonic()
             for _ in range(20):
                 assert fetch(w.http).status == 200
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 10, "it waited for Redis"
     finally:
         r.resume()

@@ -66,9 +66,9 @@ def test_upgrade_refuses_and_cuts_nothing(weir, server, connect):
     w.send(signal.SIGUSR2)
     until(lambda: pid_of(w) not in (0, old), "the new one's pid")
     # The old one drains: an idle connection is closed, and then it ends.
-    assert w.process.wait(10) == 0
+    assert w.process.wait(10 * SLOW) == 0
     stop.set()
-    t.join(5)
+    t.join(5 * SLOW)
     assert not failed
     assert fetch(w.http, "/local").body == b"word"
     w.reload((CONF % "threads 2;").replace("@word@", "after"))
@@ -89,7 +89,7 @@ def test_a_failed_upgrade_changes_nothing(weir, server, connect):
     assert fetch(w.http, "/local").status == 200
     w.reload(CONF % "")
     w.send(signal.SIGUSR2)
-    assert w.process.wait(10) == 0
+    assert w.process.wait(10 * SLOW) == 0
     assert pid_of(w) != old
     end_new(w)
 
@@ -279,7 +279,7 @@ def test_tickets_outlive_an_upgrade(weir, ca, connect):
     assert first.send(request()).response().status == 200
     session = first.sock.session
     w.send(signal.SIGUSR2)
-    assert w.process.wait(10) == 0
+    assert w.process.wait(10 * SLOW) == 0
     with socket.create_connection(("127.0.0.1", w.https), 5) as plain:
         with context.wrap_socket(plain, server_hostname="a.test", session=session) as s:
             assert s.session_reused
