@@ -123,8 +123,10 @@ class Client:
                 data = data[n:]
                 if not data:
                     return
-            else:
-                self.take()
+                continue
+            self.sock.settimeout(raw.TIMEOUT)
+            if not self.take():
+                raise EOFError(f"{len(data)} bytes of stream {stream} were not sent")
 
     def _event(self, e):
         kind = type(e).__name__
