@@ -432,12 +432,14 @@ static void settle_conn(struct h2_server *h)
 /* Why a connection on which nothing is under way ends; NONE: it stays. */
 static enum reason end_reason(const struct h2_server *h)
 {
+        if (h->eof)
+                return REASON_CLIENT_CLOSED;
         if (h->last_said)
                 return codecs(h->d->io.loop)->draining ? REASON_SHUTDOWN
                        : h->limits.requests && h->requests >= h->limits.requests
                                ? REASON_H2_REQUESTS
                                : REASON_DONE;
-        if (h->eof || h->client_goaway)
+        if (h->client_goaway)
                 return REASON_CLIENT_CLOSED;
         /* GOAWAY was said by nghttp2 itself. */
         return h->noticed || nghttp2_session_want_read(h->ng) ? REASON_NONE : REASON_H2_PROTOCOL;
@@ -549,7 +551,8 @@ static void feed(struct h2_server *h)
 }
 
 /* A half-close: complete requests are still answered.  The others are reset, or nghttp2 would wait
- * for their rest, and with it the connection. */
+ * for their rest, and with it the connection.  A client that has closed altogether looks the same
+ * until something is sent: GOAWAY, which is true, asks for no answer, and comes back as a reset. */
 static void input_ended(struct h2_server *h)
 {
         h->eof = true;
@@ -560,6 +563,8 @@ static void input_ended(struct h2_server *h)
                 h2_stream_gone(s, REASON_CLIENT_GONE);
                 (void)!nghttp2_submit_rst_stream(h->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
         }
+        if (h->n_streams > 0)
+                final_goaway(h);
         pump(h);
 }
 

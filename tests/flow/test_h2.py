@@ -781,6 +781,35 @@ def test_a_half_close_gets_its_answer(weir, server, h2c):
     assert c.ended()
 
 
+@pytest.mark.parametrize("way", ["cleartext", "tls", "goaway"])
+def test_a_client_that_closes_calls_off_what_it_asked_for(weir, server, h2c, ca, way):
+    """Its FIN looks like a half-close; but nobody is there, and the server need not work on."""
+    ended = []
+
+    def script(st):
+        st.server.take(st)
+        st.read_all()
+        ended.append(st)
+
+    s = server(script=script)
+    cert, key = ca.cert("a.test")
+    w = weir(f"listen 127.0.0.1:@http@ {{ protocols h2c; }} listen 127.0.0.1:@https@ tls {{ certificate {cert} key={key}; }} "
+             "upstream u { server @backend@; } host * { route / { proxy u; } }", backend=s)
+    c = h2c(w.https, tls=ca.client(alpn=["h2"])) if way == "tls" else h2c(w.http)
+    for _ in range(3):
+        c.request()
+    s.wait(3)
+    c.until(lambda: c.acked)
+    if way == "goaway":
+        c.send(h2.frame(h2.GOAWAY, payload=bytes(8)))
+    c.sock.settimeout(0.1)
+    with pytest.raises(TimeoutError):  # what is left unread would make the end a reset
+        c.take()
+    c.close()
+    until(lambda: len(ended) == 3, "the server to hear of it")
+    until(lambda: w.metric("weir_requests_open") == 0, "no request is left")
+
+
 def test_an_unfinished_request_does_not_keep_a_connection_that_ended(weir, server, h2c):
     import socket as so
 
